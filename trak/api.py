@@ -1,0 +1,146 @@
+"""One call for the common case."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+from tqdm.auto import tqdm
+
+from trak import batches
+from trak.attribution import Attribution
+from trak.batches import Batch
+from trak.checkpoints import Checkpoint
+from trak.store.location import Location
+from trak.tasks import Task
+from trak.traker import TRAKer
+
+
+def attribute(
+    model: nn.Module,
+    task: Task | str | Any,
+    checkpoints: Checkpoint | Sequence[Checkpoint],
+    train: Iterable[Batch],
+    targets: Iterable[Batch],
+    save_dir: Location = "./trak_results",
+    *,
+    exp_name: str = "targets",
+    train_set_size: int | None = None,
+    num_targets: int | None = None,
+    index_key: str | int | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Attribution:
+    """Attribute a model's outputs on `targets` to the examples of `train`.
+
+    Args:
+        model: the model; its weights, modes, flags and hooks are as found when the call returns.
+        task: a task or its name, see `trak.tasks.TASKS`.
+        checkpoints: state dicts, paths to them, modules or functions that return one; one or
+            several. Each should come from a training run of its own on `train`; more are better.
+        train: yields the training batches in the same order on every pass: a DataLoader without
+            shuffling, a list, or anything that can be iterated again.
+        targets: yields the batches whose outputs are attributed, likewise.
+        save_dir: directory or URL of the feature store. What is there already is not done again.
+        exp_name: name under which the targets are stored.
+        train_set_size, num_targets: number of examples, if the loaders can't tell without a pass.
+        index_key: key or position of the field that holds each example's index, if batches carry
+            one; it is left out of what the task sees, and loaders may then shuffle.
+        progress: whether to show a progress bar.
+        options: of `TRAKer`: proj_dim, projector, damping, weighting, grad_wrt, device, ...
+
+    Returns:
+        The attribution; scores are computed when asked for.
+
+    Raises:
+        ValueError, TypeError: for what can't be attributed; the message says why and what to do.
+    """
+    if (
+        isinstance(checkpoints, Mapping | str | nn.Module)
+        or callable(checkpoints)
+        or not isinstance(checkpoints, Iterable)
+    ):
+        checkpoints = [checkpoints]
+    checkpoints = list(checkpoints)
+    if not checkpoints:
+        raise ValueError("checkpoints is empty: give at least one")
+    n = _count(train, "train", index_key, train_set_size)
+    m = _count(targets, "targets", index_key, num_targets)
+    found = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    traker = TRAKer(model, task, n, save_dir, **options)
+    try:
+        with tqdm(total=len(checkpoints) * (n + m), desc="featurizing", unit="ex", disable=not progress) as bar:
+            for model_id, checkpoint in enumerate(checkpoints):
+                traker.load_checkpoint(checkpoint, model_id)
+                if not traker.store.is_finalized(model_id, traker.weighting):
+                    _each(traker.featurize, train, index_key, bar)
+                    traker.finalize_features([model_id])
+                else:
+                    bar.update(n)
+                traker.start_scoring_checkpoint(exp_name, checkpoint, model_id, m)
+                _each(traker.score, targets, index_key, bar)
+    finally:
+        model.load_state_dict(found)
+    return traker.attribution(exp_name, range(len(checkpoints)))
+
+
+def _each(consume: Any, loader: Iterable[Batch], index_key: str | int | None, bar: Any) -> None:
+    for batch in loader:
+        indices = None
+        if index_key is not None:
+            batch, indices = _split(batch, index_key)
+        consume(batch, inds=indices)
+        bar.update(batches.size(batch))
+
+
+def _split(batch: Batch, index_key: str | int) -> tuple[Batch, np.ndarray]:
+    try:
+        if isinstance(batch, Mapping):
+            rest: Batch = {key: value for key, value in batch.items() if key != index_key}
+            indices = batch[index_key]
+        else:
+            members = list(batch)
+            indices = members.pop(index_key)  # type: ignore[arg-type]
+            rest = tuple(members)
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"index_key={index_key!r} names no field of the batches ({type(batch).__name__})") from error
+    return rest, np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)
+
+
+def _count(loader: Iterable[Batch], what: str, index_key: str | int | None, given: int | None) -> int:
+    if iter(loader) is loader:
+        raise TypeError(
+            f"{what} is an iterator, which can be read only once; pass something that can be iterated again for every "
+            "checkpoint, such as a DataLoader or a list of batches"
+        )
+    if isinstance(loader, DataLoader):
+        if index_key is None and not _in_order(loader):
+            raise ValueError(
+                f"{what} is a DataLoader with its own order of examples (shuffle=True or a sampler), so a row could not "
+                "be told which example it is; use shuffle=False, or let each batch carry the examples' indices and "
+                "name that field in index_key"
+            )
+        if given is None and hasattr(loader.dataset, "__len__"):
+            given = len(loader.dataset)
+            size = loader.batch_size
+            if loader.drop_last and size and given % size:
+                raise ValueError(
+                    f"{what} is a DataLoader with drop_last=True, which would leave out {given % size} of {given} "
+                    "examples; use drop_last=False"
+                )
+    if given is None:
+        given = sum(batches.size(batch) for batch in loader)
+    if given < 1:
+        raise ValueError(f"{what} yields no examples")
+    return given
+
+
+def _in_order(loader: DataLoader[Any]) -> bool:
+    if isinstance(loader.dataset, torch.utils.data.IterableDataset):
+        return True
+    inner = loader.batch_sampler
+    if inner is None:
+        return isinstance(loader.sampler, SequentialSampler)
+    return type(inner) is BatchSampler and isinstance(inner.sampler, SequentialSampler)

@@ -1,0 +1,139 @@
+"""The result of an attribution: what a person looks at."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from trak.scoring import Damping, Scorer, TopK, check_weighting
+from trak.store import Experiment, open_store
+from trak.store.location import Location
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Attribution:
+    """Scores of every training example for every target of one experiment.
+
+    A score says how much training on the example moved the target's output: positive pushed it up,
+    negative down, in units of the output f (log-odds for the margin) to first order. Nothing is
+    computed before it is asked for.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        model_ids: Sequence[int] | None = None,
+        weighting: str = "curvature",
+        damping: Damping | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """
+        Args:
+            experiment: the targets, featurized.
+            model_ids: checkpoints to average over; by default all that featurized the targets.
+            weighting: "curvature" or "identity", see `trak.scoring.gram`.
+            damping: λ; by default relative.
+            device: where to multiply.
+        """
+        self.experiment = experiment
+        self.model_ids = sorted(experiment.checkpoints() if model_ids is None else model_ids)
+        self.weighting = check_weighting(weighting)
+        self.damping = damping or Damping()
+        self._device = device
+
+    @classmethod
+    def open(
+        cls,
+        save_dir: Location,
+        exp_name: str = "targets",
+        *,
+        damping: float | None = None,
+        lambda_reg: float | None = None,
+        **options: Any,
+    ) -> "Attribution":
+        """The attribution of an experiment stored before; options as of the constructor.
+
+        Raises:
+            FileNotFoundError: if there is no store.
+            ValueError: if there is no such experiment.
+        """
+        return cls(
+            open_store(save_dir, writable=True).experiment(exp_name),
+            damping=Damping.make(damping, lambda_reg),
+            **options,
+        )
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Streams the scores."""
+        return Scorer(self.experiment, self.model_ids, self.weighting, self.damping, self._device)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_train, n_targets)."""
+        return self.experiment.store.config.train_set_size, self.experiment.num_targets
+
+    @cached_property
+    def scores(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """All scores, float32 (n_train, n_targets): computed once, kept in the store and mapped."""
+        settings = {"model_ids": self.model_ids, "weighting": self.weighting, **self.damping.describe()}
+
+        def fill(out: np.ndarray[Any, Any]) -> None:
+            with tqdm(total=out.size, desc="scoring", unit="score", unit_scale=True) as bar:
+                self.scorer.fill(out, bar.update)
+
+        return self.experiment.scores(settings, fill)
+
+    def top(self, k: int = 10, bottom: bool = False) -> TopK:
+        """The k most helpful training examples of each target, or with `bottom` the most harmful.
+
+        Streams the store; the full scores are never formed.
+
+        Returns:
+            indices and scores, (n_targets, k) each, strongest first.
+
+        Raises:
+            ValueError: if k is not between 1 and n_train.
+        """
+        return self.scorer.top(k, bottom)
+
+    def to_frame(self, k: int = 10, bottom: bool = False) -> "pandas.DataFrame":
+        """`top(k)` as a long table with columns target, rank (from 1), train_index, score.
+
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("to_frame needs pandas: pip install 'trak-attribution[frames]'") from error
+        found = self.top(k, bottom)
+        targets, k = found.indices.shape
+        return pandas.DataFrame(
+            {
+                "target": np.repeat(np.arange(targets), k),
+                "rank": np.tile(np.arange(1, k + 1), targets),
+                "train_index": found.indices.ravel(),
+                "score": found.scores.ravel(),
+            }
+        )
+
+    def show_images(self, *args: Any, **kwargs: Any) -> Path | None:
+        """A picture of targets beside their most helpful and harmful images; see `trak.pictures.show_images`."""
+        from trak.pictures import show_images
+
+        return show_images(self, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        train, targets = self.shape
+        (option, value), *_ = self.damping.describe().items()
+        return (
+            f"Attribution({self.experiment.name!r}: {targets} targets to {train} training examples, "
+            f"{len(self.model_ids)} checkpoints, weighting={self.weighting}, {option}={value:g})"
+        )

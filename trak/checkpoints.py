@@ -1,0 +1,94 @@
+"""Checkpoints as users have them, and what identifies their weights."""
+
+import hashlib
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+State = Mapping[str, Tensor]
+Checkpoint = State | str | Path | nn.Module | Callable[[], Any]
+
+_NESTED = ("state_dict", "model_state_dict", "model")
+
+
+def load_state(checkpoint: Checkpoint) -> State:
+    """The state dict of a checkpoint: a state dict, a path to one, a module, or a function that returns any of them.
+
+    A path is read with `torch.load(weights_only=True)`, or by safetensors if it ends so. A dict
+    that holds the state dict under "state_dict", "model_state_dict" or "model" is unwrapped.
+
+    Raises:
+        FileNotFoundError: if the path does not exist.
+        ValueError: if the file holds no weights, or code that loading would run.
+        TypeError: for anything else.
+    """
+    if isinstance(checkpoint, nn.Module):
+        return checkpoint.state_dict()
+    if isinstance(checkpoint, str | os.PathLike):
+        return _unwrap(_read(Path(checkpoint)), f"checkpoint file {str(checkpoint)!r}")
+    if isinstance(checkpoint, Mapping):
+        return _unwrap(checkpoint, "the checkpoint")
+    if callable(checkpoint):
+        return load_state(checkpoint())
+    raise TypeError(
+        f"a checkpoint is a state dict, a path, a module or a function that returns one, got {type(checkpoint).__name__}"
+    )
+
+
+def _read(path: Path) -> Any:
+    if not path.exists():
+        raise FileNotFoundError(f"checkpoint file {str(path)!r} does not exist")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"checkpoint file {str(path)!r} can't be read as weights: {str(error).strip().splitlines()[0][:200]}. Only "
+            "tensors are loaded, since a pickle can run code; save it with torch.save(model.state_dict(), path)"
+        ) from error
+
+
+def _unwrap(state: Any, what: str) -> State:
+    if isinstance(state, nn.Module):
+        return state.state_dict()
+    if isinstance(state, Mapping) and state:
+        if all(isinstance(value, Tensor) for value in state.values()):
+            return state
+        for key in _NESTED:
+            if isinstance(state.get(key), Mapping):
+                return _unwrap(state[key], f"{what}[{key!r}]")
+    found = f"keys {', '.join(map(str, list(state)[:5]))}" if isinstance(state, Mapping) else type(state).__name__
+    raise ValueError(f"{what} holds no state dict (found: {found}); pass model.state_dict()")
+
+
+def load_into(model: nn.Module, checkpoint: Checkpoint) -> str:
+    """Load a checkpoint into a model and return its fingerprint.
+
+    Raises:
+        ValueError: if names or shapes do not fit.
+    """
+    state = load_state(checkpoint)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"the checkpoint does not fit the model ({type(model).__name__}): {error}") from error
+    return fingerprint(model.state_dict())
+
+
+def fingerprint(state: State) -> str:
+    """A hash of names, types, shapes and values: 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}\x1f{value.dtype}\x1f{tuple(value.shape)}\x1f".encode())
+        if value.numel():
+            digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,22 @@
+"""Per-example gradients and what becomes of them."""
+
+from trak.gradients.base import Engine
+from trak.gradients.choose import ENGINES, check_engine_name, choose_engine
+from trak.gradients.featurize import Rows, check_finite, featurize
+from trak.gradients.functional import Functional
+from trak.gradients.single import Single
+from trak.gradients.state import differentiable, select_parameters
+
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "Functional",
+    "Rows",
+    "Single",
+    "check_engine_name",
+    "check_finite",
+    "choose_engine",
+    "differentiable",
+    "featurize",
+    "select_parameters",
+]

@@ -1,0 +1,89 @@
+"""From a batch to the rows that are stored: gradients into a projection, in pieces that fit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trak import batches
+from trak.batches import Batch
+from trak.gradients.base import Engine
+from trak.gradients.single import Single
+from trak.projectors import Accumulator, Projector
+from trak.tasks import Task
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is stored of B examples."""
+
+    features: Tensor
+    """Projected gradients of f, (B, k)."""
+    output: Tensor
+    """f, (B,)."""
+    out_to_loss_grad: Tensor
+    """Q = -dℓ/df, (B,)."""
+    out_to_loss_curvature: Tensor
+    """R = d²ℓ/df², (B,)."""
+
+
+def featurize(engine: Engine, projector: Projector, batch: Batch, model_id: int, memory_budget: int) -> Rows:
+    """The rows of a batch, at most as many examples at once as fit in `memory_budget` bytes."""
+    parameter = next(engine.model.parameters())
+    count = batches.size(batch)
+    step = min(count, engine.examples_within(memory_budget, batch))
+    pieces: list[tuple[Tensor, Tensor]] = []
+    for start in range(0, count, step):
+        piece = batches.take(batch, start, start + step)
+        total = Accumulator(projector, batches.size(piece), model_id, parameter.device, parameter.dtype)
+        outputs = engine.gradients(piece, total.add)
+        pieces.append((total.result(), outputs.to(total.dtype)))
+    output = torch.cat([outputs for _, outputs in pieces])
+    q, r = engine.task.weights(engine.model, batch, output)
+    return Rows(torch.cat([features for features, _ in pieces]), output, q, r)
+
+
+def check_finite(
+    rows: Rows,
+    model: nn.Module,
+    task: Task,
+    parameters: Sequence[str],
+    batch: Batch,
+    indices: Sequence[int],
+    where: str,
+) -> None:
+    """Stop on NaN and infinity, saying where they came from.
+
+    Args:
+        rows: what was computed.
+        model, task, parameters, batch: what it was computed from.
+        indices: the examples' indices in their data set.
+        where: the checkpoint, in words.
+
+    Raises:
+        ValueError: naming the example, the parameter and the checkpoint, if any number is not finite.
+    """
+    bad = ~torch.isfinite(rows.features).all(dim=1)
+    for column in (rows.output, rows.out_to_loss_grad, rows.out_to_loss_curvature):
+        bad |= ~torch.isfinite(column)
+    if not bad.any():
+        return
+    row = int(bad.nonzero()[0])
+    for name, weight in model.state_dict().items():
+        if not torch.isfinite(weight).all():
+            raise ValueError(f"{where} holds NaN or infinity in {name!r}; attribute a checkpoint that trained without")
+    example = f"example {indices[row]} (row {row} of its batch), {where}"
+    for position, t in enumerate(batches.tensors(batch)):
+        if not torch.isfinite(t[row]).all():
+            raise ValueError(
+                f"{example}: input {position} of the batch holds NaN or infinity; clean or drop the example"
+            )
+    task.check(model, batch)
+    single = batches.take(batch, row, row + 1)
+    broken: list[str] = []
+    Single(model, task, parameters).gradients(
+        single, lambda name, block: None if torch.isfinite(block).all() else broken.append(name)
+    )
+    what = f"the gradient of {broken[-1]!r} is" if broken else "its output or loss is"
+    raise ValueError(f"{example}: {what} not finite; its output f is {float(rows.output[row]):.4g}")

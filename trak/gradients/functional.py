@@ -1,0 +1,77 @@
+"""Per-example gradients by torch.func: vmap over grad."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trak import batches
+from trak.batches import Batch
+from trak.gradients.base import Engine, Sink, check_output
+from trak.tasks import Task
+
+
+class _TaskOutput(nn.Module):
+    """The task's output as a module, so that functional_call can swap the model's parameters."""
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.model, self._task = model, task
+
+    def forward(self, batch: Batch) -> Tensor:
+        return check_output(self._task, self._task.output(self.model, batch), 1)[0]
+
+
+class Functional(Engine):
+    """vmap(grad) over the batch: every model that torch.vmap accepts."""
+
+    name = "functional"
+
+    def __init__(self, model: nn.Module, task: Task, parameters: Sequence[str]) -> None:
+        super().__init__(model, task, parameters)
+        self._activation_bytes: dict[tuple[torch.Size, ...], int] = {}
+
+    def gradients(self, batch: Batch, sink: Sink) -> Tensor:
+        module = _TaskOutput(self.model, self.task)
+        own = dict(self.model.named_parameters())
+        weights = {f"model.{name}": own[name].detach() for name in self.parameters}
+
+        def output(weights: dict[str, Tensor], example: list[Tensor]) -> Tensor:
+            single = batches.replace_tensors(batch, [t.unsqueeze(0) for t in example])
+            return torch.func.functional_call(module, weights, (single,))
+
+        per_example: Any = torch.func.vmap(torch.func.grad_and_value(output), in_dims=(None, 0), randomness="different")
+        with torch.no_grad():
+            grads, outputs = per_example(weights, batches.tensors(batch))
+        for name in self.parameters:
+            sink(name, grads.pop(f"model.{name}"))
+        return outputs
+
+    def examples_within(self, memory_budget: int, batch: Batch) -> int:
+        own = dict(self.model.named_parameters())
+        gradient_bytes = sum(own[name].numel() * own[name].element_size() for name in self.parameters)
+        # Each gradient exists once as vmap returns it and up to once more while it is formed;
+        # each activation is kept for the backward pass and meets its own gradient there.
+        shapes = tuple(t.shape[1:] for t in batches.tensors(batch))
+        if shapes not in self._activation_bytes:
+            self._activation_bytes[shapes] = _activation_bytes(self.model, self.task, batch)
+        per_example = 2 * gradient_bytes + 3 * self._activation_bytes[shapes]
+        return max(1, memory_budget // max(1, per_example))
+
+
+def _activation_bytes(model: nn.Module, task: Task, batch: Batch) -> int:
+    """Bytes that autograd keeps of one example's forward pass, parameters aside."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    seen: dict[int, int] = {}
+
+    def pack(saved: Tensor) -> Tensor:
+        storage = saved.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return saved
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        output = task.output(model, batches.take(batch, 0, 1))
+    del output
+    return sum(seen.values())

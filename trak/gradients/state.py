@@ -1,0 +1,66 @@
+"""The state a model must be in to be differentiated, and its way back."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from trak.naming import did_you_mean
+
+
+@contextmanager
+def differentiable(model: nn.Module, parameters: Sequence[str]) -> Iterator[None]:
+    """Evaluation mode, gradients for just `parameters`; every flag is as it was on leaving."""
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    wanted = set(parameters)
+    try:
+        model.eval()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in wanted)
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+def select_parameters(model: nn.Module, grad_wrt: object = None) -> dict[str, Tensor]:
+    """The parameters to differentiate by, in the model's order.
+
+    Args:
+        model: the model; a parameter shared by several modules counts once, by its first name.
+        grad_wrt: None for all that require gradients; or a name, or several, of parameters, where
+            `*` and `?` stand for any characters. Named parameters need not require gradients.
+
+    Raises:
+        ValueError: if nothing is left, or a name matches no parameter.
+    """
+    own = dict(model.named_parameters())
+    if grad_wrt is None:
+        chosen = {name: p for name, p in own.items() if p.requires_grad}
+        if not chosen:
+            raise ValueError(
+                f"the model ({type(model).__name__}) has no trainable parameter: none of its {len(own)} parameters "
+                "requires gradients; call requires_grad_(True) on those that were trained, or name them in grad_wrt"
+            )
+    else:
+        patterns = [grad_wrt] if isinstance(grad_wrt, str) else list(grad_wrt)  # type: ignore[call-overload]
+        for pattern in patterns:
+            if not isinstance(pattern, str):
+                raise TypeError(f"grad_wrt must hold parameter names, got {pattern!r}")
+            if not any(fnmatchcase(name, pattern) for name in own):
+                raise ValueError(
+                    f"grad_wrt names {pattern!r}, which no parameter matches: {did_you_mean(pattern, own)}"
+                )
+        chosen = {name: p for name, p in own.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
+        if not chosen:
+            raise ValueError("grad_wrt is empty: name at least one parameter, or leave it out for all")
+    for name, parameter in chosen.items():
+        if not parameter.is_floating_point():
+            raise ValueError(
+                f"parameter {name!r} is {parameter.dtype}; only real floating-point parameters are supported"
+            )
+    return chosen

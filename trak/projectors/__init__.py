@@ -1,0 +1,51 @@
+"""Random projections of per-example gradients."""
+
+from trak.naming import did_you_mean
+from trak.projectors.base import Accumulator, Projector
+from trak.projectors.dense import Gaussian, Rademacher
+from trak.projectors.identity import Identity
+from trak.projectors.published import (
+    AbstractProjector,
+    BasicProjector,
+    CudaProjector,
+    NoOpProjector,
+    ProjectionType,
+)
+from trak.projectors.sketch import Sketch
+
+PROJECTORS: dict[str, type[Projector]] = {c.kind: c for c in (Sketch, Rademacher, Gaussian, Identity)}
+
+
+def make_projector(projector: Projector | str | None, proj_dim: int = 2048, seed: int = 0) -> Projector:
+    """The projector meant by an instance, a name or None (the default, "sketch").
+
+    Raises:
+        ValueError: for an unknown name.
+        TypeError: for anything else.
+    """
+    if isinstance(projector, Projector):
+        return projector
+    if projector is None:
+        projector = Sketch.kind
+    if not isinstance(projector, str):
+        raise TypeError(f"projector must be a name or a trak.projectors.Projector, got {type(projector).__name__}")
+    if projector not in PROJECTORS:
+        raise ValueError(f"unknown projector {projector!r}: {did_you_mean(projector, PROJECTORS)}")
+    return Identity(seed=seed) if projector == Identity.kind else PROJECTORS[projector](proj_dim, seed)
+
+
+__all__ = [
+    "PROJECTORS",
+    "AbstractProjector",
+    "Accumulator",
+    "BasicProjector",
+    "CudaProjector",
+    "Gaussian",
+    "Identity",
+    "NoOpProjector",
+    "ProjectionType",
+    "Projector",
+    "Rademacher",
+    "Sketch",
+    "make_projector",
+]

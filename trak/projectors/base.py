@@ -1,0 +1,106 @@
+"""What every random projection promises, and the sum that gradients stream into."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+
+class Projector(ABC):
+    """A linear map from gradients, given a parameter at a time, to `proj_dim` numbers.
+
+    The contract, for any two gradients x and y of one checkpoint:
+    E⟨Sx, Sy⟩ = ⟨x, y⟩ and Var⟨Sx, Sy⟩ ≤ (‖x‖²‖y‖² + ⟨x, y⟩²) / proj_dim, up to a factor
+    1 + 1/proj_dim. The map depends on nothing but the seed, the checkpoint's id, the parameter's
+    name and the coordinate within it.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, proj_dim: int = 2048, seed: int = 0) -> None:
+        """
+        Args:
+            proj_dim: number of features k, at least 1.
+            seed: any integer; different seeds are independent projections.
+
+        Raises:
+            ValueError: if `proj_dim` is less than 1.
+            TypeError: if `seed` or `proj_dim` is no integer.
+        """
+        for name, value in (("proj_dim", proj_dim), ("seed", seed)):
+            if isinstance(value, bool) or not hasattr(value, "__index__"):
+                raise TypeError(f"{name} must be an integer, got {value!r}")
+        if proj_dim < 1:
+            raise ValueError(f"proj_dim must be at least 1, got {proj_dim}; 2048 is a good start")
+        self.proj_dim = int(proj_dim)
+        self.seed = int(seed)
+
+    def bind(self, sizes: Mapping[str, int]) -> None:
+        """Learn the parameters' names and numbers of elements before the first projection."""
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the numbers, for the store's record."""
+        return {"kind": self.kind, "seed": self.seed}
+
+    def new_sum(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> Any:
+        """An empty sum for `batch_size` examples; its layout is the projector's own."""
+        return torch.zeros(batch_size, self.proj_dim, device=device, dtype=dtype)
+
+    @abstractmethod
+    def add(self, total: Any, name: str, block: Tensor, model_id: int) -> None:
+        """Add the projection of one parameter's gradients, `block` of shape (B, numel), to `total`."""
+
+    def finish(self, total: Any) -> Tensor:
+        """The features, shape (B, proj_dim), of a sum to which every parameter was added."""
+        return total
+
+    def project(self, grads: Tensor | Mapping[str, Tensor], model_id: int = 0) -> Tensor:
+        """Project whole gradients at once.
+
+        Args:
+            grads: one tensor (B, p), or a mapping from parameter name to a tensor (B, *shape).
+            model_id: id of the checkpoint they belong to.
+
+        Returns:
+            Features (B, proj_dim), float64 for float64 gradients and float32 otherwise.
+
+        Raises:
+            ValueError: if `grads` is empty or its members differ in their number of examples.
+        """
+        blocks = {"": grads} if isinstance(grads, Tensor) else dict(grads)
+        if not blocks:
+            raise ValueError("grads is empty: there is nothing to project")
+        self.bind({name: block[:1].numel() if len(block) else 0 for name, block in blocks.items()})
+        first = next(iter(blocks.values()))
+        total = Accumulator(self, len(first), model_id, first.device, first.dtype)
+        for name, block in blocks.items():
+            total.add(name, block)
+        return total.result()
+
+
+class Accumulator:
+    """The features of one batch, growing as its gradients arrive; float32 or better throughout."""
+
+    def __init__(
+        self, projector: Projector, batch_size: int, model_id: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.dtype = torch.float64 if dtype == torch.float64 else torch.float32
+        self._projector, self._model_id, self._batch_size = projector, model_id, batch_size
+        self._total = projector.new_sum(batch_size, device, self.dtype)
+
+    def add(self, name: str, block: Tensor) -> None:
+        """Add the gradients (B, *shape) of parameter `name`."""
+        if block.shape[:1] != (self._batch_size,):
+            raise ValueError(
+                f"gradients of {name!r} have shape {tuple(block.shape)}, expected {self._batch_size} examples first"
+            )
+        numel = block[0].numel() if self._batch_size else 0
+        if numel:
+            flat = block.detach().reshape(self._batch_size, numel).to(self.dtype)
+            self._projector.add(self._total, name, flat, self._model_id)
+
+    def result(self) -> Tensor:
+        """Features (B, proj_dim)."""
+        return self._projector.finish(self._total)

@@ -1,0 +1,40 @@
+"""Dense random projections, the method's reference (Johnson-Lindenstrauss; TRAK, section 3.2)."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from trak.projectors.base import Projector
+from trak.projectors.hashing import random_normals, random_signs, stream_key
+
+_MAX_ENTRIES = 1 << 22
+
+
+class _Dense(Projector):
+    """x ↦ Pᵀx/√k with i.i.d. entries of P, generated a block of rows at a time and dropped."""
+
+    _entries: Callable[[int, Tensor, int], Tensor]
+
+    def add(self, total: Tensor, name: str, block: Tensor, model_id: int) -> None:
+        key = stream_key(self.kind, self.seed, model_id, name)
+        rows_at_once = max(1, _MAX_ENTRIES // self.proj_dim)
+        for start in range(0, block.shape[1], rows_at_once):
+            rows = torch.arange(start, min(start + rows_at_once, block.shape[1]), device=block.device)
+            matrix = type(self)._entries(key, rows, self.proj_dim).to(block.dtype)
+            total.addmm_(block[:, start : start + rows_at_once], matrix, alpha=1 / math.sqrt(self.proj_dim))
+
+
+class Rademacher(_Dense):
+    """Dense projection with entries ±1/√k."""
+
+    kind = "rademacher"
+    _entries = staticmethod(random_signs)
+
+
+class Gaussian(_Dense):
+    """Dense projection with normal entries of variance 1/k."""
+
+    kind = "gaussian"
+    _entries = staticmethod(random_normals)

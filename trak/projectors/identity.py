@@ -1,0 +1,42 @@
+"""No projection at all: the features are the gradient itself."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trak.projectors.base import Projector
+
+
+class Identity(Projector):
+    """x ↦ x, parameters in the model's order; for small models and for checking the others."""
+
+    kind = "identity"
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(1, seed)
+        self._sizes: dict[str, int] = {}
+
+    def bind(self, sizes: Mapping[str, int]) -> None:
+        self._sizes = dict(sizes)
+        self.proj_dim = sum(sizes.values())
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.kind}
+
+    def add(self, total: Tensor, name: str, block: Tensor, model_id: int) -> None:
+        if self._sizes.get(name) != block.shape[1]:
+            raise ValueError(
+                f"gradients of {name!r} have {block.shape[1]} elements, expected {self._sizes.get(name)}; "
+                "call bind() with the model's parameter sizes first"
+            )
+        start = 0
+        for other, size in self._sizes.items():
+            if other == name:
+                total[:, start : start + size] += block
+                return
+            start += size
+
+    def new_sum(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        return torch.zeros(batch_size, self.proj_dim, device=device, dtype=dtype)

@@ -1,0 +1,100 @@
+"""The projector names of the published package (traker 0.3.2), over the projections here."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trak.naming import did_you_mean
+from trak.projectors.base import Projector
+from trak.projectors.dense import Gaussian, Rademacher
+from trak.projectors.identity import Identity
+
+
+class ProjectionType(str, Enum):
+    """Distribution of a dense projection's entries."""
+
+    normal = "normal"
+    rademacher = "rademacher"
+
+
+class AbstractProjector(Projector):
+    """Base of projectors written for the published package: `project` takes whole gradients."""
+
+    kind = "custom"
+
+    def __init__(
+        self, grad_dim: int, proj_dim: int, seed: int, proj_type: str, device: str | torch.device = "cpu"
+    ) -> None:
+        super().__init__(proj_dim, seed)
+        self.grad_dim, self.proj_type, self.device = grad_dim, proj_type, device
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": f"{type(self).__name__}", "seed": self.seed}
+
+    @abstractmethod
+    def project(self, grads: Tensor | Mapping[str, Tensor], model_id: int = 0) -> Tensor: ...
+
+    def new_sum(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+        return {}
+
+    def add(self, total: dict[str, Tensor], name: str, block: Tensor, model_id: int) -> None:
+        total[name] = block
+        self._model_id = model_id
+
+    def finish(self, total: dict[str, Tensor]) -> Tensor:
+        return self.project(total, self._model_id)
+
+    def free_memory(self) -> None:
+        """Nothing is held."""
+
+
+class BasicProjector(Projector):
+    """A dense projection with the published constructor; `project` has entries of variance 1."""
+
+    def __init__(
+        self,
+        grad_dim: int,
+        proj_dim: int,
+        seed: int,
+        proj_type: str | ProjectionType,
+        device: str | torch.device = "cpu",
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(proj_dim, seed)
+        kind = proj_type.value if isinstance(proj_type, ProjectionType) else proj_type
+        kinds: dict[str, type[Projector]] = {"normal": Gaussian, "rademacher": Rademacher}
+        if kind not in kinds:
+            raise ValueError(f"unknown proj_type {kind!r}: {did_you_mean(str(kind), kinds)}")
+        self.grad_dim, self.proj_type, self.device = grad_dim, proj_type, device
+        self._dense = kinds[kind](proj_dim, seed)
+        self.kind = self._dense.kind  # type: ignore[misc]
+
+    def add(self, total: Tensor, name: str, block: Tensor, model_id: int) -> None:
+        self._dense.add(total, name, block, model_id)
+
+    def project(self, grads: Tensor | Mapping[str, Tensor], model_id: int = 0) -> Tensor:
+        """Projection without the factor 1/√proj_dim, as published."""
+        return super().project(grads, model_id) * math.sqrt(self.proj_dim)
+
+    def free_memory(self) -> None:
+        """Nothing is held."""
+
+
+class CudaProjector(BasicProjector):
+    """The same numbers on whatever device the gradients are; no CUDA extension is needed."""
+
+
+class NoOpProjector(Identity):
+    """`Identity` with the published constructor, whose arguments decide nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    def free_memory(self) -> None:
+        """Nothing is held."""

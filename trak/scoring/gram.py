@@ -1,0 +1,60 @@
+"""The Gram matrix of a checkpoint's features."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from trak.naming import did_you_mean
+from trak.store import Table
+
+WEIGHTINGS = ("curvature", "identity")
+_BLOCK_ROWS = 4096
+_PANELS = 8
+
+
+def check_weighting(weighting: str) -> str:
+    """The name, if it is one of `WEIGHTINGS`.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f"unknown weighting {weighting!r}: {did_you_mean(str(weighting), WEIGHTINGS)}")
+    return weighting
+
+
+def gram(table: Table, weighting: str, device: torch.device | str = "cpu") -> np.ndarray[Any, np.dtype[np.float64]]:
+    """K = ΦᵀWΦ, shape (k, k), with W = I ("identity"; TRAK, section 3.2) or W = diag(R)
+    ("curvature": the generalised Gauss-Newton matrix; Schraudolph, 2002).
+
+    Products of 4,096 rows are taken in the features' precision (float32 for float16) and summed in
+    float64; only the upper half is computed.
+
+    Raises:
+        ValueError: if W has a negative entry.
+    """
+    k = table.features.shape[1]
+    wide = torch.float64 if table.features.dtype == np.float64 else torch.float32
+    factor = torch.ones(len(table), dtype=wide)
+    if weighting == "curvature":
+        curvature = torch.from_numpy(table.column("out_to_loss_curvature"))
+        if (curvature < 0).any():
+            row = int((curvature < 0).nonzero()[0])
+            raise ValueError(
+                f"the loss is not convex in the output: its curvature is {float(curvature[row]):.3g} for example {row}; "
+                'use weighting="identity"'
+            )
+        factor = curvature.to(wide).sqrt()
+    scales = table.scales()
+    if scales is not None:
+        factor = factor * torch.from_numpy(scales)
+    panel = math.ceil(k / _PANELS)
+    total = torch.zeros(k, k, dtype=torch.float64, device=device)
+    for start, stop, rows in table.features.blocks(_BLOCK_ROWS):
+        weighted = torch.from_numpy(rows).to(device=device, dtype=wide) * factor[start:stop, None].to(device)
+        for left in range(0, k, panel):
+            total[left : left + panel, left:] += weighted[:, left : left + panel].T @ weighted[:, left:]
+    upper = total.triu()
+    return (upper + upper.triu(1).T).cpu().numpy()

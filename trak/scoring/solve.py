@@ -1,0 +1,66 @@
+"""Damping, and the linear systems for the targets."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DEFAULT_DAMPING = 3.0
+
+
+@dataclass(frozen=True)
+class Damping:
+    """λ, relative (`value` · trace(K)/k) or, for `absolute`, `value` itself."""
+
+    value: float = DEFAULT_DAMPING
+    absolute: bool = False
+
+    @classmethod
+    def make(cls, damping: float | None, lambda_reg: float | None) -> "Damping":
+        """From the arguments that users give.
+
+        Raises:
+            ValueError: if both are given, or one is negative or not finite.
+        """
+        if damping is not None and lambda_reg is not None:
+            raise ValueError(
+                f"give damping (relative, got {damping}) or lambda_reg (absolute, got {lambda_reg}), not both"
+            )
+        name, value = ("damping", damping) if lambda_reg is None else ("lambda_reg", lambda_reg)
+        value = DEFAULT_DAMPING if value is None else float(value)
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name} must be 0 or more and finite, got {value}")
+        return cls(value, absolute=lambda_reg is not None)
+
+    def describe(self) -> dict[str, Any]:
+        """For the record."""
+        return {"lambda_reg" if self.absolute else "damping": self.value}
+
+    def of(self, gram: Tensor) -> float:
+        """λ for a Gram matrix (k, k); 1 for a matrix of zeros, which leaves the plain inner product."""
+        if self.absolute:
+            return self.value
+        scale = float(gram.trace()) / len(gram)
+        return self.value * scale if scale > 0 else 1.0
+
+
+def solve(gram: Tensor, targets: Tensor, damping: Damping) -> Tensor:
+    """(K + λI)⁻¹ Φ_tᵀ, shape (k, m), by Cholesky in float64.
+
+    Args:
+        gram: K, (k, k), float64.
+        targets: Φ_t, (m, k).
+        damping: gives λ.
+
+    Raises:
+        ValueError: if K + λI is singular in float64.
+    """
+    lam = damping.of(gram)
+    factor, info = torch.linalg.cholesky_ex(gram + lam * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+    if int(info):
+        raise ValueError(
+            f"the damped Gram matrix is singular (λ = {lam:.3g}, k = {len(gram)}): with no more independent examples "
+            f"than features the regression interpolates; use relative damping, such as damping={DEFAULT_DAMPING:g}"
+        )
+    return torch.cholesky_solve(targets.T.to(gram.dtype), factor)

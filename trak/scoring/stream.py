@@ -1,0 +1,147 @@
+"""Scores, a block of rows at a time, and the strongest of them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trak.scoring.solve import Damping, solve
+from trak.store import Experiment
+
+MEMORY_BUDGET = 512 * 2**20
+
+Array = np.ndarray[Any, Any]
+
+
+class TopK(NamedTuple):
+    """The strongest training examples of each target, strongest first."""
+
+    indices: Array
+    """int64 (n_targets, k)."""
+    scores: Array
+    """float32 (n_targets, k)."""
+
+
+class Scorer:
+    """τ(i, t) = mean_c φ_tᵀ(K_c + λ_c I)⁻¹φ_i · mean_c Q_i (TRAK, equations 13 and 17).
+
+    Solves for the targets and streams the training features past the solutions, so that memory is
+    bounded by `memory_budget` bytes whatever the numbers of examples and targets.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        model_ids: list[int],
+        weighting: str,
+        damping: Damping,
+        device: torch.device | str = "cpu",
+        memory_budget: int = MEMORY_BUDGET,
+    ) -> None:
+        """
+        Raises:
+            ValueError: if a checkpoint is not finalized, or its targets are not all featurized.
+            StoreError: if what is stored is damaged.
+        """
+        self._experiment, self._ids = experiment, model_ids
+        self._weighting, self._damping, self._device = weighting, damping, device
+        store = experiment.store
+        if not model_ids:
+            raise ValueError("no checkpoint to score with: model_ids is empty")
+        for model_id in model_ids:
+            if not store.is_finalized(model_id, weighting):
+                raise ValueError(
+                    f"model_id {model_id} is not finalized for weighting={weighting!r}; call finalize_features first"
+                )
+            store.verify(model_id)
+            done = experiment.targets(model_id).is_done()
+            if not done.all():
+                raise ValueError(
+                    f"experiment {experiment.name!r}, model_id {model_id}: {int((~done).sum())} of {len(done)} targets "
+                    f"are not featurized, the first is {int(np.argmin(done))}; call score for them"
+                )
+        self._tables = [store.table(model_id) for model_id in model_ids]
+        self._wide = torch.float64 if self._tables[0].features.dtype == np.float64 else torch.float32
+        q = np.mean([table.column("out_to_loss_grad") for table in self._tables], axis=0, dtype=np.float64)
+        scales = [table.scales() for table in self._tables]
+        self._row_factors = [
+            torch.from_numpy(q / len(model_ids) * (1 if scale is None else scale)).to(self._wide) for scale in scales
+        ]
+        k = self._tables[0].features.shape[1]
+        itemsize = 8 if self._wide == torch.float64 else 4
+        self._targets_at_once = max(1, memory_budget // 4 // (k * itemsize * len(model_ids)))
+        targets = min(self._targets_at_once, experiment.num_targets)
+        self._rows_at_once = max(1, min(8192, memory_budget // 4 // (itemsize * (k + 4 * targets))))
+
+    def _solutions(self, start: int, stop: int) -> list[Tensor]:
+        found = []
+        for model_id in self._ids:
+            gram = torch.from_numpy(self._experiment.store.gram(model_id, self._weighting)).to(self._device)
+            table = self._experiment.targets(model_id)
+            features = table.features.read()[start:stop].astype(np.float64)
+            scales = table.scales()
+            if scales is not None:
+                features *= scales[start:stop, None]
+            found.append(solve(gram, torch.from_numpy(features).to(self._device), self._damping).to(self._wide))
+        return found
+
+    def _blocks(self, solutions: list[Tensor]) -> Iterator[tuple[int, int, Tensor]]:
+        """(start, stop, scores (rows, targets)) over the training examples, in order."""
+        for pieces in zip(*(table.features.blocks(self._rows_at_once) for table in self._tables), strict=True):
+            start, stop, _ = pieces[0]
+            total: Tensor | None = None
+            for (_, _, rows), factor, solution in zip(pieces, self._row_factors, solutions, strict=True):
+                features = torch.from_numpy(rows).to(device=self._device, dtype=self._wide)
+                part = (features @ solution).mul_(factor[start:stop, None].to(self._device))
+                total = part if total is None else total.add_(part)
+            if total is not None:
+                yield start, stop, total
+
+    def _target_ranges(self) -> Iterator[tuple[int, int]]:
+        for start in range(0, self._experiment.num_targets, self._targets_at_once):
+            yield start, min(start + self._targets_at_once, self._experiment.num_targets)
+
+    def fill(self, out: Array, progress: Callable[[int], None] = lambda rows: None) -> None:
+        """Write all scores into `out`, shape (n, n_targets)."""
+        for first, last in self._target_ranges():
+            for start, stop, scores in self._blocks(self._solutions(first, last)):
+                out[start:stop, first:last] = scores.cpu().numpy()
+                progress((stop - start) * (last - first))
+
+    def top(self, k: int, bottom: bool = False) -> TopK:
+        """The k highest scores of each target, or the k lowest; of equal ones the lower index first.
+
+        Raises:
+            ValueError: if k is not between 1 and the number of training examples.
+        """
+        n = len(self._tables[0])
+        if not 1 <= k <= n:
+            raise ValueError(f"k must be between 1 and the number of training examples, {n}, got {k}")
+        sign = -1.0 if bottom else 1.0
+        indices, values = [], []
+        for first, last in self._target_ranges():
+            best_value = torch.empty(last - first, 0, dtype=self._wide, device=self._device)
+            best_index = torch.empty(last - first, 0, dtype=torch.int64, device=self._device)
+            for start, _, scores in self._blocks(self._solutions(first, last)):
+                value, index = _stable_top((scores * sign).T, k)
+                best_value = torch.cat((best_value, value), dim=1)
+                best_index = torch.cat((best_index, index + start), dim=1)
+                best_value, order = best_value.sort(dim=1, descending=True, stable=True)
+                best_value, best_index = best_value[:, :k], best_index.gather(1, order)[:, :k]
+            indices.append(best_index.cpu().numpy())
+            values.append((best_value * sign).to(torch.float32).cpu().numpy())
+        return TopK(np.concatenate(indices), np.concatenate(values))
+
+
+def _stable_top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row, largest first, ties by position."""
+    k = min(k, scores.shape[1])
+    smallest = scores.topk(k, dim=1, sorted=True).values[:, -1:]
+    # Ties at the edge: of those equal to the k-th value, keep the first ones.
+    above, equal = scores > smallest, scores == smallest
+    keep = above | (equal & (equal.cumsum(1) <= k - above.sum(1, keepdim=True)))
+    index = keep.nonzero()[:, 1].reshape(len(scores), k)
+    value, order = scores.gather(1, index).sort(dim=1, descending=True, stable=True)
+    return value, index.gather(1, order)

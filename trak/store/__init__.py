@@ -1,0 +1,19 @@
+"""The feature store: rows written once, readable with zarr alone, mapped into memory locally."""
+
+from trak.store.arrays import StoreError
+from trak.store.config import StoreConfig
+from trak.store.store import Experiment, FeatureStore, check_model_id, missing_rows, open_store
+from trak.store.table import DTYPES, RowValues, Table
+
+__all__ = [
+    "DTYPES",
+    "Experiment",
+    "FeatureStore",
+    "RowValues",
+    "StoreConfig",
+    "StoreError",
+    "Table",
+    "check_model_id",
+    "missing_rows",
+    "open_store",
+]

@@ -1,0 +1,207 @@
+"""Arrays of rows in a zarr group: mapped into memory on a local file system, through zarr elsewhere."""
+
+import errno
+import fcntl
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import zarr
+from zarr.storage import LocalStore
+
+_CHECKSUM_BYTES = 1 << 18
+
+Rows = np.ndarray[Any, Any]
+
+
+class StoreError(ValueError):
+    """What is stored is damaged, or is no store of this library."""
+
+
+def new_array(group: zarr.Group, name: str, shape: tuple[int, ...], chunk_rows: int, dtype: str) -> None:
+    """Create an uncompressed array, chunked along rows, unless it exists."""
+    if name not in group:
+        chunks = (min(chunk_rows, shape[0]), *shape[1:])
+        group.create_array(name, shape=shape, chunks=chunks, dtype=dtype, compressors=None, fill_value=0)
+
+
+class RowArray(ABC):
+    """Rows of one dtype, chunked along the first dimension."""
+
+    def __init__(self, array: zarr.Array[Any]) -> None:
+        self.array = array
+        self.shape, self.dtype = array.shape, np.dtype(array.dtype)
+        self.chunk_rows = array.chunks[0]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return -(-len(self) // self.chunk_rows)
+
+    @abstractmethod
+    def write(self, indices: Rows, values: Rows) -> None:
+        """Put `values[i]` at row `indices[i]`; on disk when it returns."""
+
+    @abstractmethod
+    def read_chunk(self, chunk: int) -> Rows:
+        """The rows of a chunk, zeros where nothing was written."""
+
+    def read(self) -> Rows:
+        """All rows, in memory."""
+        return np.concatenate([self.read_chunk(i) for i in range(self.chunks)])
+
+    def blocks(self, max_rows: int) -> Iterator[tuple[int, int, Rows]]:
+        """(start, stop, rows) pieces of at most `max_rows` rows, in order."""
+        for chunk in range(self.chunks):
+            rows, first = self.read_chunk(chunk), chunk * self.chunk_rows
+            for start in range(0, len(rows), max_rows):
+                piece = rows[start : start + max_rows]
+                yield first + start, first + start + len(piece), piece
+
+    def checksum(self, chunk: int) -> int:
+        """CRC-32C (RFC 3720) of a chunk's rows."""
+        data = memoryview(np.ascontiguousarray(self.read_chunk(chunk))).cast("B")
+        total = 0
+        for start in range(0, len(data), _CHECKSUM_BYTES):
+            total = google_crc32c.extend(total, bytes(data[start : start + _CHECKSUM_BYTES]))
+        return total
+
+
+class RemoteArray(RowArray):
+    """Through zarr's own path. Writers at the same time must not share a chunk."""
+
+    def write(self, indices: Rows, values: Rows) -> None:
+        if len(indices) and np.array_equal(indices, np.arange(indices[0], indices[0] + len(indices))):
+            self.array[int(indices[0]) : int(indices[0]) + len(indices)] = values
+        else:
+            self.array.set_orthogonal_selection((indices,), values)
+
+    def read_chunk(self, chunk: int) -> Rows:
+        return np.asarray(self.array[chunk * self.chunk_rows : (chunk + 1) * self.chunk_rows])
+
+
+class MappedArray(RowArray):
+    """Reads are memory maps of the chunk files, writes go to their place in them.
+
+    Space is reserved when a chunk's first row is written, so that a full disk is an error then and
+    not a crash later. Writers of different rows never disturb each other.
+    """
+
+    def __init__(self, array: zarr.Array[Any], root: Path) -> None:
+        super().__init__(array)
+        self._root = root
+        self._directory = root / array.path / "c"
+        self._row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        self._maps: dict[int, Rows] = {}
+
+    def _file(self, chunk: int) -> Path:
+        return self._directory.joinpath(str(chunk), *("0" for _ in self.shape[1:]))
+
+    def _open_for_writing(self, chunk: int) -> int:
+        path, size = self._file(chunk), self.chunk_rows * self._row_bytes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if os.fstat(descriptor).st_size < size:
+                # glibc emulates this on some file systems, unsafely beside another writer.
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                os.posix_fallocate(descriptor, 0, size)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def write(self, indices: Rows, values: Rows) -> None:
+        if not len(indices):
+            return
+        order = np.argsort(indices, kind="stable")
+        indices, values = indices[order], np.ascontiguousarray(values[order], dtype=self.dtype)
+        chunks = indices // self.chunk_rows
+        new_run = (np.diff(indices) != 1) | (np.diff(chunks) != 0)
+        bounds = [0, *(np.flatnonzero(new_run) + 1).tolist(), len(indices)]
+        descriptors: dict[int, int] = {}
+        try:
+            for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+                chunk = int(chunks[start])
+                if chunk not in descriptors:
+                    descriptors[chunk] = self._open_for_writing(chunk)
+                offset = (int(indices[start]) - chunk * self.chunk_rows) * self._row_bytes
+                _write_all(descriptors[chunk], memoryview(values[start:stop]).cast("B"), offset)
+            for descriptor in descriptors.values():
+                os.fdatasync(descriptor)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise OSError(
+                    error.errno,
+                    f"no room to write {self.array.path} in {str(self._root)!r} ({error.strerror}); free some space and "
+                    "run the same script again: it goes on after the rows that are stored",
+                ) from error
+            raise
+        finally:
+            for descriptor in descriptors.values():
+                os.close(descriptor)
+
+    def read_chunk(self, chunk: int) -> Rows:
+        rows = min(self.chunk_rows, len(self) - chunk * self.chunk_rows)
+        if chunk not in self._maps:
+            path = self._file(chunk)
+            try:
+                size = path.stat().st_size
+            except FileNotFoundError:
+                return np.zeros((rows, *self.shape[1:]), self.dtype)
+            expected = self.chunk_rows * self._row_bytes
+            if size < expected:
+                raise StoreError(
+                    f"chunk {str(path)!r} is truncated: {size} bytes instead of {expected}; restore it from a copy, "
+                    "or delete the checkpoint's directory and featurize it again"
+                )
+            # Copy-on-write maps are writable memory to torch, and never reach the file.
+            self._maps[chunk] = np.memmap(path, self.dtype, mode="c", shape=(self.chunk_rows, *self.shape[1:]))
+        return self._maps[chunk][:rows]
+
+
+def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
+
+
+def row_array(group: zarr.Group, name: str) -> RowArray:
+    """The array `name` of a group.
+
+    Raises:
+        StoreError: if it is missing or is not laid out as this library lays arrays out.
+    """
+    if name not in group:
+        raise StoreError(f"array {name!r} is missing from {group.path or '/'} of {group.store}; is the store complete?")
+    array = group[name]
+    if not isinstance(array, zarr.Array) or array.chunks[1:] != array.shape[1:] or array.ndim < 1:
+        raise StoreError(f"{name!r} in {group.path or '/'} is not an array of rows chunked along its first dimension")
+    if isinstance(group.store, LocalStore):
+        return MappedArray(array, Path(group.store.root))
+    return RemoteArray(array)
+
+
+def write_file(path: Path, fill: Callable[[Rows], None], shape: tuple[int, ...], dtype: str) -> None:
+    """Write an array to a file that appears under its name only when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    with open(partial, "wb") as handle:
+        try:
+            os.posix_fallocate(handle.fileno(), 0, size)
+        except OSError as error:
+            handle.close()
+            partial.unlink()
+            raise OSError(error.errno, f"no room for {size} bytes at {str(path)!r} ({error.strerror})") from error
+    target = np.memmap(partial, dtype, mode="r+", shape=shape)
+    fill(target)
+    target.flush()
+    os.replace(partial, path)

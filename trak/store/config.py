@@ -1,0 +1,82 @@
+"""What decides the numbers in a store, and the check that it is the same on every opening."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from trak.store.arrays import StoreError
+from trak.store.table import DTYPES
+from trak.version import __version__
+
+FORMAT = 1
+_KEY = "trak"
+
+
+@dataclass(frozen=True)
+class StoreConfig:
+    """Recorded when a store is created."""
+
+    train_set_size: int
+    proj_dim: int
+    projector: Mapping[str, Any]
+    """Kind and seed."""
+    dtype: str
+    """Of the stored features: float32, float16 or float64."""
+    parameters: Mapping[str, list[int]]
+    """Shapes of the parameters differentiated by, by name."""
+    task: Mapping[str, Any]
+    """Name and settings."""
+
+    def __post_init__(self) -> None:
+        for name in ("train_set_size", "proj_dim"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+
+    def attributes(self) -> dict[str, Any]:
+        """For the root group."""
+        return {_KEY: {"format": FORMAT, "library_version": __version__, **asdict(self)}}
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any], where: str) -> "StoreConfig":
+        """Read back.
+
+        Raises:
+            StoreError: if it was not written by this library, or by a newer format.
+        """
+        recorded = attributes.get(_KEY)
+        if not isinstance(recorded, Mapping):
+            raise StoreError(f"{where} holds a zarr group that is no feature store; choose another save_dir")
+        if recorded.get("format") != FORMAT:
+            raise StoreError(
+                f"{where} has format {recorded.get('format')!r} (written by version "
+                f"{recorded.get('library_version')}), this version reads format {FORMAT}; use a matching version"
+            )
+        try:
+            return cls(**{name: recorded[name] for name in cls.__dataclass_fields__})
+        except (KeyError, ValueError, TypeError) as error:
+            raise StoreError(f"{where} has a damaged configuration: {error}") from error
+
+    def check_same(self, asked: "StoreConfig", where: str) -> None:
+        """Raise a ValueError naming both values where `asked` differs from what is recorded."""
+        for name in self.__dataclass_fields__:
+            stored, wanted = _difference(name, getattr(self, name), getattr(asked, name))
+            if stored != wanted:
+                raise ValueError(
+                    f"{where} was made with {stored}, but {wanted} was asked for; use what it was made with, or "
+                    "another save_dir. Nothing stored was changed"
+                )
+
+
+def _difference(name: str, stored: Any, wanted: Any) -> tuple[str, str]:
+    if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
+        if name == "parameters" and len(stored) != len(wanted):
+            only = sorted(set(stored) ^ set(wanted))[0]
+            return f"{name} of {len(stored)} names", f"{name} of {len(wanted)} names (first difference: {only!r})"
+        for key in [*stored, *wanted]:
+            if stored.get(key) != wanted.get(key):
+                return _difference(f"{name} {key}", stored.get(key), wanted.get(key))
+        return name, name
+    return f"{name}={stored!r}", f"{name}={wanted!r}"

@@ -1,0 +1,112 @@
+"""Where a store lives: a local directory, a URL, or a zarr store object."""
+
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.abc.store import Store
+from zarr.storage import LocalStore
+
+Location = str | Path | Store
+
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+_LOCK = ".lock"
+
+
+def local_root(location: Location) -> Path | None:
+    """The directory of a local store, None for any other."""
+    if isinstance(location, LocalStore):
+        return Path(location.root)
+    if isinstance(location, Path):
+        return location
+    if isinstance(location, str):
+        if location.startswith("file://"):
+            return Path(location.removeprefix("file://"))
+        return None if _URL.match(location) else Path(location)
+    return None
+
+
+def shown(location: Location) -> str:
+    """The location in words, for messages."""
+    root = local_root(location)
+    return str(location) if root is None else str(root)
+
+
+def exists(location: Location) -> bool:
+    """Whether a zarr group is there."""
+    root = local_root(location)
+    if root is not None:
+        return (root / "zarr.json").exists()
+    try:
+        zarr.open_group(_store(location), mode="r")
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def open_group(location: Location, mode: str) -> zarr.Group:
+    """The root group: mode "r" to read, "r+" to write to an existing one."""
+    return zarr.open_group(_store(location), mode=mode)  # type: ignore[arg-type]
+
+
+def create_group(location: Location, attributes: dict[str, Any]) -> zarr.Group:
+    """A new root group, its attributes written with it in one step."""
+    return zarr.create_group(_store(location), attributes=attributes)
+
+
+def _store(location: Location) -> Any:
+    root = local_root(location)
+    return location if root is None else LocalStore(root)
+
+
+def make_directory(location: Location) -> None:
+    """Create a local store's directory and check that it can be written to.
+
+    Raises:
+        PermissionError: if it can't.
+        NotADirectoryError: if something else is there.
+    """
+    root = local_root(location)
+    if root is None:
+        return
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o666))
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(f"save_dir {str(root)!r} is no directory; choose another") from error
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise PermissionError(
+                f"save_dir {str(root)!r} can't be written to ({error.strerror}); choose another save_dir, or open "
+                "what is there read-only with trak.store.open_store"
+            ) from error
+        raise
+
+
+@contextmanager
+def locked(location: Location, what: str = "") -> Iterator[None]:
+    """Exclusive among the processes that do the same thing to one local store; a no-op elsewhere.
+
+    Changing metadata is what is meant by default; it does not nest.
+    """
+    root = local_root(location)
+    if root is None:
+        yield
+        return
+    with open(root / f"{_LOCK}{what}", "ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def remove_leftovers(location: Location) -> None:
+    """Delete half-written files that a killed process left; call it while holding the lock."""
+    root = local_root(location)
+    if root is not None:
+        for leftover in root.rglob("*.partial"):
+            leftover.unlink(missing_ok=True)

@@ -1,0 +1,93 @@
+"""What a store holds, in words."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from trak.store.arrays import row_array
+from trak.store.location import Location, local_root
+from trak.store.store import FeatureStore, open_store
+from trak.version import __version__
+
+
+def describe(where: Location) -> dict[str, Any]:
+    """Configuration, checkpoints and experiments of a store, ready for JSON.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        StoreError: if it is damaged.
+    """
+    store = open_store(where)
+    return {
+        "store": store.where,
+        "library_version": __version__,
+        "bytes": _bytes(where),
+        "configuration": {
+            "train_set_size": store.config.train_set_size,
+            "proj_dim": store.config.proj_dim,
+            "projector": dict(store.config.projector),
+            "dtype": store.config.dtype,
+            "task": dict(store.config.task),
+            "parameters": sum(int(np.prod(shape)) for shape in store.config.parameters.values()),
+            "parameter_tensors": len(store.config.parameters),
+        },
+        "checkpoints": [_checkpoint(store, model_id) for model_id in store.checkpoints()],
+        "experiments": [_experiment(store, name) for name in store.experiments()],
+    }
+
+
+def _checkpoint(store: FeatureStore, model_id: int) -> dict[str, Any]:
+    group = store._checkpoint(model_id)
+    done = int((row_array(group, "done").read() == 1).sum()) if "done" in group else 0
+    finalized = sorted(w for w in ("curvature", "identity") if store.is_finalized(model_id, w))
+    return {
+        "model_id": model_id,
+        "fingerprint": store.fingerprint(model_id),
+        "rows_done": done,
+        "finalized": finalized,
+    }
+
+
+def _experiment(store: FeatureStore, name: str) -> dict[str, Any]:
+    experiment = store.experiment(name)
+    scores = store._group.get(f"experiments/{name}/scores")
+    return {
+        "name": name,
+        "num_targets": experiment.num_targets,
+        "targets_done": {str(i): int(experiment.targets(i).is_done().sum()) for i in experiment.checkpoints()},
+        "scores": [dict(array.attrs) for _, array in sorted(scores.arrays()) if array.nchunks_initialized]
+        if isinstance(scores, zarr.Group)
+        else [],
+    }
+
+
+def _bytes(where: Location) -> int | None:
+    root = local_root(where)
+    return None if root is None else sum(p.stat().st_size for p in Path(root).rglob("*") if p.is_file())
+
+
+def summarize(found: dict[str, Any]) -> str:
+    """What `describe` returned, as text."""
+    config = found["configuration"]
+    size = "" if found["bytes"] is None else f", {found['bytes']:,} bytes"
+    lines = [
+        f"{found['store']}{size}",
+        f"  task {config['task']['name']}, {config['train_set_size']:,} training examples, k = {config['proj_dim']} "
+        f"({config['projector']}), {config['dtype']}",
+        f"  differentiated by {config['parameters']:,} parameters in {config['parameter_tensors']} tensors",
+        f"checkpoints: {len(found['checkpoints'])}",
+    ]
+    for c in found["checkpoints"]:
+        state = f"finalized ({', '.join(c['finalized'])})" if c["finalized"] else "not finalized"
+        lines.append(
+            f"  {c['model_id']}: {c['rows_done']:,} of {config['train_set_size']:,} rows, {state}, weights {c['fingerprint']}"
+        )
+    lines.append(f"experiments: {len(found['experiments'])}")
+    for e in found["experiments"]:
+        done = ", ".join(f"{i}: {rows}" for i, rows in e["targets_done"].items()) or "none"
+        lines.append(
+            f"  {e['name']}: {e['num_targets']} targets (done by checkpoint: {done}), {len(e['scores'])} scores"
+        )
+    return "\n".join(lines)

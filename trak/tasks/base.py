@@ -1,0 +1,58 @@
+"""What a task is: which scalar of an example is differentiated, and how it enters the loss."""
+
+import json
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from trak.batches import Batch
+
+
+class Task(ABC):
+    """One scalar output f(z; θ) per example and the training loss ℓ(f) as a function of it.
+
+    A task of your own needs `output`, and `loss` unless the loss is softplus(-f), which is the
+    cross-entropy when f is the margin log(p / (1 - p)) of the right class.
+    """
+
+    name: ClassVar[str | None] = None
+
+    @abstractmethod
+    def output(self, model: nn.Module, batch: Batch) -> Tensor:
+        """f(z; θ), shape (B,). `model` is called like the user's own module."""
+
+    def loss(self, output: Tensor) -> Tensor:
+        """ℓ(f), elementwise, shape (B,): by default softplus(-f)."""
+        return -nn.functional.logsigmoid(output)
+
+    def weights(self, model: nn.Module, batch: Batch, output: Tensor) -> tuple[Tensor, Tensor]:
+        """Q = -dℓ/df and R = d²ℓ/df² of each example, shape (B,) each (TRAK, section 3.4).
+
+        Derived from `loss` by autograd; override only what autograd can't know.
+        """
+        with torch.enable_grad():
+            f = output.detach().requires_grad_()
+            loss = self.loss(f)
+            if loss.shape != f.shape:
+                raise TypeError(
+                    f"{type(self).__name__}.loss must be elementwise: it got shape {tuple(f.shape)} "
+                    f"and returned {tuple(loss.shape)}"
+                )
+            (slope,) = torch.autograd.grad(loss.sum(), f, create_graph=True)
+            curvature = torch.zeros_like(slope)
+            if slope.requires_grad:
+                (curvature,) = torch.autograd.grad(slope.sum(), f, materialize_grads=True)
+        return -slope.detach(), curvature.detach()
+
+    def check(self, model: nn.Module, batch: Batch) -> None:
+        """Raise a ValueError that says what is wrong with a batch, if something is."""
+
+    def describe(self) -> dict[str, Any]:
+        """Name and settings, for the store's record."""
+        settings = {k: v for k, v in vars(self).items() if not k.startswith("_")}
+        return {
+            "name": self.name or type(self).__qualname__,
+            "settings": json.loads(json.dumps(settings, default=lambda value: type(value).__name__, sort_keys=True)),
+        }

@@ -1,0 +1,72 @@
+"""Logits, labels and margins: what classification tasks share."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+INPUT_KEYS = ("pixel_values", "images", "image", "x", "inputs")
+LABEL_KEYS = ("labels", "label", "y", "target", "targets")
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in what a model returned: a tensor, an object or mapping with `logits`, or a tuple.
+
+    Raises:
+        TypeError: if there are none.
+    """
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping) and "logits" in output:
+        return output["logits"]
+    if hasattr(output, "logits"):
+        return output.logits
+    if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
+        return output[0]
+    raise TypeError(
+        f"the model returned {type(output).__name__} without logits; "
+        "return a tensor or an object with `.logits`, or write a Task whose output() reads it"
+    )
+
+
+def find(batch: Mapping[str, Any], keys: Sequence[str], what: str) -> str:
+    """The first of `keys` in a dict batch.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    for key in keys:
+        if batch.get(key) is not None:
+            return key
+    raise ValueError(f"the batch has no {what}: expected one of {', '.join(keys)}, got {', '.join(batch) or 'nothing'}")
+
+
+def check_labels(logits: Tensor, labels: Tensor) -> None:
+    """Raise unless labels, shape (B,), are class indices for logits of shape (B, classes)."""
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(f"expected logits of shape (B, classes) with two classes or more, got {tuple(logits.shape)}")
+    if labels.shape != logits.shape[:1]:
+        raise ValueError(f"expected labels of shape {tuple(logits.shape[:1])}, got {tuple(labels.shape)}")
+    if labels.dtype.is_floating_point or labels.dtype == torch.bool:
+        raise ValueError(f"expected labels as integer class indices, got {labels.dtype}; use labels.long()")
+    outside = (labels < 0) | (labels >= logits.shape[1])
+    if outside.any():
+        row = int(outside.nonzero()[0])
+        raise ValueError(
+            f"label out of range: {int(labels[row])} in row {row} of the batch, but the model has "
+            f"{logits.shape[1]} classes (labels 0 to {logits.shape[1] - 1})"
+        )
+
+
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """log(p / (1 - p)) of the labelled class, shape (B,): TRAK, equation 14.
+
+    A label that is no class gives NaN, which `Task.check` then explains: raising would need the
+    labels' values, which torch.vmap and CUDA do not have at hand.
+    """
+    is_label = labels.unsqueeze(-1) == torch.arange(logits.shape[-1], device=logits.device)
+    right = torch.where(is_label, logits, torch.zeros_like(logits)).sum(-1)
+    others = logits.masked_fill(is_label, -torch.inf).logsumexp(-1)
+    nan = torch.full_like(right, torch.nan)
+    return torch.where(is_label.any(-1), right - others, nan)

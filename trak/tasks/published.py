@@ -1,0 +1,41 @@
+"""Tasks written for the published package (traker 0.3.2), run as they are."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trak import batches
+from trak.batches import Batch
+from trak.tasks.base import Task
+
+
+class PublishedTask(Task):
+    """Adapter for `get_output(model, weights, buffers, *example)`, without a batch dimension, and
+    `get_out_to_loss_grad(model, weights, buffers, batch)`. Its curvature is unknown, so W = I."""
+
+    def __init__(self, modelout: Any) -> None:
+        self._modelout = modelout
+
+    def output(self, model: nn.Module, batch: Batch) -> Tensor:
+        weights, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+        members = list(batch.values()) if isinstance(batch, dict) else list(batch)
+        rows = [
+            self._modelout.get_output(model, weights, buffers, *batches.map_tensors(lambda t, i=i: t[i], members))
+            for i in range(batches.size(batch))
+        ]
+        return torch.stack([row.reshape(()) for row in rows])
+
+    def weights(self, model: nn.Module, batch: Batch, output: Tensor) -> tuple[Tensor, Tensor]:
+        weights, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+        with torch.no_grad():
+            q = self._modelout.get_out_to_loss_grad(model, weights, buffers, batch).reshape(-1)
+        if q.shape != output.shape:
+            raise TypeError(
+                f"{type(self._modelout).__name__}.get_out_to_loss_grad must return one number for each of the "
+                f"{len(output)} examples, got {q.numel()}"
+            )
+        return q, torch.ones_like(q)
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": type(self._modelout).__qualname__, "settings": {}}

@@ -1,0 +1,51 @@
+"""Tasks by name."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from trak.naming import did_you_mean
+from trak.tasks.base import Task
+
+TASKS: dict[str, type[Task]] = {}
+
+T = TypeVar("T", bound=type[Task])
+
+
+def register_task(name: str) -> Callable[[T], T]:
+    """Class decorator: make a task known under `name`.
+
+    Raises:
+        ValueError: if the name is taken by another class.
+    """
+
+    def register(cls: T) -> T:
+        taken = TASKS.get(name)
+        if taken is not None and taken.__qualname__ != cls.__qualname__:
+            raise ValueError(f"the task name {name!r} is taken by {taken.__qualname__}; choose another")
+        cls.name = name
+        TASKS[name] = cls
+        return cls
+
+    return register
+
+
+def make_task(task: Any) -> Task:
+    """The task meant by an instance, a class or a name.
+
+    Raises:
+        ValueError: for an unknown name.
+        TypeError: for anything else that is no task.
+    """
+    if isinstance(task, Task):
+        return task
+    if isinstance(task, type) and issubclass(task, Task):
+        return task()
+    if isinstance(task, str):
+        if task not in TASKS:
+            raise ValueError(f"unknown task {task!r}: {did_you_mean(task, TASKS)}")
+        return TASKS[task]()
+    if hasattr(task, "get_output") and hasattr(task, "get_out_to_loss_grad"):
+        from trak.tasks.published import PublishedTask
+
+        return PublishedTask(task)
+    raise TypeError(f"task must be a name or a trak.tasks.Task, got {type(task).__name__}")

@@ -1,0 +1,46 @@
+"""Regression under squared error."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from trak.batches import Batch
+from trak.tasks.base import Task
+from trak.tasks.logits import INPUT_KEYS, LABEL_KEYS, find, logits_of
+from trak.tasks.registry import register_task
+
+
+@register_task("regression")
+class Regression(Task):
+    """f is the residual ŷ - y, the loss f²/2, so Q = y - ŷ and R = 1.
+
+    The residual's gradient is the prediction's, so a positive score says: training on this example
+    pushed the prediction up. Batches are (inputs, y) or a dict of both; targets without a known y
+    may carry zeros. The model returns one number per example.
+    """
+
+    def output(self, model: nn.Module, batch: Batch) -> Tensor:
+        prediction, y = self._prediction_and_y(model, batch)
+        return prediction.reshape(-1) - y.reshape(-1)
+
+    def loss(self, output: Tensor) -> Tensor:
+        return output.square() / 2
+
+    def check(self, model: nn.Module, batch: Batch) -> None:
+        prediction, y = self._prediction_and_y(model, batch)
+        for what, value in (("prediction", prediction), ("y", y)):
+            if value.numel() != len(value):
+                raise ValueError(
+                    f"regression needs one number per example, got {what} of shape {tuple(value.shape)}; "
+                    "for several outputs write a Task that says which one is meant"
+                )
+
+    def _prediction_and_y(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        if isinstance(batch, Mapping):
+            inputs = batch[find(batch, INPUT_KEYS, "inputs")]
+            y = batch[find(batch, LABEL_KEYS, "labels")]
+        elif isinstance(batch, tuple | list) and len(batch) >= 2:
+            inputs, y = batch[0], batch[1]
+        else:
+            raise ValueError("a batch for regression is (inputs, y) or a dict of both")
+        return logits_of(model(inputs)), y

@@ -1,0 +1,362 @@
+"""TRAKer: says in which order batches become features, features scores."""
+
+import logging
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from trak import batches
+from trak.attribution import Attribution
+from trak.batches import Batch
+from trak.checkpoints import Checkpoint, load_into
+from trak.gradients import (
+    Engine,
+    check_engine_name,
+    check_finite,
+    choose_engine,
+    differentiable,
+    featurize,
+    select_parameters,
+)
+from trak.projectors import Projector, make_projector
+from trak.scoring import Damping, check_weighting, gram
+from trak.store import (
+    Experiment,
+    FeatureStore,
+    RowValues,
+    StoreConfig,
+    Table,
+    check_model_id,
+    missing_rows,
+)
+from trak.store.location import Location
+from trak.tasks import Task, make_task
+
+MEMORY_BUDGET = 2 * 2**30
+
+logger = logging.getLogger("trak")
+
+
+def best_device() -> torch.device:
+    """CUDA if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class TRAKer:
+    """Attributes a model's predictions to its training examples (TRAK; Park et al., ICML 2023).
+
+    For each checkpoint: `load_checkpoint`, `featurize` every training batch, `finalize_features`;
+    then `start_scoring_checkpoint`, `score` every target batch; at last `finalize_scores`.
+    `trak.attribute` does all of it in one call. Everything is kept in `save_dir`: kill the process
+    at any time and run the same script again, and it goes on where it was.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task | str | Any,
+        train_set_size: int,
+        save_dir: Location = "./trak_results",
+        load_from_save_dir: bool = True,
+        device: str | torch.device | None = None,
+        gradient_computer: Any = None,
+        projector: Projector | str | None = None,
+        saver: Any = None,
+        score_computer: Any = None,
+        proj_dim: int = 2048,
+        logging_level: int | str = logging.INFO,
+        use_half_precision: bool = False,
+        proj_max_batch_size: int | None = None,
+        projector_seed: int = 0,
+        grad_wrt: str | Iterable[str] | None = None,
+        lambda_reg: float | None = None,
+        *,
+        engine: str = "auto",
+        damping: float | None = None,
+        weighting: str = "curvature",
+        memory_budget: int = MEMORY_BUDGET,
+    ) -> None:
+        """
+        Args:
+            model: the model; checkpoints are loaded into it.
+            task: a task, its name (see `trak.tasks.TASKS`), or one written for traker 0.3.2.
+            train_set_size: number n of training examples.
+            save_dir: directory or URL (s3://, gs://, memory://) of the feature store.
+            device: where to compute; by default CUDA if available. The model is moved there.
+            projector: "sketch" (the default), "rademacher", "gaussian", "identity" or an instance.
+            proj_dim: number k of features.
+            logging_level: level of the logger "trak".
+            use_half_precision: store features in float16 with a scale for each row.
+            projector_seed: seed of the projection; checkpoints get independent ones from it.
+            grad_wrt: parameters to differentiate by, `*` allowed; by default all that require gradients.
+            lambda_reg: absolute λ; excludes `damping`.
+            engine: "auto", "functional" or "single", see `trak.gradients`.
+            damping: λ relative to trace(K)/k; by default 3.
+            weighting: "curvature" or "identity", see `trak.scoring.gram`.
+            memory_budget: bytes that gradients and activations may take; larger batches are split.
+            load_from_save_dir, gradient_computer, saver, score_computer, proj_max_batch_size:
+                accepted for scripts written for traker 0.3.2, where they have no meaning any more.
+
+        Raises:
+            ValueError, TypeError: for arguments that can't be, or that `save_dir` was not made with.
+            PermissionError: if `save_dir` can't be written to.
+        """
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        logger.setLevel(logging_level)
+        _warn_obsolete(
+            load_from_save_dir=None if load_from_save_dir else "any number of processes may use one save_dir",
+            gradient_computer=gradient_computer and "use engine='functional' or 'single'",
+            saver=saver and "use save_dir",
+            score_computer=score_computer and "use damping and weighting",
+            proj_max_batch_size=proj_max_batch_size and "use memory_budget",
+        )
+        if memory_budget < 1:
+            raise ValueError(f"memory_budget must be a positive number of bytes, got {memory_budget}")
+        self.device = torch.device(device) if device is not None else best_device()
+        self.model, self.task = model.to(self.device), make_task(task)
+        self.damping, self.weighting = Damping.make(damping, lambda_reg), check_weighting(weighting)
+        self.memory_budget = memory_budget
+        self._engine_name = check_engine_name(getattr(gradient_computer, "engine", engine))
+        parameters = select_parameters(model, grad_wrt)
+        self.parameters = tuple(parameters)
+        self.projector = make_projector(projector, proj_dim, projector_seed)
+        self.projector.bind({name: p.numel() for name, p in parameters.items()})
+        self.train_set_size, self.proj_dim = train_set_size, self.projector.proj_dim
+        self.store = FeatureStore.create(
+            save_dir,
+            StoreConfig(
+                train_set_size=train_set_size,
+                proj_dim=self.proj_dim,
+                projector=self.projector.describe(),
+                dtype="float16" if use_half_precision else "float32",
+                parameters={name: list(p.shape) for name, p in parameters.items()},
+                task=self.task.describe(),
+            ),
+        )
+        self._model_id: int | None = None
+        self._engine: Engine | None = None
+        self._table: Table | None = None
+        self._experiment: Experiment | None = None
+        self._targets: Table | None = None
+        self._next_row = self._next_target = 0
+
+    def load_checkpoint(
+        self, checkpoint: Checkpoint, model_id: int, _allow_featurizing_already_registered: bool = True
+    ) -> None:
+        """Load a checkpoint's weights into the model and make its rows ready to be featurized.
+
+        Args:
+            checkpoint: a state dict, a path to one, a module, or a function that returns any of them.
+            model_id: its id in the store, 0 or more; the projection depends on it.
+
+        Raises:
+            ValueError: if the weights do not fit the model, or the id belongs to other weights.
+        """
+        self._engine = self._experiment = self._targets = None
+        self._table = self.store.add_checkpoint(check_model_id(model_id), load_into(self.model, checkpoint))
+        self._model_id, self._next_row = int(model_id), 0
+
+    def featurize(
+        self,
+        batch: Batch,
+        inds: Sequence[int] | np.ndarray | torch.Tensor | None = None,
+        num_samples: int | None = None,
+    ) -> None:
+        """Store the features of a batch of training examples; those stored already are skipped.
+
+        Args:
+            batch: tuple, dict or BatchEncoding of tensors, the first dimension counting examples.
+            inds: the examples' indices in the training set; by default the ones that follow.
+            num_samples: accepted for traker 0.3.2; the batch says its own size.
+
+        Raises:
+            ValueError: for indices that can't be, for other data than was stored under them, for
+                NaN or infinity, and for what the task finds wrong.
+        """
+        if self._table is None or self._model_id is None:
+            raise ValueError("no checkpoint is loaded: call load_checkpoint before featurize")
+        indices = _indices(batch, inds, num_samples, self._next_row, self.train_set_size, "train_set_size")
+        hashes = batches.digests(batch)
+        done = self._table.is_done()[indices]
+        changed = done & (self._table.hashes(indices) != hashes) if done.any() else done
+        if changed.any():
+            raise ValueError(
+                f"training example {int(indices[np.argmax(changed)])} was featurized from other data than this batch "
+                f"holds for it (model_id {self._model_id}): a shuffled loader or random augmentation; pass the "
+                "examples' indices as inds, or iterate in order without augmentation. Nothing stored was changed"
+            )
+        if not done.all():
+            self._table.write(indices, self._values(batch, indices, hashes, "training"))
+        if inds is None:
+            self._next_row += len(indices)
+
+    def finalize_features(self, model_ids: Iterable[int] | None = None, del_grads: bool = False) -> None:
+        """Compute and store the Gram matrix of each checkpoint, by default of all.
+
+        Raises:
+            ValueError: if a checkpoint is unknown or has rows that are not featurized.
+        """
+        _warn_obsolete(del_grads=del_grads and "features are the projected gradients and are needed for scoring")
+        ids = self.store.checkpoints() if model_ids is None else [check_model_id(i) for i in model_ids]
+        if not ids:
+            raise ValueError("there is no checkpoint to finalize: call load_checkpoint and featurize first")
+        for model_id in ids:
+            if self.store.is_finalized(model_id, self.weighting):
+                continue
+            table = self.store.table(model_id)
+            missing = missing_rows(table)
+            if missing:
+                raise ValueError(
+                    f"model_id {model_id}: {len(missing)} of {len(table)} training examples are not featurized, the "
+                    f"first is {missing[0]}; featurize them, then finalize"
+                )
+            self.store.finalize(model_id, self.weighting, gram(table, self.weighting, self.device))
+        self._next_row = 0
+
+    def start_scoring_checkpoint(self, exp_name: str, checkpoint: Checkpoint, model_id: int, num_targets: int) -> None:
+        """Load a finalized checkpoint and make an experiment ready for its targets.
+
+        Args:
+            exp_name: name of the experiment: one set of targets.
+            checkpoint: as for `load_checkpoint`; the weights that were featurized under `model_id`.
+            model_id: the checkpoint's id.
+            num_targets: number of targets in the experiment.
+
+        Raises:
+            ValueError: if the weights are others, the checkpoint is not finalized, or the experiment
+                was made for another number of targets.
+        """
+        if not self.store.is_finalized(check_model_id(model_id), self.weighting):
+            raise ValueError(f"model_id {model_id} is not finalized, cannot score: call finalize_features first")
+        self.load_checkpoint(checkpoint, model_id)
+        self._experiment = self.store.add_experiment(exp_name, num_targets)
+        self._targets = self._experiment.add_targets(int(model_id))
+        self._next_target = 0
+
+    def score(
+        self,
+        batch: Batch,
+        inds: Sequence[int] | np.ndarray | torch.Tensor | None = None,
+        num_samples: int | None = None,
+    ) -> None:
+        """Store the features of a batch of targets; arguments as for `featurize`.
+
+        Targets that differ from those stored under the same indices replace them.
+
+        Raises:
+            ValueError: as for `featurize`, and before `start_scoring_checkpoint`.
+        """
+        if self._targets is None or self._experiment is None:
+            raise ValueError("no experiment is started: call start_scoring_checkpoint before score")
+        indices = _indices(batch, inds, num_samples, self._next_target, self._experiment.num_targets, "num_targets")
+        hashes = batches.digests(batch)
+        done = self._targets.is_done()[indices]
+        same = done & (self._targets.hashes(indices) == hashes) if done.any() else done
+        if not same.all():
+            values = self._values(batch, indices, hashes, "target")
+            if (done & ~same).any():
+                self._experiment.forget_scores()
+            self._targets.write(indices, values)
+        if inds is None:
+            self._next_target += len(indices)
+
+    def finalize_scores(
+        self, exp_name: str, model_ids: Iterable[int] | None = None, allow_skip: bool = False
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """The scores of an experiment, averaged over checkpoints.
+
+        Args:
+            exp_name: name of the experiment.
+            model_ids: checkpoints to average over; by default all in the store.
+            allow_skip: leave out checkpoints that have not featurized the targets, with a warning.
+
+        Returns:
+            Scores, float32 (train_set_size, num_targets), memory-mapped from a local store.
+            Positive: training on the example pushed the target's output up.
+
+        Raises:
+            ValueError: if the experiment is unknown, or a checkpoint is not finalized or has not
+                featurized the targets.
+        """
+        return self.attribution(exp_name, model_ids, allow_skip).scores
+
+    def attribution(
+        self, exp_name: str, model_ids: Iterable[int] | None = None, allow_skip: bool = False
+    ) -> Attribution:
+        """The same as an `Attribution`, which computes what it is asked for; arguments and errors as above."""
+        experiment = self.store.experiment(exp_name)
+        ids = self.store.checkpoints() if model_ids is None else [check_model_id(i) for i in model_ids]
+        for model_id in ids:
+            self.store.fingerprint(model_id)
+        skipped = sorted(set(ids) - set(experiment.checkpoints()))
+        if skipped and allow_skip:
+            warnings.warn(f"model_ids {skipped} have not featurized the targets of {exp_name!r}: skipped", stacklevel=2)
+            ids = [model_id for model_id in ids if model_id not in skipped]
+        self._next_target = 0
+        return Attribution(experiment, ids, self.weighting, self.damping, self.device)
+
+    def _values(self, batch: Batch, indices: np.ndarray, hashes: np.ndarray, what: str) -> RowValues:
+        batch = batches.to_device(batch, self.device)
+        model_id = self._model_id
+        assert model_id is not None
+        with differentiable(self.model, self.parameters):
+            if self._engine is None:
+                with torch.no_grad():
+                    self.task.check(self.model, batch)
+                self._engine = choose_engine(self._engine_name, self.model, self.task, self.parameters, batch)
+            rows = featurize(self._engine, self.projector, batch, model_id, self.memory_budget)
+            where = f"{what} set, checkpoint with model_id {model_id}"
+            check_finite(rows, self.model, self.task, self.parameters, batch, indices.tolist(), where)
+        return RowValues(
+            features=rows.features.cpu().numpy(),
+            output=rows.output.cpu().numpy(),
+            out_to_loss_grad=rows.out_to_loss_grad.cpu().numpy(),
+            out_to_loss_curvature=rows.out_to_loss_curvature.cpu().numpy(),
+            data_hash=hashes,
+        )
+
+
+def _indices(
+    batch: Batch, inds: Any, num_samples: int | None, following: int, limit: int, limit_name: str
+) -> np.ndarray:
+    count = batches.size(batch)
+    if num_samples is not None and num_samples != count:
+        raise ValueError(
+            f"num_samples={num_samples}, but the batch holds {count} examples; leave num_samples out (the last batch "
+            "of a loader is often smaller)"
+        )
+    if inds is None:
+        if following + count > limit:
+            raise ValueError(
+                f"more examples than {limit_name}={limit}: this batch would reach {following + count}; pass the right "
+                f"{limit_name}, or the examples' indices as inds"
+            )
+        return np.arange(following, following + count)
+    indices = np.asarray(inds.cpu() if isinstance(inds, torch.Tensor) else inds).reshape(-1)
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"inds must be integers, got {indices.dtype}")
+    indices = indices.astype(np.int64)
+    if len(indices) != count:
+        raise ValueError(f"inds has {len(indices)} entries, but the batch holds {count} examples")
+    outside = (indices < 0) | (indices >= limit)
+    if outside.any():
+        raise ValueError(
+            f"index out of range in inds: {int(indices[outside][0])}, expected 0 to {limit - 1} ({limit_name}={limit})"
+        )
+    unique, counts = np.unique(indices, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(
+            f"index {int(unique[counts > 1][0])} is repeated in inds; each example may stand once in a batch"
+        )
+    return indices
+
+
+def _warn_obsolete(**reasons: Any) -> None:
+    for name, reason in reasons.items():
+        if reason:
+            warnings.warn(f"{name} has no effect any more: {reason}", DeprecationWarning, stacklevel=3)
