@@ -57,22 +57,17 @@ def attribute(
     Raises:
         ValueError, TypeError: for what can't be attributed; the message says why and what to do.
     """
-    if (
-        isinstance(checkpoints, Mapping | str | nn.Module)
-        or callable(checkpoints)
-        or not isinstance(checkpoints, Iterable)
-    ):
-        checkpoints = [checkpoints]
-    checkpoints = list(checkpoints)
-    if not checkpoints:
+    single = isinstance(checkpoints, Mapping | str | nn.Module) or not isinstance(checkpoints, Iterable)
+    several: list[Checkpoint] = [checkpoints] if single else list(checkpoints)  # type: ignore[arg-type]
+    if not several:
         raise ValueError("checkpoints is empty: give at least one")
     n = _count(train, "train", index_key, train_set_size)
     m = _count(targets, "targets", index_key, num_targets)
     found = {name: value.detach().clone() for name, value in model.state_dict().items()}
     traker = TRAKer(model, task, n, save_dir, **options)
     try:
-        with tqdm(total=len(checkpoints) * (n + m), desc="featurizing", unit="ex", disable=not progress) as bar:
-            for model_id, checkpoint in enumerate(checkpoints):
+        with tqdm(total=len(several) * (n + m), desc="featurizing", unit="ex", disable=not progress) as bar:
+            for model_id, checkpoint in enumerate(several):
                 traker.load_checkpoint(checkpoint, model_id)
                 if not traker.store.is_finalized(model_id, traker.weighting):
                     _each(traker.featurize, train, index_key, bar)
@@ -83,7 +78,7 @@ def attribute(
                 _each(traker.score, targets, index_key, bar)
     finally:
         model.load_state_dict(found)
-    return traker.attribution(exp_name, range(len(checkpoints)))
+    return traker.attribution(exp_name, range(len(several)))
 
 
 def _each(consume: Any, loader: Iterable[Batch], index_key: str | int | None, bar: Any) -> None:
@@ -118,9 +113,9 @@ def _count(loader: Iterable[Batch], what: str, index_key: str | int | None, give
     if isinstance(loader, DataLoader):
         if index_key is None and not _in_order(loader):
             raise ValueError(
-                f"{what} is a DataLoader with its own order of examples (shuffle=True or a sampler), so a row could not "
-                "be told which example it is; use shuffle=False, or let each batch carry the examples' indices and "
-                "name that field in index_key"
+                f"{what} is a DataLoader with its own order of examples (shuffle=True or a sampler), so a row could "
+                "not be told which example it is; use shuffle=False, or let each batch carry the examples' indices "
+                "and name that field in index_key"
             )
         if given is None and hasattr(loader.dataset, "__len__"):
             given = len(loader.dataset)

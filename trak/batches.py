@@ -19,8 +19,9 @@ def map_tensors(function: Callable[[Tensor], Any], batch: Batch) -> Batch:
     """The batch with `function` applied to its tensors; mappings become dicts, arrays tensors."""
     if isinstance(batch, Tensor):
         return function(batch)
-    if isinstance(batch, np.ndarray) and batch.dtype != object:
-        return function(torch.as_tensor(batch))
+    if isinstance(batch, np.ndarray) and batch.dtype.kind in "biufc":
+        # torch takes no reversed views.
+        return function(torch.as_tensor(batch if min(batch.strides, default=0) >= 0 else batch.copy()))
     if isinstance(batch, Mapping):
         return {key: map_tensors(function, value) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
@@ -82,11 +83,15 @@ def digests(batch: Batch) -> np.ndarray:
     arrays = []
     for t in tensors(batch):
         plain = t.detach().cpu().contiguous()
-        arrays.append(plain.view(len(plain), -1).view(torch.uint8).numpy() if plain.numel() else None)
+        kind = f"{plain.dtype}{tuple(plain.shape[1:])}".encode()
+        # view() minds the strides of dimensions of one element, contiguous() doesn't.
+        flat = plain.as_strided((plain.numel(),), (1,)).view(torch.uint8)
+        arrays.append((kind, flat.view(len(plain), -1).numpy() if plain.numel() else None))
     result = np.empty(size(batch), dtype=np.uint64)
     for i in range(len(result)):
         state = hashlib.blake2b(digest_size=8)
-        for array in arrays:
+        for kind, array in arrays:
+            state.update(kind)
             if array is not None:
                 state.update(array[i].data)
         result[i] = int.from_bytes(state.digest(), "little")

@@ -2,16 +2,15 @@
 
 import hashlib
 import os
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 State = Mapping[str, Tensor]
-Checkpoint = State | str | Path | nn.Module | Callable[[], Any]
+Checkpoint: TypeAlias = State | str | Path | nn.Module | Callable[[], Any]
 
 _NESTED = ("state_dict", "model_state_dict", "model")
 
@@ -36,22 +35,28 @@ def load_state(checkpoint: Checkpoint) -> State:
     if callable(checkpoint):
         return load_state(checkpoint())
     raise TypeError(
-        f"a checkpoint is a state dict, a path, a module or a function that returns one, got {type(checkpoint).__name__}"
+        "a checkpoint is a state dict, a path, a module or a function that returns one, "
+        f"got {type(checkpoint).__name__}"
     )
 
 
 def _read(path: Path) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"checkpoint file {str(path)!r} does not exist")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
+    if path.is_dir():
+        raise ValueError(f"checkpoint {str(path)!r} is a folder; pass the file of weights in it")
     try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, ImportError):
+        raise
+    except Exception as error:  # a damaged file stops its reader in whatever way its bytes happen to
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ValueError(
-            f"checkpoint file {str(path)!r} can't be read as weights: {str(error).strip().splitlines()[0][:200]}. Only "
+            f"checkpoint file {str(path)!r} can't be read as weights: {reason}. Only "
             "tensors are loaded, since a pickle can run code; save it with torch.save(model.state_dict(), path)"
         ) from error
 
@@ -90,5 +95,6 @@ def fingerprint(state: State) -> str:
         value = state[name].detach().cpu().contiguous()
         digest.update(f"{name}\x1f{value.dtype}\x1f{tuple(value.shape)}\x1f".encode())
         if value.numel():
-            digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+            # view() minds the strides of dimensions of one element, contiguous() doesn't.
+            digest.update(value.as_strided((value.numel(),), (1,)).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ from trak.store import (
 )
 from trak.store.location import Location
 from trak.tasks import Task, make_task
+
+Indices: TypeAlias = Sequence[int] | np.ndarray | torch.Tensor
 
 MEMORY_BUDGET = 2 * 2**30
 
@@ -164,7 +166,7 @@ class TRAKer:
     def featurize(
         self,
         batch: Batch,
-        inds: Sequence[int] | np.ndarray | torch.Tensor | None = None,
+        inds: Indices | None = None,
         num_samples: int | None = None,
     ) -> None:
         """Store the features of a batch of training examples; those stored already are skipped.
@@ -241,7 +243,7 @@ class TRAKer:
     def score(
         self,
         batch: Batch,
-        inds: Sequence[int] | np.ndarray | torch.Tensor | None = None,
+        inds: Indices | None = None,
         num_samples: int | None = None,
     ) -> None:
         """Store the features of a batch of targets; arguments as for `featurize`.
@@ -303,7 +305,7 @@ class TRAKer:
     def _values(self, batch: Batch, indices: np.ndarray, hashes: np.ndarray, what: str) -> RowValues:
         batch = batches.to_device(batch, self.device)
         model_id = self._model_id
-        assert model_id is not None
+        assert model_id is not None  # both callers have loaded a checkpoint
         with differentiable(self.model, self.parameters):
             if self._engine is None:
                 with torch.no_grad():
@@ -311,7 +313,7 @@ class TRAKer:
                 self._engine = choose_engine(self._engine_name, self.model, self.task, self.parameters, batch)
             rows = featurize(self._engine, self.projector, batch, model_id, self.memory_budget)
             where = f"{what} set, checkpoint with model_id {model_id}"
-            check_finite(rows, self.model, self.task, self.parameters, batch, indices.tolist(), where)
+            check_finite(rows, self._engine, batch, indices.tolist(), where)
         return RowValues(
             features=rows.features.cpu().numpy(),
             output=rows.output.cpu().numpy(),
@@ -322,7 +324,7 @@ class TRAKer:
 
 
 def _indices(
-    batch: Batch, inds: Any, num_samples: int | None, following: int, limit: int, limit_name: str
+    batch: Batch, inds: Indices | None, num_samples: int | None, following: int, limit: int, limit_name: str
 ) -> np.ndarray:
     count = batches.size(batch)
     if num_samples is not None and num_samples != count:

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trak import batches
 from trak.batches import Batch
 from trak.gradients.base import Engine
 from trak.gradients.single import Single
 from trak.projectors import Accumulator, Projector
-from trak.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -44,20 +43,12 @@ def featurize(engine: Engine, projector: Projector, batch: Batch, model_id: int,
     return Rows(torch.cat([features for features, _ in pieces]), output, q, r)
 
 
-def check_finite(
-    rows: Rows,
-    model: nn.Module,
-    task: Task,
-    parameters: Sequence[str],
-    batch: Batch,
-    indices: Sequence[int],
-    where: str,
-) -> None:
+def check_finite(rows: Rows, engine: Engine, batch: Batch, indices: Sequence[int], where: str) -> None:
     """Stop on NaN and infinity, saying where they came from.
 
     Args:
         rows: what was computed.
-        model, task, parameters, batch: what it was computed from.
+        engine, batch: what it was computed by and from.
         indices: the examples' indices in their data set.
         where: the checkpoint, in words.
 
@@ -69,6 +60,7 @@ def check_finite(
         bad |= ~torch.isfinite(column)
     if not bad.any():
         return
+    model = engine.model
     row = int(bad.nonzero()[0])
     for name, weight in model.state_dict().items():
         if not torch.isfinite(weight).all():
@@ -79,10 +71,10 @@ def check_finite(
             raise ValueError(
                 f"{example}: input {position} of the batch holds NaN or infinity; clean or drop the example"
             )
-    task.check(model, batch)
+    engine.task.check(model, batch)
     single = batches.take(batch, row, row + 1)
     broken: list[str] = []
-    Single(model, task, parameters).gradients(
+    Single(model, engine.task, engine.parameters).gradients(
         single, lambda name, block: None if torch.isfinite(block).all() else broken.append(name)
     )
     what = f"the gradient of {broken[-1]!r} is" if broken else "its output or loss is"

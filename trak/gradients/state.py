@@ -1,6 +1,6 @@
 """The state a model must be in to be differentiated, and its way back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
@@ -27,7 +27,7 @@ def differentiable(model: nn.Module, parameters: Sequence[str]) -> Iterator[None
             parameter.requires_grad_(flag)
 
 
-def select_parameters(model: nn.Module, grad_wrt: object = None) -> dict[str, Tensor]:
+def select_parameters(model: nn.Module, grad_wrt: object = None) -> Mapping[str, Tensor]:
     """The parameters to differentiate by, in the model's order.
 
     Args:
@@ -61,6 +61,6 @@ def select_parameters(model: nn.Module, grad_wrt: object = None) -> dict[str, Te
     for name, parameter in chosen.items():
         if not parameter.is_floating_point():
             raise ValueError(
-                f"parameter {name!r} is {parameter.dtype}; only real floating-point parameters are supported"
+                f"parameter {name!r} is {parameter.dtype}, expected a real floating-point type; leave it out"
             )
     return chosen

@@ -1,5 +1,7 @@
 """What every random projection promises, and the sum that gradients stream into."""
 
+import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -13,7 +15,7 @@ class Projector(ABC):
 
     The contract, for any two gradients x and y of one checkpoint:
     E⟨Sx, Sy⟩ = ⟨x, y⟩ and Var⟨Sx, Sy⟩ ≤ (‖x‖²‖y‖² + ⟨x, y⟩²) / proj_dim, up to a factor
-    1 + 1/proj_dim. The map depends on nothing but the seed, the checkpoint's id, the parameter's
+    1 + 1/64. The map depends on nothing but the seed, the checkpoint's id, the parameter's
     name and the coordinate within it.
     """
 
@@ -72,7 +74,7 @@ class Projector(ABC):
         blocks = {"": grads} if isinstance(grads, Tensor) else dict(grads)
         if not blocks:
             raise ValueError("grads is empty: there is nothing to project")
-        self.bind({name: block[:1].numel() if len(block) else 0 for name, block in blocks.items()})
+        self.bind({name: math.prod(block.shape[1:]) for name, block in blocks.items()})
         first = next(iter(blocks.values()))
         total = Accumulator(self, len(first), model_id, first.device, first.dtype)
         for name, block in blocks.items():
@@ -87,7 +89,8 @@ class Accumulator:
         self, projector: Projector, batch_size: int, model_id: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.dtype = torch.float64 if dtype == torch.float64 else torch.float32
-        self._projector, self._model_id, self._batch_size = projector, model_id, batch_size
+        # An integer of another type, such as NumPy's, must not name another random stream.
+        self._projector, self._model_id, self._batch_size = projector, operator.index(model_id), batch_size
         self._total = projector.new_sum(batch_size, device, self.dtype)
 
     def add(self, name: str, block: Tensor) -> None:

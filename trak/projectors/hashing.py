@@ -42,7 +42,7 @@ def random_signs(key: int, rows: Tensor, columns: int) -> Tensor:
     """Rademacher entries in {-1, +1}: float32 of shape (len(rows), columns), 32 signs a word."""
     per_row = math.ceil(columns / 32)
     counters = rows[:, None] * per_row + torch.arange(per_row, device=rows.device)
-    bits = random_words(key, counters)[:, :, None] >> torch.arange(32, device=rows.device)
+    bits = random_words(key, counters)[:, :, None] >> torch.arange(min(32, columns), device=rows.device)
     return ((bits & 1).to(torch.float32).flatten(1)[:, :columns] * 2).sub_(1)
 
 

@@ -43,7 +43,7 @@ class AbstractProjector(Projector):
         return {}
 
     def add(self, total: dict[str, Tensor], name: str, block: Tensor, model_id: int) -> None:
-        total[name] = block
+        total[name] = total[name] + block if name in total else block
         self._model_id = model_id
 
     def finish(self, total: dict[str, Tensor]) -> Tensor:

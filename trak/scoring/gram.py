@@ -43,8 +43,8 @@ def gram(table: Table, weighting: str, device: torch.device | str = "cpu") -> np
         if (curvature < 0).any():
             row = int((curvature < 0).nonzero()[0])
             raise ValueError(
-                f"the loss is not convex in the output: its curvature is {float(curvature[row]):.3g} for example {row}; "
-                'use weighting="identity"'
+                f"the loss is not convex in the output: its curvature is {float(curvature[row]):.3g} for "
+                f"example {row}; use weighting='identity'"
             )
         factor = curvature.to(wide).sqrt()
     scales = table.scales()

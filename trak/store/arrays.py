@@ -1,10 +1,12 @@
 """Arrays of rows in a zarr group: mapped into memory on a local file system, through zarr elsewhere."""
 
 import errno
-import fcntl
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import google_crc32c
 import numpy as np
 import zarr
 from zarr.storage import LocalStore
+
+from trak.store.location import locked
 
 _CHECKSUM_BYTES = 1 << 18
 
@@ -47,7 +51,11 @@ class RowArray(ABC):
 
     @abstractmethod
     def write(self, indices: Rows, values: Rows) -> None:
-        """Put `values[i]` at row `indices[i]`; on disk when it returns."""
+        """Put `values[i]` at row `indices[i]`; every process sees it from then on, on disk it is after `sync`."""
+
+    def unsynced(self) -> list[Path]:
+        """Files written to since the last call, for `sync`."""
+        return []
 
     @abstractmethod
     def read_chunk(self, chunk: int) -> Rows:
@@ -67,7 +75,7 @@ class RowArray(ABC):
 
     def checksum(self, chunk: int) -> int:
         """CRC-32C (RFC 3720) of a chunk's rows."""
-        data = memoryview(np.ascontiguousarray(self.read_chunk(chunk))).cast("B")
+        data = np.ascontiguousarray(self.read_chunk(chunk)).data.cast("B")
         total = 0
         for start in range(0, len(data), _CHECKSUM_BYTES):
             total = google_crc32c.extend(total, bytes(data[start : start + _CHECKSUM_BYTES]))
@@ -100,23 +108,30 @@ class MappedArray(RowArray):
         self._directory = root / array.path / "c"
         self._row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
         self._maps: dict[int, Rows] = {}
+        self._unsynced: set[Path] = set()
 
     def _file(self, chunk: int) -> Path:
         return self._directory.joinpath(str(chunk), *("0" for _ in self.shape[1:]))
 
     def _open_for_writing(self, chunk: int) -> int:
-        path, size = self._file(chunk), self.chunk_rows * self._row_bytes
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            if os.fstat(descriptor).st_size < size:
-                # glibc emulates this on some file systems, unsafely beside another writer.
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                os.posix_fallocate(descriptor, 0, size)
-        except OSError:
-            os.close(descriptor)
-            raise
-        return descriptor
+        path = self._file(chunk)
+        if not path.exists():
+            with locked(self._root):
+                if not path.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    partial = path.with_name(path.name + ".partial")
+                    _reserve(partial, self.chunk_rows * self._row_bytes)
+                    os.replace(partial, path)
+        self._check_size(path)
+        return os.open(path, os.O_RDWR)
+
+    def _check_size(self, path: Path) -> None:
+        size, expected = path.stat().st_size, self.chunk_rows * self._row_bytes
+        if size < expected:
+            raise StoreError(
+                f"chunk {str(path)!r} is truncated: {size} bytes instead of {expected}; restore it from a copy, "
+                "or delete the checkpoint's directory and featurize it again"
+            )
 
     def write(self, indices: Rows, values: Rows) -> None:
         if not len(indices):
@@ -128,43 +143,75 @@ class MappedArray(RowArray):
         bounds = [0, *(np.flatnonzero(new_run) + 1).tolist(), len(indices)]
         descriptors: dict[int, int] = {}
         try:
-            for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
-                chunk = int(chunks[start])
-                if chunk not in descriptors:
-                    descriptors[chunk] = self._open_for_writing(chunk)
-                offset = (int(indices[start]) - chunk * self.chunk_rows) * self._row_bytes
-                _write_all(descriptors[chunk], memoryview(values[start:stop]).cast("B"), offset)
-            for descriptor in descriptors.values():
-                os.fdatasync(descriptor)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise OSError(
-                    error.errno,
-                    f"no room to write {self.array.path} in {str(self._root)!r} ({error.strerror}); free some space and "
-                    "run the same script again: it goes on after the rows that are stored",
-                ) from error
-            raise
+            with _naming_full_disk(f"{self.array.path} in {str(self._root)!r}"):
+                for start, stop in pairwise(bounds):
+                    chunk = int(chunks[start])
+                    if chunk not in descriptors:
+                        descriptors[chunk] = self._open_for_writing(chunk)
+                        self._unsynced.add(self._file(chunk))
+                    offset = (int(indices[start]) - chunk * self.chunk_rows) * self._row_bytes
+                    _write_all(descriptors[chunk], values[start:stop].data.cast("B"), offset)
         finally:
             for descriptor in descriptors.values():
                 os.close(descriptor)
+
+    def unsynced(self) -> list[Path]:
+        files, self._unsynced = sorted(self._unsynced), set()
+        return files
 
     def read_chunk(self, chunk: int) -> Rows:
         rows = min(self.chunk_rows, len(self) - chunk * self.chunk_rows)
         if chunk not in self._maps:
             path = self._file(chunk)
             try:
-                size = path.stat().st_size
+                self._check_size(path)
             except FileNotFoundError:
                 return np.zeros((rows, *self.shape[1:]), self.dtype)
-            expected = self.chunk_rows * self._row_bytes
-            if size < expected:
-                raise StoreError(
-                    f"chunk {str(path)!r} is truncated: {size} bytes instead of {expected}; restore it from a copy, "
-                    "or delete the checkpoint's directory and featurize it again"
-                )
             # Copy-on-write maps are writable memory to torch, and never reach the file.
             self._maps[chunk] = np.memmap(path, self.dtype, mode="c", shape=(self.chunk_rows, *self.shape[1:]))
         return self._maps[chunk][:rows]
+
+
+def sync(*arrays: RowArray) -> None:
+    """Return once everything written to the arrays is on disk."""
+    files = [path for array in arrays for path in array.unsynced()]
+    if files:
+        # At the same time, so that the file system's journal commits once for all of them.
+        with ThreadPoolExecutor(len(files)) as pool:
+            list(pool.map(_sync_file, files))
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        with _naming_full_disk(repr(str(path))):
+            os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _naming_full_disk(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            error.errno,
+            f"no room to write {what} ({error.strerror}); free some space and run the same script again: it goes on "
+            "after what is stored",
+        ) from error
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of zeros whose space is reserved on disk, or no file."""
+    with open(path, "wb") as handle:
+        try:
+            os.posix_fallocate(handle.fileno(), 0, size)
+        except BaseException:
+            path.unlink()
+            raise
 
 
 def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
@@ -179,9 +226,14 @@ def row_array(group: zarr.Group, name: str) -> RowArray:
     Raises:
         StoreError: if it is missing or is not laid out as this library lays arrays out.
     """
-    if name not in group:
-        raise StoreError(f"array {name!r} is missing from {group.path or '/'} of {group.store}; is the store complete?")
-    array = group[name]
+    try:
+        array = group[name]
+    except KeyError as error:
+        raise StoreError(
+            f"array {name!r} is missing from {group.path or '/'} of {group.store}; is the store complete?"
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"array {name!r} in {group.path or '/'} of {group.store} can't be read: {error}") from error
     if not isinstance(array, zarr.Array) or array.chunks[1:] != array.shape[1:] or array.ndim < 1:
         raise StoreError(f"{name!r} in {group.path or '/'} is not an array of rows chunked along its first dimension")
     if isinstance(group.store, LocalStore):
@@ -193,15 +245,12 @@ def write_file(path: Path, fill: Callable[[Rows], None], shape: tuple[int, ...],
     """Write an array to a file that appears under its name only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    with open(partial, "wb") as handle:
-        try:
-            os.posix_fallocate(handle.fileno(), 0, size)
-        except OSError as error:
-            handle.close()
-            partial.unlink()
-            raise OSError(error.errno, f"no room for {size} bytes at {str(path)!r} ({error.strerror})") from error
-    target = np.memmap(partial, dtype, mode="r+", shape=shape)
-    fill(target)
-    target.flush()
-    os.replace(partial, path)
+    with _naming_full_disk(repr(str(path))):
+        _reserve(partial, int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
+    try:
+        target = np.memmap(partial, dtype, mode="r+", shape=shape)
+        fill(target)
+        target.flush()
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

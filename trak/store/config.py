@@ -72,11 +72,15 @@ class StoreConfig:
 
 def _difference(name: str, stored: Any, wanted: Any) -> tuple[str, str]:
     if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
-        if name == "parameters" and len(stored) != len(wanted):
-            only = sorted(set(stored) ^ set(wanted))[0]
-            return f"{name} of {len(stored)} names", f"{name} of {len(wanted)} names (first difference: {only!r})"
+        if name == "parameters" and set(stored) != set(wanted):
+            return _names(stored, wanted), _names(wanted, stored)
         for key in [*stored, *wanted]:
             if stored.get(key) != wanted.get(key):
                 return _difference(f"{name} {key}", stored.get(key), wanted.get(key))
         return name, name
     return f"{name}={stored!r}", f"{name}={wanted!r}"
+
+
+def _names(names: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+    own = sorted(set(names) - set(others))
+    return f"{len(names)} parameters" + (f" ({', '.join(map(repr, own[:3]))} among them)" if own else "")

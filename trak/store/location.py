@@ -17,6 +17,7 @@ Location = str | Path | Store
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 _LOCK = ".lock"
+SCORES = "-scores"
 
 
 def local_root(location: Location) -> Path | None:
@@ -107,6 +108,13 @@ def locked(location: Location, what: str = "") -> Iterator[None]:
 def remove_leftovers(location: Location) -> None:
     """Delete half-written files that a killed process left; call it while holding the lock."""
     root = local_root(location)
-    if root is not None:
+    if root is None:
+        return
+    with open(root / f"{_LOCK}{SCORES}", "ab") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # a living process is writing scores into one of them
         for leftover in root.rglob("*.partial"):
-            leftover.unlink(missing_ok=True)
+            if leftover.is_file():
+                leftover.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from trak.store.config import StoreConfig
 from trak.store.location import Location
 from trak.store.table import Table
 
-_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_. -]{0,199}$")
+_NAME = re.compile(r"(?!zarr\.json)[A-Za-z0-9_][A-Za-z0-9_. -]{0,199}")
 
 
 class FeatureStore:
@@ -83,8 +83,8 @@ class FeatureStore:
             if group.attrs.get("fingerprint") != fingerprint:
                 raise ValueError(
                     f"model_id {model_id} in {self.where} belongs to a checkpoint with fingerprint "
-                    f"{group.attrs.get('fingerprint')}, the one loaded has {fingerprint}; give each checkpoint an id of "
-                    "its own"
+                    f"{group.attrs.get('fingerprint')}, the one loaded has {fingerprint}; give each checkpoint an id "
+                    "of its own"
                 )
             return Table.create(group, self.config.train_set_size, self.config.proj_dim, self.config.dtype)
 
@@ -113,25 +113,32 @@ class FeatureStore:
                 f"model_id {model_id} in {self.where} is not finalized for weighting={weighting!r}; "
                 "call finalize_features first"
             )
-        group, name = self._checkpoint(model_id), f"gram_{weighting}"
+        return self._read_checked(model_id, f"gram_{weighting}")
+
+    def _read_checked(self, model_id: int, name: str) -> Rows:
+        group = self._checkpoint(model_id)
         try:
             return np.asarray(group[name][:])  # type: ignore[index]
-        except ValueError as error:
+        except (ValueError, KeyError) as error:
             raise StoreError(
-                f"{group.path}/{name} in {self.where} is corrupt ({error}); delete it and call finalize_features"
+                f"{group.path}/{name} in {self.where} is corrupt ({error}); delete the checkpoint's checksums and its "
+                "Gram matrices, and call finalize_features"
             ) from error
 
     def finalize(self, model_id: int, weighting: str, gram: Rows) -> None:
-        """Store a checkpoint's Gram matrix, after checksums of its rows."""
+        """Store a checkpoint's Gram matrix, after checksums of its rows.
+
+        Raises:
+            StoreError: if the rows were finalized before and have changed since.
+        """
         with places.locked(self._location):
-            group = self._checkpoint(model_id)
-            checksums = self.table(model_id).checksums()
-            for name, value in (("checksums", checksums), (f"gram_{weighting}", gram)):
-                if name not in group:
-                    group.create_array(
-                        name, shape=value.shape, chunks=value.shape, dtype=value.dtype, compressors=[Crc32cCodec()]
-                    )
-                group[name][...] = value  # type: ignore[index]
+            group, table = self._checkpoint(model_id), self.table(model_id)
+            known = group.get("checksums")
+            if isinstance(known, zarr.Array) and known.nchunks_initialized:
+                table.verify(self._read_checked(model_id, "checksums"))
+            else:
+                _write_checked(group, "checksums", table.checksums())
+            _write_checked(group, f"gram_{weighting}", gram)
 
     def verify(self, model_id: int) -> None:
         """Compare a finalized checkpoint's rows with their checksums, once for this object.
@@ -140,7 +147,7 @@ class FeatureStore:
             StoreError: naming the first chunk that differs.
         """
         if model_id not in self._verified:
-            self.table(model_id).verify(np.asarray(self._checkpoint(model_id)["checksums"][:]))  # type: ignore[index]
+            self.table(model_id).verify(self._read_checked(model_id, "checksums"))
             self._verified.add(model_id)
 
     def experiment(self, name: str) -> "Experiment":
@@ -159,7 +166,7 @@ class FeatureStore:
         Raises:
             ValueError: if it was made for another number of targets, or the name can't be used.
         """
-        if not isinstance(name, str) or not _NAME.match(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(
                 f"experiment name {name!r} can't be used; use letters, digits, '_', '-', '.' and spaces, at most 200, "
                 "beginning with a letter, a digit or '_'"
@@ -177,12 +184,10 @@ class FeatureStore:
         return Experiment(self, name)
 
     def _checkpoint(self, model_id: int) -> zarr.Group:
-        known = self.checkpoints()
-        if model_id not in known:
-            raise ValueError(f"no checkpoint with model_id {model_id} in {self.where}; there are {known or 'none'}")
-        group = self._group[f"checkpoints/{model_id}"]
+        group = self._group.get(f"checkpoints/{model_id}")
         if not isinstance(group, zarr.Group):
-            raise StoreError(f"checkpoints/{model_id} in {self.where} is no group")
+            known = self.checkpoints() or "none"
+            raise ValueError(f"no checkpoint with model_id {model_id} in {self.where}; there are {known}")
         return group
 
     def _subgroup(self, path: str, attributes: Mapping[str, Any]) -> zarr.Group:
@@ -228,9 +233,17 @@ class Experiment:
 
     def forget_scores(self) -> None:
         """Delete scores that no longer belong to the targets."""
-        with places.locked(self.store._location):
-            if "scores" in self._group:
-                del self._group["scores"]
+        root = places.local_root(self.store._location)
+        with places.locked(self.store._location, places.SCORES), places.locked(self.store._location):
+            scores = self._group.get("scores")
+            for name in list(scores.array_keys()) if isinstance(scores, zarr.Group) else []:
+                if root is not None:
+                    # Before the metadata: a kill in between must not leave scores that nothing forgets.
+                    self._scores_file(root, f"scores/{name}").unlink(missing_ok=True)
+                del self._group[f"scores/{name}"]
+
+    def _scores_file(self, root: Path, name: str) -> Path:
+        return root / self._group.path / name / "c" / "0" / "0"
 
     def scores(self, settings: Mapping[str, Any], fill: Callable[[Rows], None]) -> Rows:
         """The scores (n, num_targets) for one way of scoring, float32, filled if they are not there.
@@ -244,7 +257,7 @@ class Experiment:
         digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
         name, shape = f"scores/{digest}", (self.store.config.train_set_size, self.num_targets)
         root = places.local_root(self.store._location)
-        path = None if root is None else root / self._group.path / name / "c" / "0" / "0"
+        path = None if root is None else self._scores_file(root, name)
         if path is not None and path.exists():
             return self._mapped_scores(name, path, shape)
         with places.locked(self.store._location):
@@ -256,12 +269,12 @@ class Experiment:
             array = self._group[name]
         if not isinstance(array, zarr.Array):
             raise StoreError(f"{name} of experiment {self.name!r} is no array")
-        with places.locked(self.store._location, "-scores"):
+        with places.locked(self.store._location, places.SCORES):
             if path is None:
                 if not array.nchunks_initialized:
                     values = np.empty(shape, np.float32)
                     fill(values)
-                    array[...] = values
+                    _write_whole(self._group, name, values)
                 return np.asarray(array[...])
             if not path.exists():
                 write_file(path, fill, shape, "float32")
@@ -272,14 +285,28 @@ class Experiment:
         return np.memmap(path, "float32", mode="r", shape=shape)
 
 
+def _write_checked(group: zarr.Group, name: str, value: Rows) -> None:
+    if name not in group:
+        group.create_array(name, shape=value.shape, chunks=value.shape, dtype=value.dtype, compressors=[Crc32cCodec()])
+    _write_whole(group, name, value)
+
+
+def _write_whole(group: zarr.Group, name: str, value: Rows) -> None:
+    # By default zarr leaves a chunk of zeros out, which would look like one never written.
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        group[name][...] = value  # type: ignore[index]
+
+
 def _names(group: zarr.Group, child: str) -> list[str]:
     below = group.get(child)
     return sorted(below.group_keys()) if isinstance(below, zarr.Group) else []
 
 
 def _open(where: Location, mode: str) -> FeatureStore:
-    shown = places.shown(where)
+    shown, root = places.shown(where), places.local_root(where)
     try:
+        if root is not None and not places.exists(where):
+            raise FileNotFoundError(shown)  # zarr would make the directory
         group = places.open_group(where, mode)
         attributes = group.attrs.asdict()
     except FileNotFoundError as error:

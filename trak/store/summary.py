@@ -81,9 +81,8 @@ def summarize(found: dict[str, Any]) -> str:
     ]
     for c in found["checkpoints"]:
         state = f"finalized ({', '.join(c['finalized'])})" if c["finalized"] else "not finalized"
-        lines.append(
-            f"  {c['model_id']}: {c['rows_done']:,} of {config['train_set_size']:,} rows, {state}, weights {c['fingerprint']}"
-        )
+        rows = f"{c['rows_done']:,} of {config['train_set_size']:,} rows"
+        lines.append(f"  {c['model_id']}: {rows}, {state}, weights {c['fingerprint']}")
     lines.append(f"experiments: {len(found['experiments'])}")
     for e in found["experiments"]:
         done = ", ".join(f"{i}: {rows}" for i, rows in e["targets_done"].items()) or "none"

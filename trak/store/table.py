@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from trak.store.arrays import RowArray, Rows, StoreError, new_array, row_array
+from trak.store.arrays import RowArray, Rows, StoreError, new_array, row_array, sync
 
 CHUNK_BYTES = 64 * 2**20
 DTYPES = ("float32", "float64", "float16")
@@ -42,7 +42,9 @@ class Table:
 
     @classmethod
     def create(cls, group: zarr.Group, rows: int, proj_dim: int, dtype: str) -> "Table":
-        """The table in `group`, its missing arrays created."""
+        """The table in `group`, its missing arrays created; `done` is made last."""
+        if "done" in group:
+            return cls(group)
         chunks = max(1, -(-rows * proj_dim * np.dtype(dtype).itemsize // CHUNK_BYTES))
         chunk_rows = -(-rows // chunks)
         wide = "float64" if dtype == "float64" else "float32"
@@ -69,7 +71,9 @@ class Table:
     def write(self, indices: Rows, values: RowValues) -> None:
         """Store rows; rows already done are marked undone first."""
         redone = indices[self.is_done()[indices]]
-        self.done.write(redone, np.zeros(len(redone), np.uint8))
+        if len(redone):
+            self.done.write(redone, np.zeros(len(redone), np.uint8))
+            sync(self.done)
         features = values.features
         if self._scale is not None:
             scale = np.abs(features).max(axis=1)
@@ -80,6 +84,8 @@ class Table:
         for name, column in self._columns.items():
             column.write(indices, getattr(values, name))
         self._hash.write(indices, values.data_hash)
+        sync(self.features, self._hash, *self._columns.values(), *([] if self._scale is None else [self._scale]))
+        # Not synced: a mark that a power cut loses costs computing the row again and nothing else.
         self.done.write(indices, np.ones(len(indices), np.uint8))
 
     def column(self, name: str) -> Rows:
@@ -111,7 +117,7 @@ class Table:
             different = np.argwhere(found != expected)[0] if found.shape == expected.shape else (0, 0)
             array = list(self._checked_arrays().values())[int(different[0])]
             raise StoreError(
-                f"chunk {int(different[1])} of {array.array.path} in {self.group.store} is corrupt: its checksum differs "
-                "from the one taken when the checkpoint was finalized; restore it from a copy, or delete the "
-                "checkpoint's directory and featurize it again"
+                f"chunk {int(different[1])} of {array.array.path} in {self.group.store} is corrupt: its checksum "
+                "differs from the one taken when the checkpoint was finalized; restore it from a copy, or delete "
+                "the checkpoint's directory and featurize it again"
             )

@@ -46,6 +46,8 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
     """Raise unless labels, shape (B,), are class indices for logits of shape (B, classes)."""
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(f"expected logits of shape (B, classes) with two classes or more, got {tuple(logits.shape)}")
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"expected labels as a tensor of class indices, got {type(labels).__name__}")
     if labels.shape != logits.shape[:1]:
         raise ValueError(f"expected labels of shape {tuple(logits.shape[:1])}, got {tuple(labels.shape)}")
     if labels.dtype.is_floating_point or labels.dtype == torch.bool:

@@ -1,5 +1,6 @@
 """Tasks written for the published package (traker 0.3.2), run as they are."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 
 from trak import batches
 from trak.batches import Batch
-from trak.tasks.base import Task
+from trak.tasks.base import Task, plain_settings
 
 
 class PublishedTask(Task):
@@ -19,17 +20,17 @@ class PublishedTask(Task):
 
     def output(self, model: nn.Module, batch: Batch) -> Tensor:
         weights, buffers = dict(model.named_parameters()), dict(model.named_buffers())
-        members = list(batch.values()) if isinstance(batch, dict) else list(batch)
-        rows = [
-            self._modelout.get_output(model, weights, buffers, *batches.map_tensors(lambda t, i=i: t[i], members))
-            for i in range(batches.size(batch))
-        ]
-        return torch.stack([row.reshape(()) for row in rows])
+        members = _members(batch)
+        rows = []
+        for i in range(batches.size(batch)):
+            example = batches.map_tensors(lambda t: t[0] if t.ndim else t, batches.take(members, i, i + 1))
+            rows.append(self._modelout.get_output(model, weights, buffers, *example).reshape(()))
+        return torch.stack(rows)
 
     def weights(self, model: nn.Module, batch: Batch, output: Tensor) -> tuple[Tensor, Tensor]:
         weights, buffers = dict(model.named_parameters()), dict(model.named_buffers())
         with torch.no_grad():
-            q = self._modelout.get_out_to_loss_grad(model, weights, buffers, batch).reshape(-1)
+            q = self._modelout.get_out_to_loss_grad(model, weights, buffers, _members(batch)).reshape(-1)
         if q.shape != output.shape:
             raise TypeError(
                 f"{type(self._modelout).__name__}.get_out_to_loss_grad must return one number for each of the "
@@ -38,4 +39,9 @@ class PublishedTask(Task):
         return q, torch.ones_like(q)
 
     def describe(self) -> dict[str, Any]:
-        return {"name": type(self._modelout).__qualname__, "settings": {}}
+        return {"name": type(self._modelout).__qualname__, "settings": plain_settings(self._modelout)}
+
+
+def _members(batch: Batch) -> Sequence[Any]:
+    """A batch as the published package has it: its members in order."""
+    return list(batch.values()) if isinstance(batch, Mapping) else batch

@@ -20,8 +20,10 @@ def register_task(name: str) -> Callable[[T], T]:
 
     def register(cls: T) -> T:
         taken = TASKS.get(name)
-        if taken is not None and taken.__qualname__ != cls.__qualname__:
-            raise ValueError(f"the task name {name!r} is taken by {taken.__qualname__}; choose another")
+        # The same class defined again, as when a notebook's cell runs twice, replaces the first.
+        if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+            owner = f"{taken.__module__}.{taken.__qualname__}"
+            raise ValueError(f"the task name {name!r} is taken by {owner}; choose another")
         cls.name = name
         TASKS[name] = cls
         return cls
@@ -47,5 +49,5 @@ def make_task(task: Any) -> Task:
     if hasattr(task, "get_output") and hasattr(task, "get_out_to_loss_grad"):
         from trak.tasks.published import PublishedTask
 
-        return PublishedTask(task)
+        return PublishedTask(task() if isinstance(task, type) else task)
     raise TypeError(f"task must be a name or a trak.tasks.Task, got {type(task).__name__}")

@@ -29,11 +29,13 @@ class Regression(Task):
     def check(self, model: nn.Module, batch: Batch) -> None:
         prediction, y = self._prediction_and_y(model, batch)
         for what, value in (("prediction", prediction), ("y", y)):
-            if value.numel() != len(value):
+            if value.ndim == 0 or value.numel() != len(value):
                 raise ValueError(
                     f"regression needs one number per example, got {what} of shape {tuple(value.shape)}; "
                     "for several outputs write a Task that says which one is meant"
                 )
+        if len(prediction) != len(y):
+            raise ValueError(f"the model gave {len(prediction)} predictions for {len(y)} values of y")
 
     def _prediction_and_y(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         if isinstance(batch, Mapping):

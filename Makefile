@@ -1,0 +1,29 @@
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+# Byte code is worth keeping in a virtual environment, whatever the caller's shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-slow lint clean
+
+demo: $(VENV)/demo
+	$(RUN) examples/quickstart.py --output examples/output
+
+test: $(VENV)/test
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
+
+test-slow: $(VENV)/test
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slow
+
+lint: $(VENV)/test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+clean:
+	rm -rf $(VENV) examples/output build dist *.egg-info
+
+$(VENV)/demo $(VENV)/test: $(VENV)/%: pyproject.toml constraints.txt
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[$*]'
+	touch $@

@@ -1,0 +1,214 @@
+"""One call for the common case, and its result."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from models import images, numbers, texts
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
+
+import trak
+
+
+@pytest.fixture
+def case():
+    return images()
+
+
+@pytest.fixture
+def data(case):
+    return TensorDataset(*(torch.cat(t) for t in zip(*case.batches, strict=True)))
+
+
+@pytest.fixture
+def call(case, tmp_path):
+    def call(train, targets=None, **options):
+        return trak.attribute(
+            case.model, case.task, options.pop("checkpoints", [case.model.state_dict()]), train,
+            train if targets is None else targets, options.pop("save_dir", tmp_path / "store"), proj_dim=16,
+            progress=False, **options,
+        )  # fmt: skip
+
+    return call
+
+
+def test_attribute_equals_traker_step_by_step(case, data, call, tmp_path):
+    states = [case.model.state_dict(), {k: v + 1 for k, v in case.model.state_dict().items()}]
+    found = call(DataLoader(data, batch_size=8), DataLoader(data, batch_size=5), checkpoints=states)
+    traker = trak.TRAKer(case.model, case.task, 23, tmp_path / "steps", proj_dim=16)
+    for i, state in enumerate(states):
+        traker.load_checkpoint(state, i)
+        for batch in case.batches:
+            traker.featurize(batch)
+    traker.finalize_features()
+    for i, state in enumerate(states):
+        traker.start_scoring_checkpoint("targets", state, i, 23)
+        for batch in DataLoader(data, batch_size=5):
+            traker.score(batch)
+    np.testing.assert_array_equal(found.scores, traker.finalize_scores("targets"))
+
+
+@pytest.mark.parametrize("kind", ["path", "module", "callable", "single state", "single path"])
+def test_checkpoints_of_every_kind_mean_the_same(case, call, tmp_path, kind):
+    state = case.model.state_dict()
+    torch.save(state, tmp_path / "a.pt")
+    checkpoints = {
+        "path": [str(tmp_path / "a.pt")],
+        "module": [images().model],
+        "callable": [lambda: tmp_path / "a.pt"],
+        "single state": state,
+        "single path": tmp_path / "a.pt",
+    }[kind]
+    expected = call(case.batches)
+    found = call(case.batches, checkpoints=checkpoints, save_dir=tmp_path / "other")
+    np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+def test_weights_modes_and_flags_are_as_found(case, call):
+    case.model.train()
+    case.model[0].bias.requires_grad_(False)
+    before = {k: v.clone() for k, v in case.model.state_dict().items()}
+    call(case.batches, checkpoints=[{k: v + 1 for k, v in before.items()}])
+    assert all(torch.equal(v, before[k]) for k, v in case.model.state_dict().items())
+    assert case.model.training
+    assert not case.model[0].bias.requires_grad
+
+
+def test_second_call_computes_nothing_again(case, call, monkeypatch):
+    first = call(case.batches)
+    kept = np.array(first.scores)
+    monkeypatch.setattr("trak.traker.featurize", lambda *_: pytest.fail("featurized again"))
+    monkeypatch.setattr("trak.traker.gram", lambda *_: pytest.fail("finalized again"))
+    np.testing.assert_array_equal(call(case.batches).scores, kept)
+
+
+def test_dict_batches_and_batch_encodings_and_tuples_give_the_same_scores(tmp_path):
+    from transformers import BatchEncoding
+
+    model, task, batches = texts()
+    state, found = model.state_dict(), {}
+    for name, convert in (("dict", dict), ("encoding", BatchEncoding), ("tuple", lambda b: tuple(b.values()))):
+        data = [convert(b) for b in batches]
+        found[name] = trak.attribute(
+            model, task, state, data, data, tmp_path / name, proj_dim=16, progress=False
+        ).scores
+    np.testing.assert_array_equal(found["dict"], found["encoding"])
+    np.testing.assert_array_equal(found["dict"], found["tuple"])
+
+
+def test_regression_attribution_by_name(tmp_path):
+    model, task, batches = numbers()
+    found = trak.attribute(model, task, model.state_dict(), batches, batches, tmp_path, proj_dim=16, progress=False)
+    assert found.shape == found.scores.shape == (23, 23)
+
+
+class TestLoaders:
+    """What can be iterated in a known order, and what is refused."""
+
+    @pytest.mark.parametrize("sampler", ["shuffle", "batch_sampler"])
+    def test_own_order_without_indices_is_refused_with_the_reason(self, data, call, sampler):
+        loader = (
+            DataLoader(data, 8, shuffle=True)
+            if sampler == "shuffle"
+            else DataLoader(data, batch_sampler=BatchSampler(RandomSampler(data), 8, False))
+        )
+        with pytest.raises(ValueError, match=r"train is a DataLoader with its own order.*index_key"):
+            call(loader)
+        with pytest.raises(ValueError, match=r"targets is a DataLoader with its own order"):
+            call(DataLoader(data, 8), loader)
+
+    @pytest.mark.parametrize("key", [2, "index"])
+    def test_own_order_with_indices_gives_the_scores_of_the_plain_order(self, data, call, tmp_path, key):
+        plain = call(DataLoader(data, 8)).scores
+        x, y = data.tensors
+        rows = [(x[i], y[i], i) for i in range(23)]
+        if key == "index":
+            rows = [{"image": x, "label": y, "index": i} for x, y, i in rows]
+        found = call(DataLoader(rows, 8, shuffle=True), index_key=key, save_dir=tmp_path / "shuffled").scores
+        np.testing.assert_allclose(found, plain, rtol=1e-4, atol=1e-5)
+
+    def test_wrong_index_key_is_refused(self, data, call):
+        for key in (7, "idx"):
+            with pytest.raises(ValueError, match=f"index_key={key!r} names no field"):
+                call(DataLoader(data, 8), index_key=key)
+
+    def test_dropped_last_batch_is_refused(self, data, call):
+        with pytest.raises(ValueError, match="drop_last=True, which would leave out 7 of 23"):
+            call(DataLoader(data, 8, drop_last=True))
+
+    def test_explicit_sequential_batch_sampler_is_in_order(self, data, call):
+        loader = DataLoader(data, batch_sampler=BatchSampler(SequentialSampler(data), 8, False))
+        assert call(loader).shape == (23, 23)
+
+    def test_unbatched_sequential_loader_of_ready_batches_is_in_order(self, case, call):
+        loader = DataLoader(case.batches, batch_size=None)
+        assert call(loader, train_set_size=23, num_targets=23).shape == (23, 23)
+
+    def test_iterator_that_can_be_read_only_once_is_refused(self, case, call):
+        with pytest.raises(TypeError, match="train is an iterator, which can be read only once"):
+            call(iter(case.batches))
+
+    def test_loader_without_examples_and_empty_checkpoints_are_refused(self, case, call):
+        with pytest.raises(ValueError, match="targets yields no examples"):
+            call(case.batches, [])
+        with pytest.raises(ValueError, match="checkpoints is empty"):
+            call(case.batches, checkpoints=[])
+
+
+class TestAttribution:
+    """The result."""
+
+    @pytest.fixture
+    def found(self, case, call):
+        return call(case.batches, [case.batches[0]])
+
+    def test_nothing_is_computed_before_it_is_asked_for(self, found, tmp_path):
+        assert not list(tmp_path.rglob("scores"))
+        assert isinstance(found.scores, np.memmap)
+        assert found.scores is found.scores
+
+    def test_top_and_bottom_are_the_ends_of_each_column(self, found):
+        top, bottom = found.top(k=3), found.top(k=3, bottom=True)
+        assert (top.indices[:, 0] == found.scores.argmax(axis=0)).all()
+        assert (bottom.indices[:, 0] == found.scores.argmin(axis=0)).all()
+        assert (np.diff(top.scores, axis=1) <= 0).all()
+        assert (np.diff(bottom.scores, axis=1) >= 0).all()
+
+    def test_frame_holds_a_row_for_each_target_and_rank(self, found):
+        frame, top = found.to_frame(k=4), found.top(k=4)
+        assert list(frame.columns) == ["target", "rank", "train_index", "score"]
+        assert len(frame) == 32
+        row = frame[(frame.target == 5) & (frame["rank"] == 2)].iloc[0]
+        assert row.train_index == top.indices[5, 1]
+        assert row.score == top.scores[5, 1]
+
+    def test_opened_again_it_gives_the_same(self, found, tmp_path):
+        opened = trak.Attribution.open(tmp_path / "store")
+        np.testing.assert_array_equal(opened.scores, found.scores)
+        assert repr(opened) == repr(found)
+        assert repr(found) == (
+            "Attribution('targets': 8 targets to 23 training examples, 1 checkpoints, weighting=curvature, damping=3)"
+        )
+        with pytest.raises(ValueError, match=r"unknown experiment 'target' .*did you mean 'targets'\?"):
+            trak.Attribution.open(tmp_path / "store", "target")
+
+    def test_picture_has_a_row_for_each_target(self, found, case, tmp_path):
+        pytest.importorskip("matplotlib").use("Agg")
+        from matplotlib import image
+
+        x = torch.cat([b[0] for b in case.batches])
+        labels = list(range(23))
+        path = found.show_images(x, x, train_labels=labels, targets=[0, 1, 2], k=2, path=tmp_path / "sub" / "a.png")
+        low = found.show_images(x, x, targets=[0], k=2, path=tmp_path / "b.png")
+        heights = [image.imread(p).shape[0] for p in (path, low)]
+        assert heights[0] > 1.8 * heights[1]
+        assert image.imread(path)[..., :3].std() > 0.05
+        with pytest.raises(ValueError, match="target 8 is out of range: there are 8"):
+            found.show_images(x, x, targets=[8])
+
+
+def test_logging_says_which_engine_was_chosen(case, call, caplog):
+    with caplog.at_level(logging.INFO, logger="trak"):
+        call(case.batches)
+    assert "engine: functional" in caplog.text

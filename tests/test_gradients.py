@@ -1,0 +1,277 @@
+"""Gradient engines against a loop of torch.autograd.grad over single examples."""
+
+import contextlib
+import copy
+import resource
+import warnings
+
+import pytest
+import torch
+from models import ENGINE_CASES, Case, images, numbers, sequences
+from reference import double, gradients
+from torch import nn
+
+from trak import batches
+from trak.gradients import (
+    Functional,
+    Single,
+    check_engine_name,
+    choose_engine,
+    differentiable,
+    featurize,
+    select_parameters,
+)
+from trak.projectors import Sketch
+from trak.tasks import Task, make_task
+
+
+def collect(engine, batch):
+    found = {}
+    with differentiable(engine.model, engine.parameters):
+        outputs = engine.gradients(batch, lambda name, block: found.update({name: block}))
+    return found, outputs
+
+
+class EngineContract:
+    """What every engine promises."""
+
+    engine: type
+    cases: tuple
+
+    @pytest.fixture(params=["float32", "float64"])
+    def dtype(self, request):
+        return request.param
+
+    def test_gradients_and_outputs_equal_the_loop(self, dtype):
+        for name in self.cases:
+            model, task, data = ENGINE_CASES[name]()
+            batch, tolerance = data[0], 1e-5
+            if dtype == "float64":
+                model, batch, tolerance = model.double(), double(batch), 1e-10
+            task = make_task(task)
+            names = [n for n, _ in model.named_parameters()]
+            found, outputs = collect(self.engine(model, task, names), batch)
+            truth = gradients(model, task, batch)
+            assert list(found) == names
+            scale = sum(float(t.norm()) ** 2 for t in truth.values()) ** 0.5
+            for n in names:
+                assert found[n].shape == truth[n].shape
+                assert float((found[n] - truth[n]).norm()) <= tolerance * scale, (name, n)
+            expected = task.output(copy.deepcopy(model).eval(), batch).detach()
+            torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
+
+    def test_batch_of_one(self):
+        model, task, data = images()
+        names = [n for n, _ in model.named_parameters()]
+        one = batches.take(data[0], 2, 3)
+        found, _ = collect(self.engine(model, make_task(task), names), one)
+        whole, _ = collect(self.engine(model, make_task(task), names), data[0])
+        for n in names:
+            torch.testing.assert_close(found[n], whole[n][2:3], rtol=1e-4, atol=1e-6)
+
+    def test_only_the_named_parameters_are_differentiated(self):
+        model, task, data = images()
+        found, _ = collect(self.engine(model, make_task(task), ["5.weight", "0.bias"]), data[0])
+        truth = gradients(model, make_task(task), data[0], ["0.bias", "5.weight"])
+        assert set(found) == {"5.weight", "0.bias"}
+        for n in found:
+            torch.testing.assert_close(found[n], truth[n], rtol=1e-4, atol=1e-6)
+
+    def test_tied_parameters_get_the_sum_of_their_uses(self):
+        class Tied(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+                self.b.weight = self.a.weight
+
+            def forward(self, x):
+                return self.b(torch.tanh(self.a(self.a(x))))
+
+        torch.manual_seed(0)
+        model, batch = Tied(), (torch.randn(5, 4), torch.randint(4, (5,)))
+        task = make_task("image_classification")
+        names = [n for n, _ in model.named_parameters()]
+        found, _ = collect(self.engine(model, task, names), batch)
+        truth = gradients(model, task, batch)
+        assert names == ["a.weight", "a.bias", "b.bias"]
+        for n in names:
+            torch.testing.assert_close(found[n], truth[n], rtol=1e-4, atol=1e-6)
+
+    def test_unused_parameter_gets_zeros(self):
+        model, task, data = numbers()
+        model.add_module("unused", nn.Identity())
+        model.unused.weight = nn.Parameter(torch.ones(3))
+        names = [n for n, _ in model.named_parameters()]
+        found, _ = collect(self.engine(model, make_task(task), names), data[0])
+        assert torch.equal(found["unused.weight"], torch.zeros(8, 3))
+
+    def test_output_of_the_wrong_shape_is_refused(self):
+        class Wrong(Task):
+            def output(self, model, batch):
+                return model(batch[0])
+
+        model, _, data = images()
+        with pytest.raises(TypeError, match=r"Wrong.output must return one number per example, shape \(1,\), got"):
+            collect(self.engine(model, Wrong(), ["0.bias"]), data[0])
+
+
+class TestFunctional(EngineContract):
+    engine = Functional
+    cases = ("images", "texts", "numbers")
+
+
+class TestSingle(EngineContract):
+    engine = Single
+    cases = tuple(ENGINE_CASES)
+
+
+def chosen(case: Case, name="auto"):
+    model, task, data = case
+    names = [n for n, _ in model.named_parameters()]
+    with differentiable(model, names):
+        return choose_engine(name, model, make_task(task), names, data[0])
+
+
+def test_auto_takes_the_functional_engine_where_vmap_agrees_with_autograd():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert chosen(images()).name == "functional"
+
+
+@pytest.mark.parametrize("case", ["bert", "sequences"])
+def test_auto_works_on_models_that_vmap_refuses_with_one_plain_warning(case):
+    with pytest.warns(UserWarning, match="one example at a time, which is exact but slower") as caught:
+        engine = chosen(ENGINE_CASES[case]())
+    assert engine.name == "single"
+    assert len(caught) == 1
+
+
+def test_auto_notices_wrong_vmap_gradients(monkeypatch):
+    honest = Functional.gradients
+
+    def lying(self, batch, sink):
+        return honest(self, batch, lambda name, block: sink(name, block * 1.01))
+
+    monkeypatch.setattr(Functional, "gradients", lying)
+    with pytest.warns(UserWarning, match=r"torch.vmap's gradient of '0.weight' is off"):
+        assert chosen(images()).name == "single"
+
+
+def test_error_of_the_user_model_is_passed_on_as_it_is():
+    model, task, _ = images()
+    with pytest.raises(RuntimeError, match="shape"):
+        chosen(Case(model, task, [(torch.randn(3, 1, 5, 9), torch.zeros(3, dtype=torch.long))]))
+
+
+def test_unknown_engine_suggests_the_nearest():
+    with pytest.raises(ValueError, match=r"unknown engine 'functinal': did you mean 'functional'\?"):
+        check_engine_name("functinal")
+
+
+@pytest.mark.parametrize("case", ["images", "texts", "numbers"])
+def test_small_memory_budget_splits_the_batch_and_gives_the_same_features(case):
+    model, task, data = ENGINE_CASES[case]()
+    names = [n for n, _ in model.named_parameters()]
+    sizes = []
+
+    class Counting(Functional):
+        def gradients(self, batch, sink):
+            sizes.append(batches.size(batch))
+            return super().gradients(batch, sink)
+
+    with differentiable(model, names):
+        engine = Counting(model, make_task(task), names)
+        whole = featurize(engine, Sketch(32), data[0], 0, 10**9)
+        budget = 10**9 // engine.examples_within(10**9, data[0]) * 3 + 3
+        split = featurize(engine, Sketch(32), data[0], 0, budget)
+        tiny = featurize(engine, Sketch(32), data[0], 0, 1)
+    assert sizes == [8, 3, 3, 2] + [1] * 8
+    for other in (split, tiny):
+        for a, b in zip(vars(whole).values(), vars(other).values(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_split_batch_stays_within_its_memory_budget():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1000, 2000), nn.Tanh(), nn.Linear(2000, 2))
+    batch = (torch.randn(64, 1000), torch.randint(2, (64,)))
+    names = [n for n, _ in model.named_parameters()]
+    budget = 100 * 2**20
+    with differentiable(model, names):
+        engine = Functional(model, make_task("image_classification"), names)
+        featurize(engine, Sketch(64), batches.take(batch, 0, 1), 0, budget)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        featurize(engine, Sketch(64), batch, 0, budget)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert grown <= budget * 1.25
+
+
+def test_modes_flags_hooks_and_gradients_are_as_found_even_after_an_error():
+    model, _, data = images()
+    model.train()
+    model[1].eval()
+    model[0].weight.requires_grad_(False)
+    model[5].weight.grad = torch.ones_like(model[5].weight)
+    calls = []
+    model[5].register_forward_hook(lambda *_: calls.append(1))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()]
+    names = ["0.weight", "5.bias"]
+    with contextlib.suppress(ZeroDivisionError), differentiable(model, names):
+        assert not any(m.training for m in model.modules())
+        assert {n for n, p in model.named_parameters() if p.requires_grad} == set(names)
+        raise ZeroDivisionError
+    with differentiable(model, names):
+        Functional(model, make_task("image_classification"), names).gradients(data[0], lambda *_: None)
+        Single(model, make_task("image_classification"), names).gradients(data[0], lambda *_: None)
+    assert [m.training for m in model] == [True, False, True, True, True, True]
+    assert model.training
+    assert [n for n, p in model.named_parameters() if not p.requires_grad] == ["0.weight"]
+    assert hooks == [
+        (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()
+    ]
+    assert calls
+    assert torch.equal(model[5].weight.grad, torch.ones_like(model[5].weight))
+    for k, v in model.state_dict().items():
+        assert torch.equal(v, before[k])
+
+
+class TestSelectParameters:
+    """Which parameters take part."""
+
+    def test_by_default_those_that_require_gradients_in_order(self):
+        model, *_ = images()
+        model[1].bias.requires_grad_(False)
+        assert list(select_parameters(model)) == ["0.weight", "0.bias", "1.weight", "5.weight", "5.bias"]
+
+    def test_names_and_patterns_in_the_models_order_whatever_their_flags(self):
+        model, *_ = sequences()
+        model.requires_grad_(False)
+        assert list(select_parameters(model, ["head.bias", "lstm.weight_*"])) == [
+            "lstm.weight_ih_l0", "lstm.weight_hh_l0", "head.bias",
+        ]  # fmt: skip
+        assert list(select_parameters(model, "head.*")) == ["head.weight", "head.bias"]
+
+    def test_unknown_name_suggests_the_nearest(self):
+        model, *_ = sequences()
+        with pytest.raises(ValueError, match=r"'haed.bias'.*did you mean 'head.bias'\?"):
+            select_parameters(model, ["haed.bias"])
+
+    def test_model_without_trainable_parameters_is_refused(self):
+        model, *_ = images()
+        with pytest.raises(ValueError, match=r"Sequential.*no trainable parameter: none of its 6.*requires_grad_"):
+            select_parameters(model.requires_grad_(False))
+        with pytest.raises(ValueError, match="none of its 0"):
+            select_parameters(nn.ReLU())
+
+    def test_nothing_or_no_names_is_refused(self):
+        model, *_ = images()
+        with pytest.raises(ValueError, match="grad_wrt is empty"):
+            select_parameters(model, [])
+        with pytest.raises(TypeError, match="parameter names, got 3"):
+            select_parameters(model, [3])
+
+    def test_complex_parameter_is_refused(self):
+        model = nn.Linear(2, 2).to(torch.complex64)
+        with pytest.raises(ValueError, match=r"'weight' is torch.complex64"):
+            select_parameters(model)

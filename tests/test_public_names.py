@@ -1,0 +1,92 @@
+"""What users import, and what it costs."""
+
+import importlib
+import inspect
+import json
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import trak
+from trak.__main__ import main
+
+MODULES = [m.name for m in pkgutil.walk_packages(trak.__path__, "trak.") if m.name != "trak.__main__"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_name_is_documented(module):
+    found = importlib.import_module(module)
+    assert found.__doc__
+    for name, value in vars(found).items():
+        if name.startswith("_") or getattr(value, "__module__", None) != module:
+            continue
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert inspect.getdoc(value), f"{module}.{name}"
+        if inspect.isclass(value):
+            for method, function in vars(value).items():
+                if not method.startswith("_") and callable(function):
+                    assert inspect.getdoc(getattr(value, method)), f"{module}.{name}.{method}"
+
+
+def test_published_names_keep_importing():
+    for module, names in {
+        "trak": ["TRAKer", "test_install"],
+        "trak.utils": ["test_install"],
+        "trak.modelout_functions": [
+            "AbstractModelOutput", "ImageClassificationModelOutput", "IterativeImageClassificationModelOutput",
+            "TextClassificationModelOutput",
+        ],
+        "trak.projectors": ["AbstractProjector", "BasicProjector", "CudaProjector", "NoOpProjector", "ProjectionType"],
+        "trak.gradient_computers": ["FunctionalGradientComputer", "IterativeGradientComputer"],
+    }.items():  # fmt: skip
+        for name in names:
+            assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
+
+
+def test_import_needs_torch_numpy_tqdm_and_zarr_alone_and_takes_under_0_3_s_beyond_them():
+    program = """
+import importlib.metadata, json, sys, time
+import torch, zarr
+before = set(sys.modules)
+start = time.perf_counter()
+import trak
+seconds = time.perf_counter() - start
+print(json.dumps({"seconds": seconds, "new": sorted({m.split(".")[0] for m in set(sys.modules) - before})}))
+"""
+    found = json.loads(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
+    standard = set(sys.stdlib_module_names) | {"trak", "torch", "numpy", "tqdm", "zarr", "google_crc32c"}
+    assert set(found["new"]) <= standard
+    print(f"import trak beyond torch and zarr: {found['seconds']:.3f} s")
+
+
+def test_layers_import_one_way():
+    order = [
+        "version", "naming", "batches", "tasks", "projectors", "gradients", "store", "scoring", "attribution",
+        "checkpoints", "traker", "api", "evaluation",
+    ]  # fmt: skip
+    for i, lower in enumerate(order):
+        modules = [m for m in ["trak." + lower, *MODULES] if m == f"trak.{lower}" or m.startswith(f"trak.{lower}.")]
+        for module in modules:
+            source = inspect.getsource(importlib.import_module(module))
+            for higher in order[i + 1 :]:
+                assert f"from trak.{higher}" not in source, f"{module} imports trak.{higher}"
+                assert f"import trak.{higher}" not in source
+
+
+def test_self_check_prints_versions_devices_engine_and_projector(capsys):
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    for part in (
+        f"trak {trak.__version__}",
+        "torch ",
+        "zarr ",
+        "device: ",
+        "default sketch",
+        "engine functional",
+        ": ok",
+    ):
+        assert part in printed
+    trak.test_install()
+    assert capsys.readouterr().out.count("\n") == printed.count("\n")

@@ -1,0 +1,95 @@
+"""Pictures of attributions; needs matplotlib."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from trak.attribution import Attribution
+
+_HELPFUL, _HARMFUL = "#0072b2", "#d55e00"
+
+
+def show_images(
+    attribution: "Attribution",
+    train_images: Any,
+    target_images: Any,
+    *,
+    train_labels: Sequence[Any] | None = None,
+    target_labels: Sequence[Any] | None = None,
+    predicted_labels: Sequence[Any] | None = None,
+    targets: Sequence[int] = (0, 1, 2, 3, 4),
+    k: int = 5,
+    path: str | Path | None = None,
+) -> Path | None:
+    """A row for each target: its image, the k most helpful and the k most harmful training images.
+
+    Args:
+        attribution: the scores.
+        train_images, target_images: arrays or tensors (N, H, W), (N, C, H, W) or (N, H, W, C).
+        train_labels, target_labels, predicted_labels: names or numbers to print, of length N each.
+        targets: which targets to show.
+        k: how many training images on either side.
+        path: where to write the picture; without it the current matplotlib figure shows it.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        ValueError: if a target is out of range.
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError("pictures need matplotlib: pip install 'trak-attribution[pictures]'") from error
+    outside = [t for t in targets if not 0 <= t < attribution.shape[1]]
+    if outside:
+        raise ValueError(f"target {outside[0]} is out of range: there are {attribution.shape[1]} targets, from 0")
+    helpful, harmful = attribution.top(k), attribution.top(k, bottom=True)
+    rows, columns = len(targets), 2 * k + 1
+    figure, axes = plt.subplots(
+        rows, columns + 2, figsize=(1.15 * (columns + 0.8), 1.5 * rows + 0.8), squeeze=False,
+        gridspec_kw={"width_ratios": [1.15, 0.25, *[1] * k, 0.25, *[1] * k]},
+    )  # fmt: skip
+    for axis in axes.flat:
+        axis.axis("off")
+    for row, target in zip(axes, targets, strict=True):
+        caption = "" if target_labels is None else f"label {target_labels[target]}"
+        if predicted_labels is not None:
+            caption += f"\npredicted {predicted_labels[target]}"
+        _draw(row[0], target_images[target], caption, "black")
+        for first, found, colour in ((2, helpful, _HELPFUL), (k + 3, harmful, _HARMFUL)):
+            for axis, index, score in zip(row[first:], found.indices[target], found.scores[target], strict=False):
+                label = "" if train_labels is None else f"label {train_labels[index]}\n"
+                _draw(axis, train_images[index], f"{label}{score:+.2g}", colour)
+    for column, title, colour in (
+        (0, "target", "black"),
+        (2 + k // 2, "training images that pushed it up", _HELPFUL),
+        (3 + k + k // 2, "training images that pushed it down", _HARMFUL),
+    ):
+        axes[0][column].annotate(
+            title, (0.5, 1.12), xycoords="axes fraction", ha="center", fontsize=11, color=colour, fontweight="bold"
+        )
+    figure.tight_layout(h_pad=0.6, w_pad=0.3)
+    if path is None:
+        return None
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
+
+
+def _draw(axis: Any, image: Any, caption: str, colour: str) -> None:
+    pixels = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image, dtype=np.float64)
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3):
+        pixels = np.moveaxis(pixels, 0, -1)
+    if pixels.ndim == 3 and pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    low, high = pixels.min(), pixels.max()
+    axis.axis("on")
+    axis.set(xticks=[], yticks=[])
+    axis.imshow((pixels - low) / (high - low or 1), cmap="gray_r" if pixels.ndim == 2 else None)
+    axis.set_xlabel(caption, fontsize=8.5, labelpad=2)
+    for side in axis.spines.values():
+        side.set(color=colour, linewidth=2)
