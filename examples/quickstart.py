@@ -77,7 +77,8 @@ def main() -> None:
         train(data, torch.arange(TRAIN), seed) for seed in tqdm(range(CHECKPOINTS), desc="training", unit="model")
     ]
     with torch.no_grad():
-        predicted = torch.stack([model(targets.tensors[0]).softmax(-1) for model in models]).mean(0).argmax(-1)
+        probabilities = torch.stack([model(targets.tensors[0]).softmax(-1) for model in models]).mean(0)
+    predicted = probabilities.argmax(-1)
     accuracy = (predicted == targets.tensors[1]).double().mean()
     print(f"{CHECKPOINTS} CNNs trained in {time.perf_counter() - start:.0f} s, accuracy on the targets {accuracy:.1%}")
 
@@ -93,7 +94,7 @@ def main() -> None:
 
     labels = data.tensors[1].tolist()
     helpful, harmful = attribution.top(k=5), attribution.top(k=5, bottom=True)
-    unsure = np.argsort(attribution.scores.max(axis=0))[::-1][:5].tolist()
+    unsure = probabilities[torch.arange(TARGETS), targets.tensors[1]].argsort()[:5].tolist()
     for target in unsure:
         print(f"\ntarget {target}: a {int(targets.tensors[1][target])}, predicted {int(predicted[target])}")
         for name, found in (("pushed it up", helpful), ("pushed it down", harmful)):

@@ -178,7 +178,7 @@ def table_of(features, r=None, dtype="float32"):
     ones = np.ones(n, np.float32)
     table.write(
         np.arange(n),
-        RowValues(features, ones, ones if q is None else q, ones if r is None else r, np.zeros(n, np.uint64)),
+        RowValues(features, ones, ones, ones if r is None else r, np.zeros(n, np.uint64)),
     )
     return table
 

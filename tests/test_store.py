@@ -252,7 +252,7 @@ class StoreContract:
         assert open_store(location).checkpoints() == [0, 7]
 
     def test_an_unknown_model_id_is_refused(self):
-        store = filled(self.fresh())
+        store = self.filled(self.fresh())
         for call in (store.table, store.fingerprint, store.verify, store.experiment("t").targets):
             with pytest.raises(ValueError, match="model_id 3"):
                 call(3)
@@ -353,7 +353,7 @@ class StoreContract:
         assert (experiment.scores({"damping": 1}, lambda out: out.fill(3)) == 3).all()
 
     def test_a_gram_matrix_of_zeros_is_stored(self):
-        store = filled(self.fresh(), finalize=False)
+        store = self.filled(self.fresh(), finalize=False)
         assert not store.is_finalized(0, "identity")
         store.finalize(0, "identity", np.zeros((WIDTH, WIDTH)))
         assert store.is_finalized(0, "identity")
@@ -601,7 +601,7 @@ class TestLocal(StoreContract):
         assert str(location / key) in str(caught.value)
 
     def test_scores_handed_out_can_not_be_written_to(self):
-        scores = filled(self.fresh()).experiment("t").scores({"damping": 1}, lambda out: out.fill(1))
+        scores = self.filled(self.fresh()).experiment("t").scores({"damping": 1}, lambda out: out.fill(1))
         with pytest.raises(ValueError, match="read-only"):
             scores[0, 0] = 5
 

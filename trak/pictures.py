@@ -49,7 +49,7 @@ def show_images(
     rows, columns = len(targets), 2 * k + 1
     figure, axes = plt.subplots(
         rows, columns + 2, figsize=(1.15 * (columns + 0.8), 1.5 * rows + 0.8), squeeze=False,
-        gridspec_kw={"width_ratios": [1.15, 0.25, *[1] * k, 0.25, *[1] * k]},
+        gridspec_kw={"width_ratios": [1, 0.25, *[1] * k, 0.25, *[1] * k]},
     )  # fmt: skip
     for axis in axes.flat:
         axis.axis("off")
@@ -67,9 +67,7 @@ def show_images(
         (2 + k // 2, "training images that pushed it up", _HELPFUL),
         (3 + k + k // 2, "training images that pushed it down", _HARMFUL),
     ):
-        axes[0][column].annotate(
-            title, (0.5, 1.12), xycoords="axes fraction", ha="center", fontsize=11, color=colour, fontweight="bold"
-        )
+        axes[0][column].set_title(title, fontsize=11, color=colour, fontweight="bold", pad=8)
     figure.tight_layout(h_pad=0.6, w_pad=0.3)
     if path is None:
         return None
