@@ -34,7 +34,7 @@ def call(case, tmp_path):
 
 
 def test_attribute_equals_traker_step_by_step(case, data, call, tmp_path):
-    states = [case.model.state_dict(), {k: v + 1 for k, v in case.model.state_dict().items()}]
+    states = [{k: v + i for k, v in case.model.state_dict().items()} for i in range(2)]
     found = call(DataLoader(data, batch_size=8), DataLoader(data, batch_size=5), checkpoints=states)
     traker = trak.TRAKer(case.model, case.task, 23, tmp_path / "steps", proj_dim=16)
     for i, state in enumerate(states):
@@ -73,6 +73,15 @@ def test_weights_modes_and_flags_are_as_found(case, call):
     assert all(torch.equal(v, before[k]) for k, v in case.model.state_dict().items())
     assert case.model.training
     assert not case.model[0].bias.requires_grad
+
+
+def test_the_models_own_state_dict_among_the_checkpoints_is_not_overwritten(case, call, tmp_path):
+    own = case.model.state_dict()
+    other = {k: v + 1 for k, v in own.items()}
+    kept = {k: v.clone() for k, v in own.items()}
+    aliased = call(case.batches, checkpoints=[other, own]).scores
+    copied = call(case.batches, checkpoints=[other, kept], save_dir=tmp_path / "other").scores
+    np.testing.assert_array_equal(aliased, copied)
 
 
 def test_second_call_computes_nothing_again(case, call, monkeypatch):

@@ -178,6 +178,13 @@ def test_another_damping_or_subset_of_checkpoints_is_never_answered_from_what_wa
     np.testing.assert_array_equal(make().finalize_scores("test"), first)
 
 
+def test_two_model_ids_with_the_same_weights_are_pointed_out(make, case):
+    traker = make()
+    traker.load_checkpoint(case.model.state_dict(), 0)
+    with pytest.warns(UserWarning, match="model_ids 3 and 0 have the same weights.*deepcopy"):
+        traker.load_checkpoint(case.model.state_dict(), 3)
+
+
 def test_models_keep_their_state_after_every_call(make, case):
     case.model.train()
     state = {k: v.clone() for k, v in case.model.state_dict().items()}

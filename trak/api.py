@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from trak import batches
 from trak.attribution import Attribution
 from trak.batches import Batch
-from trak.checkpoints import Checkpoint
+from trak.checkpoints import Checkpoint, shares_memory, snapshot
 from trak.store.location import Location
 from trak.tasks import Task
 from trak.traker import TRAKer
@@ -63,7 +63,8 @@ def attribute(
         raise ValueError("checkpoints is empty: give at least one")
     n = _count(train, "train", index_key, train_set_size)
     m = _count(targets, "targets", index_key, num_targets)
-    found = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    found = snapshot(model)
+    several = [snapshot(checkpoint) if shares_memory(checkpoint, model) else checkpoint for checkpoint in several]
     traker = TRAKer(model, task, n, save_dir, **options)
     try:
         with tqdm(total=len(several) * (n + m), desc="featurizing", unit="ex", disable=not progress) as bar:

@@ -88,6 +88,20 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> str:
     return fingerprint(model.state_dict())
 
 
+def snapshot(checkpoint: Checkpoint) -> State:
+    """A copy of a checkpoint's state dict."""
+    return {name: value.detach().clone() for name, value in load_state(checkpoint).items()}
+
+
+def shares_memory(checkpoint: Checkpoint, model: nn.Module) -> bool:
+    """Whether the checkpoint is the model's own weights, which loading another one would overwrite."""
+    state = checkpoint.state_dict() if isinstance(checkpoint, nn.Module) else checkpoint
+    if not isinstance(state, Mapping):
+        return False
+    own = {value.data_ptr() for value in model.state_dict().values() if value.numel()}
+    return any(isinstance(value, Tensor) and value.numel() and value.data_ptr() in own for value in state.values())
+
+
 def fingerprint(state: State) -> str:
     """A hash of names, types, shapes and values: 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)

@@ -160,8 +160,17 @@ class TRAKer:
             ValueError: if the weights do not fit the model, or the id belongs to other weights.
         """
         self._engine = self._experiment = self._targets = None
-        self._table = self.store.add_checkpoint(check_model_id(model_id), load_into(self.model, checkpoint))
-        self._model_id, self._next_row = int(model_id), 0
+        model_id, fingerprint = check_model_id(model_id), load_into(self.model, checkpoint)
+        others = [i for i in self.store.checkpoints() if i != model_id and self.store.fingerprint(i) == fingerprint]
+        if others:
+            warnings.warn(
+                f"model_ids {model_id} and {others[0]} have the same weights, so their average gains nothing; if they "
+                "should differ: model.state_dict() is a view of the model, which loading overwrites; keep "
+                "copy.deepcopy(model.state_dict())",
+                stacklevel=2,
+            )
+        self._table = self.store.add_checkpoint(model_id, fingerprint)
+        self._model_id, self._next_row = model_id, 0
 
     def featurize(
         self,

@@ -45,7 +45,9 @@ def choose_engine(name: str, model: nn.Module, task: Task, parameters: Sequence[
     truth = _collect(single, few)
     functional = Functional(model, task, parameters)
     try:
-        reason = _disagreement(_collect(functional, few), truth)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch.vmap says of models it won't be used for
+            reason = _disagreement(_collect(functional, few), truth)
     except Exception as error:  # whatever vmap can't do, plain autograd just did
         reason = f"torch.vmap can't run this model ({type(error).__name__}: {str(error).strip().splitlines()[0][:200]})"
     if reason is None:

@@ -48,6 +48,8 @@ def exists(location: Location) -> bool:
         zarr.open_group(_store(location), mode="r")
     except FileNotFoundError:
         return False
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return True  # damaged, which is said when it is opened
     return True
 
 

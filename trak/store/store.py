@@ -54,7 +54,11 @@ class FeatureStore:
         with places.locked(where):
             places.remove_leftovers(where)
             if not places.exists(where):
-                places.create_group(where, config.attributes())
+                try:
+                    places.create_group(where, config.attributes())
+                except ValueError as error:
+                    shown = places.shown(where)
+                    raise StoreError(f"{shown} holds no feature store ({error}); choose another save_dir") from error
         store = _open(where, "r+")
         store.config.check_same(config, store.where)
         return store
