@@ -126,7 +126,7 @@ class StoreContract:
 
     @given(data=st.data())
     @settings(
-        max_examples=20,
+        max_examples=12,
         deadline=None,
         suppress_health_check=[
             HealthCheck.function_scoped_fixture,
