@@ -10,7 +10,7 @@ demo: $(VENV)/demo
 	$(RUN) examples/quickstart.py --output examples/output
 
 test: $(VENV)/test
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadscope --cov --cov-report=term-missing:skip-covered
 
 test-slow: $(VENV)/test
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slow

@@ -112,6 +112,29 @@ def test_regression_attribution_by_name(tmp_path):
     assert found.shape == found.scores.shape == (23, 23)
 
 
+@pytest.mark.parametrize("kind", ["train", "targets"])
+def test_other_data_for_one_checkpoint_than_for_another_is_noticed(case, tmp_path, kind):
+    traker = trak.TRAKer(case.model, case.task, np.int64(23), tmp_path, proj_dim=16)
+    states = [{k: v + i for k, v in case.model.state_dict().items()} for i in range(2)]
+    orders = ([0, 1, 2], [1, 0, 2])
+    for i, state in enumerate(states):
+        traker.load_checkpoint(state, i)
+        for j in orders[i if kind == "train" else 0]:
+            traker.featurize(case.batches[j])
+    traker.finalize_features()
+    for i, state in enumerate(states):
+        traker.start_scoring_checkpoint("t", state, i, 8)
+        traker.score(case.batches[i if kind == "targets" else 0])
+    if kind == "targets":
+        with pytest.raises(
+            ValueError, match="target 0 of experiment 't' is other data for model_id 1 than for model_id 0"
+        ):
+            traker.finalize_scores("t")
+    else:
+        with pytest.warns(UserWarning, match="training example 0 is other data for model_id 1 .*shuffled loader"):
+            traker.finalize_scores("t")
+
+
 class TestLoaders:
     """What can be iterated in a known order, and what is refused."""
 

@@ -124,6 +124,8 @@ class TRAKer:
         self.damping, self.weighting = Damping.make(damping, lambda_reg), check_weighting(weighting)
         self.memory_budget = memory_budget
         self._engine_name = check_engine_name(getattr(gradient_computer, "engine", engine))
+        if isinstance(train_set_size, np.integer):
+            train_set_size = int(train_set_size)
         parameters = select_parameters(model, grad_wrt)
         self.parameters = tuple(parameters)
         self.projector = make_projector(projector, proj_dim, projector_seed)

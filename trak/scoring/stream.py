@@ -1,5 +1,6 @@
 """Scores, a block of rows at a time, and the strongest of them."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -63,6 +64,7 @@ class Scorer:
                     f"are not featurized, the first is {int(np.argmin(done))}; call score for them"
                 )
         self._tables = [store.table(model_id) for model_id in model_ids]
+        self._check_same_data()
         self._wide = torch.float64 if self._tables[0].features.dtype == np.float64 else torch.float32
         q = np.mean([table.column("out_to_loss_grad") for table in self._tables], axis=0, dtype=np.float64)
         scales = [table.scales() for table in self._tables]
@@ -74,6 +76,23 @@ class Scorer:
         self._targets_at_once = max(1, memory_budget // 4 // (k * itemsize * len(model_ids)))
         targets = min(self._targets_at_once, experiment.num_targets)
         self._rows_at_once = max(1, min(8192, memory_budget // 4 // (itemsize * (k + 4 * targets))))
+
+    def _check_same_data(self) -> None:
+        first, *others = self._ids
+        for other in others:
+            mine, theirs = (self._experiment.targets(i).hashes(slice(None)) for i in (first, other))
+            if (mine != theirs).any():
+                raise ValueError(
+                    f"target {int(np.argmax(mine != theirs))} of experiment {self._experiment.name!r} is other data "
+                    f"for model_id {other} than for model_id {first}; score the same targets in the same order with both"
+                )
+            mine, theirs = (self._tables[self._ids.index(i)].hashes(slice(None)) for i in (first, other))
+            if (mine != theirs).any():
+                warnings.warn(
+                    f"training example {int(np.argmax(mine != theirs))} is other data for model_id {other} than for "
+                    f"model_id {first}: a shuffled loader, which makes the scores wrong, or random augmentation",
+                    stacklevel=2,
+                )
 
     def _solutions(self, start: int, stop: int) -> list[Tensor]:
         found = []

@@ -64,7 +64,7 @@ class Table:
         """Which rows are done, bool (n,)."""
         return self.done.read() == 1
 
-    def hashes(self, indices: Rows) -> Rows:
+    def hashes(self, indices: Rows | slice) -> Rows:
         """The stored hashes of some examples."""
         return self._hash.read()[indices]
 
