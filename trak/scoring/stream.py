@@ -84,7 +84,7 @@ class Scorer:
             if (mine != theirs).any():
                 raise ValueError(
                     f"target {int(np.argmax(mine != theirs))} of experiment {self._experiment.name!r} is other data "
-                    f"for model_id {other} than for model_id {first}; score the same targets in the same order with both"
+                    f"for model_id {other} than for model_id {first}; score the same targets in the same order"
                 )
             mine, theirs = (self._tables[self._ids.index(i)].hashes(slice(None)) for i in (first, other))
             if (mine != theirs).any():
