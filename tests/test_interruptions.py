@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 PHASES = ("featurize", "finalize", "score", "finalize_scores")
 KILLS, KILLS_IN_A_PHASE = 12, 2

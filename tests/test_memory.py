@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 ROWS, WIDTH, TARGETS, TOP = 200_000, 2048, 100, 10
 PIECE = 8192
