@@ -4,16 +4,13 @@ RUN := $(VENV)/bin/python
 # Byte code is worth keeping in a virtual environment, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test lint clean
 
 demo: $(VENV)/demo
 	$(RUN) examples/quickstart.py --output examples/output
 
 test: $(VENV)/test
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadscope --cov --cov-report=term-missing:skip-covered
-
-test-slow: $(VENV)/test
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slow
 
 lint: $(VENV)/test
 	$(RUN) -m ruff check .

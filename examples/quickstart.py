@@ -18,15 +18,15 @@ from tqdm.auto import tqdm
 import trak
 from trak.evaluation import lds
 
-CHECKPOINTS, SUBSETS, SEEDS = 5, 40, 2
+CHECKPOINTS, SUBSETS, SEEDS = 5, 60, 4
 TRAIN, TARGETS = 1000, 100
 
 
 def load() -> tuple[TensorDataset, TensorDataset]:
-    """Training and target digits: images (N, 1, 8, 8) in [0, 1] and labels (N,), shuffled once."""
+    """Training and target digits: images (N, 1, 8, 8) in [-1, 1] and labels (N,), shuffled once."""
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(images))
-    x = torch.tensor(images[order], dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
+    x = torch.tensor(images[order], dtype=torch.float32).reshape(-1, 1, 8, 8) / 8 - 1
     y = torch.tensor(labels[order], dtype=torch.int64)
     return TensorDataset(x[:TRAIN], y[:TRAIN]), TensorDataset(x[TRAIN:][:TARGETS], y[TRAIN:][:TARGETS])
 
@@ -43,12 +43,14 @@ def train(data: TensorDataset, indices: Tensor, seed: int, epochs: int = 12) -> 
     """Train on a subset."""
     torch.manual_seed(seed)
     model, (x, y) = make_model(), data.tensors
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    for _ in range(epochs):
-        for batch in indices[torch.randperm(len(indices))].split(50):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
-            optimizer.step()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    batches = [batch for _ in range(epochs) for batch in indices[torch.randperm(len(indices))].split(50)]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, len(batches))
+    for batch in batches:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
+        optimizer.step()
+        schedule.step()
     return model.eval()
 
 

@@ -2,8 +2,8 @@
 
 import logging
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from trak.gradients import (
     featurize,
     select_parameters,
 )
+from trak.indices import Indices, row_indices
 from trak.projectors import Projector, make_projector
 from trak.scoring import Damping, check_weighting, gram
 from trak.store import (
@@ -35,8 +36,6 @@ from trak.store import (
 )
 from trak.store.location import Location
 from trak.tasks import Task, make_task
-
-Indices: TypeAlias = Sequence[int] | np.ndarray | torch.Tensor
 
 MEMORY_BUDGET = 2 * 2**30
 
@@ -193,7 +192,7 @@ class TRAKer:
         """
         if self._table is None or self._model_id is None:
             raise ValueError("no checkpoint is loaded: call load_checkpoint before featurize")
-        indices = _indices(batch, inds, num_samples, self._next_row, self.train_set_size, "train_set_size")
+        indices = row_indices(batch, inds, num_samples, self._next_row, self.train_set_size, "train_set_size")
         hashes = batches.digests(batch)
         done = self._table.is_done()[indices]
         changed = done & (self._table.hashes(indices) != hashes) if done.any() else done
@@ -266,7 +265,7 @@ class TRAKer:
         """
         if self._targets is None or self._experiment is None:
             raise ValueError("no experiment is started: call start_scoring_checkpoint before score")
-        indices = _indices(batch, inds, num_samples, self._next_target, self._experiment.num_targets, "num_targets")
+        indices = row_indices(batch, inds, num_samples, self._next_target, self._experiment.num_targets, "num_targets")
         hashes = batches.digests(batch)
         done = self._targets.is_done()[indices]
         same = done & (self._targets.hashes(indices) == hashes) if done.any() else done
@@ -332,41 +331,6 @@ class TRAKer:
             out_to_loss_curvature=rows.out_to_loss_curvature.cpu().numpy(),
             data_hash=hashes,
         )
-
-
-def _indices(
-    batch: Batch, inds: Indices | None, num_samples: int | None, following: int, limit: int, limit_name: str
-) -> np.ndarray:
-    count = batches.size(batch)
-    if num_samples is not None and num_samples != count:
-        raise ValueError(
-            f"num_samples={num_samples}, but the batch holds {count} examples; leave num_samples out (the last batch "
-            "of a loader is often smaller)"
-        )
-    if inds is None:
-        if following + count > limit:
-            raise ValueError(
-                f"more examples than {limit_name}={limit}: this batch would reach {following + count}; pass the right "
-                f"{limit_name}, or the examples' indices as inds"
-            )
-        return np.arange(following, following + count)
-    indices = np.asarray(inds.cpu() if isinstance(inds, torch.Tensor) else inds).reshape(-1)
-    if indices.dtype.kind not in "iu":
-        raise TypeError(f"inds must be integers, got {indices.dtype}")
-    indices = indices.astype(np.int64)
-    if len(indices) != count:
-        raise ValueError(f"inds has {len(indices)} entries, but the batch holds {count} examples")
-    outside = (indices < 0) | (indices >= limit)
-    if outside.any():
-        raise ValueError(
-            f"index out of range in inds: {int(indices[outside][0])}, expected 0 to {limit - 1} ({limit_name}={limit})"
-        )
-    unique, counts = np.unique(indices, return_counts=True)
-    if (counts > 1).any():
-        raise ValueError(
-            f"index {int(unique[counts > 1][0])} is repeated in inds; each example may stand once in a batch"
-        )
-    return indices
 
 
 def _warn_obsolete(**reasons: Any) -> None:

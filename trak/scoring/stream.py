@@ -51,19 +51,23 @@ class Scorer:
         store = experiment.store
         if not model_ids:
             raise ValueError("no checkpoint to score with: model_ids is empty")
+        self._tables, self._targets = [], []
         for model_id in model_ids:
             if not store.is_finalized(model_id, weighting):
                 raise ValueError(
                     f"model_id {model_id} is not finalized for weighting={weighting!r}; call finalize_features first"
                 )
             store.verify(model_id)
-            done = experiment.targets(model_id).is_done()
+            table = experiment.targets(model_id)
+            done = table.is_done()
             if not done.all():
                 raise ValueError(
                     f"experiment {experiment.name!r}, model_id {model_id}: {int((~done).sum())} of {len(done)} targets "
                     f"are not featurized, the first is {int(np.argmin(done))}; call score for them"
                 )
-        self._tables = [store.table(model_id) for model_id in model_ids]
+            table.verify()
+            self._tables.append(store.table(model_id))
+            self._targets.append(table)
         self._check_same_data()
         self._wide = torch.float64 if self._tables[0].features.dtype == np.float64 else torch.float32
         q = np.mean([table.column("out_to_loss_grad") for table in self._tables], axis=0, dtype=np.float64)
@@ -78,27 +82,26 @@ class Scorer:
         self._rows_at_once = max(1, min(8192, memory_budget // 4 // (itemsize * (k + 4 * targets))))
 
     def _check_same_data(self) -> None:
-        first, *others = self._ids
-        for other in others:
-            mine, theirs = (self._experiment.targets(i).hashes(slice(None)) for i in (first, other))
-            if (mine != theirs).any():
+        first, *others = zip(self._ids, self._tables, self._targets, strict=True)
+        for other, table, targets in others:
+            different = targets.hashes(slice(None)) != first[2].hashes(slice(None))
+            if different.any():
                 raise ValueError(
-                    f"target {int(np.argmax(mine != theirs))} of experiment {self._experiment.name!r} is other data "
-                    f"for model_id {other} than for model_id {first}; score the same targets in the same order"
+                    f"target {int(np.argmax(different))} of experiment {self._experiment.name!r} is other data "
+                    f"for model_id {other} than for model_id {first[0]}; score the same targets in the same order"
                 )
-            mine, theirs = (self._tables[self._ids.index(i)].hashes(slice(None)) for i in (first, other))
-            if (mine != theirs).any():
+            different = table.hashes(slice(None)) != first[1].hashes(slice(None))
+            if different.any():
                 warnings.warn(
-                    f"training example {int(np.argmax(mine != theirs))} is other data for model_id {other} than for "
-                    f"model_id {first}: a shuffled loader, which makes the scores wrong, or random augmentation",
+                    f"training example {int(np.argmax(different))} is other data for model_id {other} than for "
+                    f"model_id {first[0]}: a shuffled loader, which makes the scores wrong, or random augmentation",
                     stacklevel=2,
                 )
 
     def _solutions(self, start: int, stop: int) -> list[Tensor]:
         found = []
-        for model_id in self._ids:
+        for model_id, table in zip(self._ids, self._targets, strict=True):
             gram = torch.from_numpy(self._experiment.store.gram(model_id, self._weighting)).to(self._device)
-            table = self._experiment.targets(model_id)
             features = table.features.read()[start:stop].astype(np.float64)
             scales = table.scales()
             if scales is not None:

@@ -2,7 +2,8 @@
 
 from trak.store.arrays import StoreError
 from trak.store.config import StoreConfig
-from trak.store.store import Experiment, FeatureStore, check_model_id, missing_rows, open_store
+from trak.store.experiment import Experiment
+from trak.store.store import FeatureStore, check_model_id, missing_rows, open_store
 from trak.store.table import DTYPES, RowValues, Table
 
 __all__ = [

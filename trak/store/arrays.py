@@ -10,14 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
 from trak.store.location import locked
-
-_CHECKSUM_BYTES = 1 << 18
 
 Rows = np.ndarray[Any, Any]
 
@@ -72,14 +69,6 @@ class RowArray(ABC):
             for start in range(0, len(rows), max_rows):
                 piece = rows[start : start + max_rows]
                 yield first + start, first + start + len(piece), piece
-
-    def checksum(self, chunk: int) -> int:
-        """CRC-32C (RFC 3720) of a chunk's rows."""
-        data = np.ascontiguousarray(self.read_chunk(chunk)).data.cast("B")
-        total = 0
-        for start in range(0, len(data), _CHECKSUM_BYTES):
-            total = google_crc32c.extend(total, bytes(data[start : start + _CHECKSUM_BYTES]))
-        return total
 
 
 class RemoteArray(RowArray):

@@ -84,12 +84,16 @@ def make_directory(location: Location) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         raise NotADirectoryError(f"save_dir {str(root)!r} is no directory; choose another") from error
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise PermissionError(
-                f"save_dir {str(root)!r} can't be written to ({error.strerror}); choose another save_dir, or open "
-                "what is there read-only with trak.store.open_store"
-            ) from error
-        raise
+        raise _explained(error, root) from error
+
+
+def _explained(error: OSError, root: Path) -> OSError:
+    if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return error
+    return PermissionError(
+        f"save_dir {str(root)!r} can't be written to ({error.strerror}); choose another save_dir, or open "
+        "what is there read-only with trak.store.open_store"
+    )
 
 
 @contextmanager
@@ -97,12 +101,19 @@ def locked(location: Location, what: str = "") -> Iterator[None]:
     """Exclusive among the processes that do the same thing to one local store; a no-op elsewhere.
 
     Changing metadata is what is meant by default; it does not nest.
+
+    Raises:
+        PermissionError: if the store can't be written to.
     """
     root = local_root(location)
     if root is None:
         yield
         return
-    with open(root / f"{_LOCK}{what}", "ab") as handle:
+    try:
+        handle = open(root / f"{_LOCK}{what}", "ab")  # noqa: SIM115
+    except OSError as error:
+        raise _explained(error, root) from error
+    with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

@@ -1,20 +1,16 @@
 """The feature store: every checkpoint's rows, and the experiments that query them."""
 
-import hashlib
-import json
 import re
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec
 
 from trak.naming import did_you_mean
 from trak.store import location as places
-from trak.store.arrays import Rows, StoreError, row_array, write_file
+from trak.store.arrays import Rows, StoreError
 from trak.store.config import StoreConfig
+from trak.store.experiment import Experiment
+from trak.store.groups import child_names, is_written, read_checked, subgroup, write_checked
 from trak.store.location import Location
 from trak.store.table import Table
 
@@ -25,7 +21,7 @@ class FeatureStore:
     """A zarr v3 group:
 
     ```
-    checkpoints/<model id>/   features, done, output, ... (n rows), gram, checksums; attribute: fingerprint
+    checkpoints/<model id>/   features, done, output, ... (n rows), gram_...; attribute: fingerprint
     experiments/<name>/       attribute: num_targets
         targets/<model id>/   the same columns (num_targets rows)
         scores/<digest>       (n, num_targets) for one way of scoring
@@ -65,11 +61,11 @@ class FeatureStore:
 
     def checkpoints(self) -> list[int]:
         """Ids of the checkpoints, in order."""
-        return sorted(int(name) for name in _names(self._group, "checkpoints"))
+        return sorted(int(name) for name in child_names(self._group, "checkpoints"))
 
     def experiments(self) -> list[str]:
         """Names of the experiments, in order."""
-        return _names(self._group, "experiments")
+        return child_names(self._group, "experiments")
 
     def fingerprint(self, model_id: int) -> str:
         """Hash of a checkpoint's weights."""
@@ -83,7 +79,7 @@ class FeatureStore:
         """
         path = f"checkpoints/{check_model_id(model_id)}"
         with places.locked(self._location):
-            group = self._subgroup(path, {"fingerprint": fingerprint})
+            group = subgroup(self._group, path, {"fingerprint": fingerprint})
             if group.attrs.get("fingerprint") != fingerprint:
                 raise ValueError(
                     f"model_id {model_id} in {self.where} belongs to a checkpoint with fingerprint "
@@ -102,8 +98,7 @@ class FeatureStore:
 
     def is_finalized(self, model_id: int, weighting: str) -> bool:
         """Whether the checkpoint's Gram matrix is stored."""
-        array = self._checkpoint(model_id).get(f"gram_{weighting}")
-        return isinstance(array, zarr.Array) and array.nchunks_initialized > 0
+        return is_written(self._checkpoint(model_id), f"gram_{weighting}")
 
     def gram(self, model_id: int, weighting: str) -> Rows:
         """The stored Gram matrix, (k, k) in float64.
@@ -117,41 +112,27 @@ class FeatureStore:
                 f"model_id {model_id} in {self.where} is not finalized for weighting={weighting!r}; "
                 "call finalize_features first"
             )
-        return self._read_checked(model_id, f"gram_{weighting}")
-
-    def _read_checked(self, model_id: int, name: str) -> Rows:
-        group = self._checkpoint(model_id)
-        try:
-            return np.asarray(group[name][:])  # type: ignore[index]
-        except (ValueError, KeyError) as error:
-            raise StoreError(
-                f"{group.path}/{name} in {self.where} is corrupt ({error}); delete the checkpoint's checksums and its "
-                "Gram matrices, and call finalize_features"
-            ) from error
+        cure = "delete it and call finalize_features"
+        return read_checked(self._checkpoint(model_id), f"gram_{weighting}", cure)
 
     def finalize(self, model_id: int, weighting: str, gram: Rows) -> None:
-        """Store a checkpoint's Gram matrix, after checksums of its rows.
+        """Store a checkpoint's Gram matrix, after a look at its rows.
 
         Raises:
-            StoreError: if the rows were finalized before and have changed since.
+            StoreError: if a row has changed since it was written.
         """
+        self.verify(model_id)
         with places.locked(self._location):
-            group, table = self._checkpoint(model_id), self.table(model_id)
-            known = group.get("checksums")
-            if isinstance(known, zarr.Array) and known.nchunks_initialized:
-                table.verify(self._read_checked(model_id, "checksums"))
-            else:
-                _write_checked(group, "checksums", table.checksums())
-            _write_checked(group, f"gram_{weighting}", gram)
+            write_checked(self._checkpoint(model_id), f"gram_{weighting}", gram)
 
     def verify(self, model_id: int) -> None:
-        """Compare a finalized checkpoint's rows with their checksums, once for this object.
+        """Compare a checkpoint's rows with their checksums, once for this object.
 
         Raises:
-            StoreError: naming the first chunk that differs.
+            StoreError: naming the first row that differs.
         """
         if model_id not in self._verified:
-            self.table(model_id).verify(self._read_checked(model_id, "checksums"))
+            self.table(model_id).verify()
             self._verified.add(model_id)
 
     def experiment(self, name: str) -> "Experiment":
@@ -179,7 +160,7 @@ class FeatureStore:
             raise ValueError(f"num_targets must be a positive integer, got {num_targets!r}")
         num_targets = int(num_targets)
         with places.locked(self._location):
-            group = self._subgroup(f"experiments/{name}", {"num_targets": num_targets})
+            group = subgroup(self._group, f"experiments/{name}", {"num_targets": num_targets})
         if group.attrs.get("num_targets") != num_targets:
             raise ValueError(
                 f"experiment {name!r} in {self.where} has num_targets={group.attrs.get('num_targets')}, got "
@@ -193,117 +174,6 @@ class FeatureStore:
             known = self.checkpoints() or "none"
             raise ValueError(f"no checkpoint with model_id {model_id} in {self.where}; there are {known}")
         return group
-
-    def _subgroup(self, path: str, attributes: Mapping[str, Any]) -> zarr.Group:
-        group = self._group.get(path)
-        if isinstance(group, zarr.Group):
-            return group
-        self._group.require_group(path.split("/")[0])
-        return self._group.create_group(path, attributes=dict(attributes))
-
-
-class Experiment:
-    """Targets, featurized by each checkpoint, and their scores."""
-
-    def __init__(self, store: FeatureStore, name: str) -> None:
-        self.store, self.name = store, name
-        self._group: zarr.Group = store._group[f"experiments/{name}"]  # type: ignore[assignment]
-        self.num_targets = int(self._group.attrs["num_targets"])  # type: ignore[arg-type]
-
-    def checkpoints(self) -> list[int]:
-        """Ids of the checkpoints that have featurized targets, in order."""
-        return sorted(int(name) for name in _names(self._group, "targets"))
-
-    def add_targets(self, model_id: int) -> Table:
-        """The table of the targets' rows for one checkpoint, made if it is new."""
-        config = self.store.config
-        with places.locked(self.store._location):
-            group = self.store._subgroup(f"{self._group.path}/targets/{model_id}", {})
-            return Table.create(group, self.num_targets, config.proj_dim, config.dtype)
-
-    def targets(self, model_id: int) -> Table:
-        """The table of the targets' rows for one checkpoint.
-
-        Raises:
-            ValueError: if there is none.
-        """
-        if model_id not in self.checkpoints():
-            raise ValueError(
-                f"experiment {self.name!r} has no targets featurized by model_id {model_id}, only by "
-                f"{self.checkpoints() or 'none'}; call start_scoring_checkpoint and score for it, or finalize with "
-                "model_ids or allow_skip=True"
-            )
-        return Table(self._group[f"targets/{model_id}"])  # type: ignore[arg-type]
-
-    def forget_scores(self) -> None:
-        """Delete scores that no longer belong to the targets."""
-        root = places.local_root(self.store._location)
-        with places.locked(self.store._location, places.SCORES), places.locked(self.store._location):
-            scores = self._group.get("scores")
-            for name in list(scores.array_keys()) if isinstance(scores, zarr.Group) else []:
-                if root is not None:
-                    # Before the metadata: a kill in between must not leave scores that nothing forgets.
-                    self._scores_file(root, f"scores/{name}").unlink(missing_ok=True)
-                del self._group[f"scores/{name}"]
-
-    def _scores_file(self, root: Path, name: str) -> Path:
-        return root / self._group.path / name / "c" / "0" / "0"
-
-    def scores(self, settings: Mapping[str, Any], fill: Callable[[Rows], None]) -> Rows:
-        """The scores (n, num_targets) for one way of scoring, float32, filled if they are not there.
-
-        A local store's are mapped read-only; any other's are read into memory.
-
-        Args:
-            settings: what decides the numbers besides features and targets.
-            fill: writes the scores into the array that it is given.
-        """
-        digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
-        name, shape = f"scores/{digest}", (self.store.config.train_set_size, self.num_targets)
-        root = places.local_root(self.store._location)
-        path = None if root is None else self._scores_file(root, name)
-        if path is not None and path.exists():
-            return self._mapped_scores(name, path, shape)
-        with places.locked(self.store._location):
-            if name not in self._group:
-                self._group.require_group("scores")
-                self._group.create_array(
-                    name, shape=shape, chunks=shape, dtype="float32", compressors=None, attributes=dict(settings)
-                )
-            array = self._group[name]
-        if not isinstance(array, zarr.Array):
-            raise StoreError(f"{name} of experiment {self.name!r} is no array")
-        with places.locked(self.store._location, places.SCORES):
-            if path is None:
-                if not array.nchunks_initialized:
-                    values = np.empty(shape, np.float32)
-                    fill(values)
-                    _write_whole(self._group, name, values)
-                return np.asarray(array[...])
-            if not path.exists():
-                write_file(path, fill, shape, "float32")
-        return self._mapped_scores(name, path, shape)
-
-    def _mapped_scores(self, name: str, path: Path, shape: tuple[int, int]) -> Rows:
-        row_array(self._group, name).read_chunk(0)  # raises if the file is truncated
-        return np.memmap(path, "float32", mode="r", shape=shape)
-
-
-def _write_checked(group: zarr.Group, name: str, value: Rows) -> None:
-    if name not in group:
-        group.create_array(name, shape=value.shape, chunks=value.shape, dtype=value.dtype, compressors=[Crc32cCodec()])
-    _write_whole(group, name, value)
-
-
-def _write_whole(group: zarr.Group, name: str, value: Rows) -> None:
-    # By default zarr leaves a chunk of zeros out, which would look like one never written.
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        group[name][...] = value  # type: ignore[index]
-
-
-def _names(group: zarr.Group, child: str) -> list[str]:
-    below = group.get(child)
-    return sorted(below.group_keys()) if isinstance(below, zarr.Group) else []
 
 
 def _open(where: Location, mode: str) -> FeatureStore:

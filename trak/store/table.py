@@ -1,5 +1,7 @@
 """A table of featurized examples: one row each, complete once it is marked done."""
 
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,7 @@ from trak.store.arrays import RowArray, Rows, StoreError, new_array, row_array, 
 
 CHUNK_BYTES = 64 * 2**20
 DTYPES = ("float32", "float64", "float16")
+_VERIFIED_ROWS = 8192
 _COLUMNS = ("output", "out_to_loss_grad", "out_to_loss_curvature")
 
 
@@ -25,7 +28,7 @@ class RowValues:
 
 
 class Table:
-    """Rows of `features` (n, k) and of f, Q, R, a hash of the example and `done`, (n,) each.
+    """Rows of `features` (n, k) and of f, Q, R, a hash of the example, a checksum and `done`, (n,) each.
 
     With dtype float16 a row is stored divided by its largest magnitude, kept in `scale`, so that
     half precision costs digits and never range. A row is marked done only when its other columns
@@ -37,6 +40,7 @@ class Table:
         self.features = row_array(group, "features")
         self.done = row_array(group, "done")
         self._hash = row_array(group, "data_hash")
+        self._checksum = row_array(group, "checksum")
         self._columns = {name: row_array(group, name) for name in _COLUMNS}
         self._scale = row_array(group, "scale") if self.features.dtype == np.float16 else None
 
@@ -54,6 +58,7 @@ class Table:
         for name in _COLUMNS:
             new_array(group, name, (rows,), chunk_rows, wide)
         new_array(group, "data_hash", (rows,), chunk_rows, "uint64")
+        new_array(group, "checksum", (rows,), chunk_rows, "uint32")
         new_array(group, "done", (rows,), chunk_rows, "uint8")
         return cls(group)
 
@@ -74,17 +79,18 @@ class Table:
         if len(redone):
             self.done.write(redone, np.zeros(len(redone), np.uint8))
             sync(self.done)
+        small: dict[str, Rows] = {name: getattr(values, name) for name in (*_COLUMNS, "data_hash")}
         features = values.features
         if self._scale is not None:
             scale = np.abs(features).max(axis=1)
             scale[scale == 0] = 1
-            features = features / scale[:, None]
-            self._scale.write(indices, scale)
+            features, small["scale"] = features / scale[:, None], scale
+        features = np.ascontiguousarray(features, self.features.dtype)
         self.features.write(indices, features)
-        for name, column in self._columns.items():
-            column.write(indices, getattr(values, name))
-        self._hash.write(indices, values.data_hash)
-        sync(self.features, self._hash, *self._columns.values(), *([] if self._scale is None else [self._scale]))
+        for name, column in self._small().items():
+            column.write(indices, small[name])
+        self._checksum.write(indices, _checksums(features, self._packed(small)))
+        sync(self.features, self._checksum, *self._small().values())
         # Not synced: a mark that a power cut loses costs computing the row again and nothing else.
         self.done.write(indices, np.ones(len(indices), np.uint8))
 
@@ -96,28 +102,41 @@ class Table:
         """What the rows of `features` are to be multiplied by, or None for 1."""
         return None if self._scale is None else self._scale.read()
 
-    def _checked_arrays(self) -> dict[str, RowArray]:
-        arrays = {"features": self.features, **self._columns}
-        return arrays if self._scale is None else {**arrays, "scale": self._scale}
-
-    def checksums(self) -> np.ndarray[Any, np.dtype[np.uint32]]:
-        """Checksums of what is stored, (columns, chunks)."""
-        return np.array(
-            [[array.checksum(i) for i in range(array.chunks)] for array in self._checked_arrays().values()], np.uint32
-        )
-
-    def verify(self, expected: Rows) -> None:
-        """Compare with checksums taken before.
+    def verify(self) -> None:
+        """Compare every row that is done with the checksum taken when it was written.
 
         Raises:
-            StoreError: naming the first chunk that differs.
+            StoreError: naming the first row that differs.
         """
-        found = self.checksums()
-        if found.shape != expected.shape or (found != expected).any():
-            different = np.argwhere(found != expected)[0] if found.shape == expected.shape else (0, 0)
-            array = list(self._checked_arrays().values())[int(different[0])]
-            raise StoreError(
-                f"chunk {int(different[1])} of {array.array.path} in {self.group.store} is corrupt: its checksum "
-                "differs from the one taken when the checkpoint was finalized; restore it from a copy, or delete "
-                "the checkpoint's directory and featurize it again"
-            )
+        done, expected = self.is_done(), self._checksum.read()
+        columns = self._packed({name: column.read() for name, column in self._small().items()})
+        for start, stop, features in self.features.blocks(_VERIFIED_ROWS):
+            found = _checksums(features, columns[start:stop])
+            wrong = done[start:stop] & (found != expected[start:stop])
+            if wrong.any():
+                row = start + int(np.argmax(wrong))
+                raise StoreError(
+                    f"chunk {row // self.features.chunk_rows} of {self.group.path} in {self.group.store} is corrupt: "
+                    f"row {row} differs from the checksum taken when it was written; restore it from a copy, or delete "
+                    "that directory and featurize it again"
+                )
+
+    def _small(self) -> dict[str, RowArray]:
+        found = {**self._columns, "data_hash": self._hash}
+        return found if self._scale is None else {**found, "scale": self._scale}
+
+    def _packed(self, values: Mapping[str, Rows]) -> Rows:
+        """The bytes of the small columns, row by row: uint8 (rows, width)."""
+        return np.hstack([_bytes(np.asarray(values[name], array.dtype)) for name, array in self._small().items()])
+
+
+def _checksums(features: Rows, columns: Rows) -> Rows:
+    """CRC-32 (ISO 3309) of each row: uint32 (rows,)."""
+    pairs = zip(_bytes(features), columns, strict=True)
+    return np.array([zlib.crc32(column.data, zlib.crc32(row.data)) for row, column in pairs], np.uint32)
+
+
+def _bytes(rows: Rows) -> Rows:
+    """Row by row: uint8 (rows, width)."""
+    width = int(np.prod(rows.shape[1:], dtype=np.int64)) * rows.itemsize
+    return np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), width)

@@ -1,0 +1,61 @@
+"""Which rows of a data set a batch's examples are."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+from trak import batches
+from trak.batches import Batch
+
+Indices: TypeAlias = Sequence[int] | np.ndarray | torch.Tensor
+
+
+def row_indices(
+    batch: Batch, inds: Indices | None, num_samples: int | None, following: int, limit: int, limit_name: str
+) -> np.ndarray:
+    """Which rows a batch's examples are, int64 (B,).
+
+    Args:
+        batch: the batch.
+        inds: their indices, if the user gave them; otherwise the ones from `following` on.
+        num_samples: the batch's size according to the user, if given.
+        following: the first row that no batch has claimed yet.
+        limit: number of rows.
+        limit_name: what the user calls it.
+
+    Raises:
+        ValueError: for indices out of range, repeated, or of another length than the batch.
+        TypeError: if they are no integers.
+    """
+    count = batches.size(batch)
+    if num_samples is not None and num_samples != count:
+        raise ValueError(
+            f"num_samples={num_samples}, but the batch holds {count} examples; leave num_samples out (the last batch "
+            "of a loader is often smaller)"
+        )
+    if inds is None:
+        if following + count > limit:
+            raise ValueError(
+                f"more examples than {limit_name}={limit}: this batch would reach {following + count}; pass the right "
+                f"{limit_name}, or the examples' indices as inds"
+            )
+        return np.arange(following, following + count)
+    indices = np.asarray(inds.cpu() if isinstance(inds, torch.Tensor) else inds).reshape(-1)
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"inds must be integers, got {indices.dtype}")
+    indices = indices.astype(np.int64)
+    if len(indices) != count:
+        raise ValueError(f"inds has {len(indices)} entries, but the batch holds {count} examples")
+    outside = (indices < 0) | (indices >= limit)
+    if outside.any():
+        raise ValueError(
+            f"index out of range in inds: {int(indices[outside][0])}, expected 0 to {limit - 1} ({limit_name}={limit})"
+        )
+    unique, counts = np.unique(indices, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(
+            f"index {int(unique[counts > 1][0])} is repeated in inds; each example may stand once in a batch"
+        )
+    return indices
