@@ -14,7 +14,9 @@ from torch import nn
 from trak import batches
 from trak.gradients import (
     Functional,
+    Layers,
     Single,
+    base,
     check_engine_name,
     choose_engine,
     differentiable,
@@ -26,10 +28,9 @@ from trak.tasks import Task, make_task
 
 
 def collect(engine, batch):
-    found = {}
     with differentiable(engine.model, engine.parameters):
-        outputs = engine.gradients(batch, lambda name, block: found.update({name: block}))
-    return found, outputs
+        outputs = engine.gradients(batch, lambda name, block, start: None)
+        return base.collect(engine, batch), outputs
 
 
 class EngineContract:
@@ -111,13 +112,18 @@ class EngineContract:
                 return model(batch[0])
 
         model, _, data = images()
-        with pytest.raises(TypeError, match=r"Wrong.output must return one number per example, shape \(1,\), got"):
+        with pytest.raises(TypeError, match=r"Wrong.output must return one number per example, shape \(\d+,\), got"):
             collect(self.engine(model, Wrong(), ["0.bias"]), data[0])
 
 
 class TestFunctional(EngineContract):
     engine = Functional
     cases = ("images", "texts", "numbers")
+
+
+class TestLayers(EngineContract):
+    engine = Layers
+    cases = ("images", "texts", "numbers", "bert")
 
 
 class TestSingle(EngineContract):
@@ -132,29 +138,87 @@ def chosen(case: Case, name="auto"):
         return choose_engine(name, model, make_task(task), names, data[0])
 
 
-def test_auto_takes_the_functional_engine_where_vmap_agrees_with_autograd():
+def test_auto_takes_the_layers_engine_where_it_covers_everything():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert chosen(images()).name == "functional"
+        for name in ("images", "texts", "numbers", "bert"):
+            assert chosen(ENGINE_CASES[name]()).name == "layers"
 
 
-@pytest.mark.parametrize("case", ["bert", "sequences"])
-def test_auto_works_on_models_that_vmap_refuses_with_one_plain_warning(case):
+def parts(engine):
+    return (*parts(engine.first), *parts(engine.second)) if engine.name == "mixed" else (engine,)
+
+
+def test_auto_mixes_engines_so_that_every_parameter_has_the_first_that_is_right(caplog):
+    case = sequences()
+    caplog.set_level("INFO", "trak")
     with pytest.warns(UserWarning, match="one example at a time, which is exact but slower") as caught:
-        engine = chosen(ENGINE_CASES[case]())
-    assert engine.name == "single"
+        engine = chosen(case)
     assert len(caught) == 1
+    assert [(part.name, part.parameters) for part in parts(engine)] == [
+        ("layers", ("head.weight", "head.bias")),
+        ("single", ("lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.bias_ih_l0", "lstm.bias_hh_l0")),
+    ]
+    assert caplog.messages[-1] == (
+        "engine: layers for 2 parameters, single for 4 parameters, equal to single-example autograd on the first batch"
+    )
+    found, _ = collect(engine, case.batches[0])
+    truth = gradients(case.model, make_task(case.task), case.batches[0])
+    for name, expected in truth.items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_auto_notices_wrong_vmap_gradients(monkeypatch):
-    honest = Functional.gradients
+class Folded(nn.Module):
+    """A parameter that only torch.vmap can follow: einsum has no rule."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.core = nn.Linear(4, 5), nn.Parameter(torch.randn(5, 5, 3))
+
+    def forward(self, x):
+        hidden = torch.tanh(self.first(x))
+        return torch.einsum("bi,bj,ijc->bc", hidden, hidden, self.core)
+
+
+def test_auto_takes_the_functional_engine_for_what_no_rule_covers():
+    torch.manual_seed(0)
+    case = Case(Folded(), "image_classification", [(torch.randn(4, 4), torch.randint(3, (4,)))])
+    engine = chosen(case)
+    assert [(part.name, part.parameters) for part in parts(engine)] == [
+        ("layers", ("first.weight", "first.bias")),
+        ("functional", ("core",)),
+    ]
+
+
+@pytest.mark.parametrize("kind", [Layers, Functional])
+def test_auto_notices_wrong_gradients(monkeypatch, kind):
+    honest = kind.gradients
 
     def lying(self, batch, sink):
-        return honest(self, batch, lambda name, block: sink(name, block * 1.01))
+        return honest(self, batch, lambda name, block, i: sink(name, block * 1.01 if name == "5.bias" else block, i))
 
-    monkeypatch.setattr(Functional, "gradients", lying)
-    with pytest.warns(UserWarning, match=r"torch.vmap's gradient of '0.weight' is off"):
-        assert chosen(images()).name == "single"
+    monkeypatch.setattr(kind, "gradients", lying)
+    if kind is Functional:
+        monkeypatch.setattr(Layers, "gradients", lambda *_: 1 / 0)
+    (first, *others) = parts(chosen(images())) if kind is Layers else warned(images())
+    assert first.name == kind.name
+    assert "5.bias" not in first.parameters
+    assert [part.parameters for part in others] == [("5.bias",)]
+
+
+def warned(case):
+    with pytest.warns(UserWarning, match="disagrees with single-example autograd"):
+        return parts(chosen(case))
+
+
+def test_random_outputs_are_refused_by_the_name_of_the_module():
+    class Noisy(nn.Module):
+        def forward(self, x):
+            return nn.functional.dropout(x, 0.5, training=True)
+
+    model = nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.Tanh(), Noisy()), nn.Linear(8, 3))
+    with pytest.raises(ValueError, match=r"Noisy '1.1' gives another result .*make it deterministic"):
+        chosen(Case(model, "image_classification", [(torch.randn(4, 4), torch.randint(3, (4,)))]))
 
 
 def test_error_of_the_user_model_is_passed_on_as_it_is():
@@ -222,6 +286,7 @@ def test_modes_flags_hooks_and_gradients_are_as_found_even_after_an_error():
         assert {n for n, p in model.named_parameters() if p.requires_grad} == set(names)
         raise ZeroDivisionError
     with differentiable(model, names):
+        Layers(model, make_task("image_classification"), names).gradients(data[0], lambda *_: None)
         Functional(model, make_task("image_classification"), names).gradients(data[0], lambda *_: None)
         Single(model, make_task("image_classification"), names).gradients(data[0], lambda *_: None)
     assert [m.training for m in model] == [True, False, True, True, True, True]

@@ -4,6 +4,8 @@ from trak.gradients.base import Engine
 from trak.gradients.choose import ENGINES, check_engine_name, choose_engine
 from trak.gradients.featurize import Rows, check_finite, featurize
 from trak.gradients.functional import Functional
+from trak.gradients.layered import Layers
+from trak.gradients.layers import Uncovered, Use, register_layer, register_operation
 from trak.gradients.single import Single
 from trak.gradients.state import differentiable, select_parameters
 
@@ -11,12 +13,17 @@ __all__ = [
     "ENGINES",
     "Engine",
     "Functional",
+    "Layers",
     "Rows",
     "Single",
+    "Uncovered",
+    "Use",
     "check_engine_name",
     "check_finite",
     "choose_engine",
     "differentiable",
     "featurize",
+    "register_layer",
+    "register_operation",
     "select_parameters",
 ]

@@ -4,12 +4,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from trak import batches
 from trak.batches import Batch
+from trak.projectors import Block
 from trak.tasks import Task
 
-Sink = Callable[[str, Tensor], None]
+Sink = Callable[[str, Block, int], None]
 
 
 class Engine(ABC):
@@ -33,7 +36,9 @@ class Engine(ABC):
 
     @abstractmethod
     def gradients(self, batch: Batch, sink: Sink) -> Tensor:
-        """Call `sink(name, block)` for each parameter, block of shape (B, *parameter.shape).
+        """Call `sink(name, block, start)` with the gradients of the examples from `start` on, a block of shape
+        (b, *parameter.shape), until every example of every parameter came; what comes several times adds up,
+        what doesn't come is zero.
 
         Returns:
             The outputs f, shape (B,), detached.
@@ -56,3 +61,36 @@ def check_output(task: Task, output: Tensor, batch_size: int) -> Tensor:
             f"{type(task).__name__}.output must return one number per example, shape ({batch_size},), got {got}"
         )
     return output
+
+
+def collect(engine: Engine, batch: Batch) -> dict[str, Tensor]:
+    """The gradients as dense tensors (B, *shape) by parameter; for small models."""
+    own, found = dict(engine.model.named_parameters()), {}
+    for name in engine.parameters:
+        p = own[name]
+        dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
+        found[name] = torch.zeros(batches.size(batch), *p.shape, dtype=dtype, device=p.device)
+
+    def sink(name: str, block: Block, start: int) -> None:
+        dense = block if isinstance(block, Tensor) else block.dense()
+        found[name][start : start + len(dense)] += dense
+
+    engine.gradients(batch, sink)
+    return found
+
+
+def activation_bytes(model: nn.Module, task: Task, batch: Batch) -> int:
+    """Bytes that autograd keeps of one example's forward pass, parameters aside."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    seen: dict[int, int] = {}
+
+    def pack(saved: Tensor) -> Tensor:
+        storage = saved.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return saved
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        output = task.output(model, batches.take(batch, 0, 1))
+    del output
+    return sum(seen.values())

@@ -9,16 +9,36 @@ from torch import Tensor, nn
 
 from trak import batches
 from trak.batches import Batch
-from trak.gradients.base import Engine
+from trak.gradients.base import Engine, Sink, check_output, collect
 from trak.gradients.functional import Functional
+from trak.gradients.layered import Layers
+from trak.gradients.layers import Uncovered
 from trak.gradients.single import Single
 from trak.naming import did_you_mean
 from trak.tasks import Task
 
-ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (Functional, Single)}
+ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (Layers, Functional, Single)}
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 
 logger = logging.getLogger("trak")
+
+
+class Mixed(Engine):
+    """Some parameters by one engine, the others by another."""
+
+    name = "mixed"
+
+    def __init__(self, first: Engine, second: Engine) -> None:
+        super().__init__(first.model, first.task, (*first.parameters, *second.parameters))
+        self.first, self.second = first, second
+
+    def gradients(self, batch: Batch, sink: Sink) -> Tensor:
+        outputs = self.first.gradients(batch, sink)
+        self.second.gradients(batch, sink)
+        return outputs
+
+    def examples_within(self, memory_budget: int, batch: Batch) -> int:
+        return min(engine.examples_within(memory_budget, batch) for engine in (self.first, self.second))
 
 
 def check_engine_name(name: str) -> str:
@@ -35,38 +55,109 @@ def check_engine_name(name: str) -> str:
 def choose_engine(name: str, model: nn.Module, task: Task, parameters: Sequence[str], batch: Batch) -> Engine:
     """The engine for a model whose state is that of `differentiable`.
 
-    "auto" tries the functional engine on the batch's first two examples against single-example
-    autograd and falls back on the latter, with a warning that says why.
+    "auto" compares engines with single-example autograd on the batch's first two examples and takes
+    for each parameter the first that is right of: layers, functional, single. It warns if it must
+    take the last, and says in one line what it took.
+
+    Raises:
+        ValueError: if the model gives an example another output the second time.
     """
-    single = Single(model, task, parameters)
+    check_repeatable(model, task, batches.take(batch, 0, 2))
     if name != "auto":
         return ENGINES[name](model, task, parameters)
     few = batches.take(batch, 0, 2)
-    truth = _collect(single, few)
-    functional = Functional(model, task, parameters)
+    truth = collect(Single(model, task, parameters), few)
+    chosen: list[Engine] = []
+    left, reason = tuple(parameters), ""
+    for kind in (Layers, Functional):
+        wrong, reason = _wrong(kind, model, task, left, few, truth)
+        right = tuple(name for name in left if name not in wrong)
+        if right:
+            chosen.append(kind(model, task, right))
+        left = tuple(wrong)
+        if not left:
+            break
+        logger.info("engine %s: not for %s: %s", kind.name, _some(left), reason)
+    if left:
+        chosen.append(Single(model, task, left))
+        warnings.warn(
+            f"gradients of {_some(left)} are computed one example at a time, which is exact but slower: {reason}",
+            stacklevel=2,
+        )
+    logger.info(
+        "engine: %s, equal to single-example autograd on the first batch",
+        ", ".join(f"{engine.name} for {len(engine.parameters)} parameters" for engine in chosen),
+    )
+    engine, *others = chosen
+    for other in others:
+        engine = Mixed(engine, other)
+    return engine
+
+
+def _wrong(
+    kind: type[Engine], model: nn.Module, task: Task, names: Sequence[str], few: Batch, truth: dict[str, Tensor]
+) -> tuple[Sequence[str], str]:
+    """The parameters whose gradients an engine gets wrong or not at all, and why."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch.vmap says of models it won't be used for
-            reason = _disagreement(_collect(functional, few), truth)
-    except Exception as error:  # whatever vmap can't do, plain autograd just did
-        reason = f"torch.vmap can't run this model ({type(error).__name__}: {str(error).strip().splitlines()[0][:200]})"
-    if reason is None:
-        logger.info("engine: functional (torch.func), equal to single-example autograd on the first batch")
-        return functional
-    warnings.warn(f"gradients are computed one example at a time, which is exact but slower: {reason}", stacklevel=2)
-    return single
+            found, uncovered = _collected(kind(model, task, names), few)
+    except Exception as error:  # whatever an engine can't do, plain autograd just did
+        what = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+        return names, f"the {kind.name} engine can't run this model ({what})"
+    wrong = [name for name in names if name in uncovered or not _agree(found[name], truth[name])]
+    if not wrong:
+        return wrong, ""
+    why = "has no rule for how it is used" if set(wrong) == set(uncovered) else "disagrees with single-example autograd"
+    return wrong, f"the {kind.name} engine {why}"
 
 
-def _collect(engine: Engine, batch: Batch) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    engine.gradients(batch, lambda name, block: found.update({name: block}))
-    return found
+def _collected(engine: Engine, batch: Batch) -> tuple[dict[str, Tensor], Sequence[str]]:
+    try:
+        return collect(engine, batch), ()
+    except Uncovered as error:
+        covered = tuple(name for name in engine.parameters if name not in error.names)
+        return (collect(type(engine)(engine.model, engine.task, covered), batch) if covered else {}), error.names
 
 
-def _disagreement(found: dict[str, Tensor], truth: dict[str, Tensor]) -> str | None:
-    for name, expected in truth.items():
-        tolerance = TOLERANCE.get(expected.dtype, 3e-2) * float(expected.norm()) + 1e-12
-        error = float((found[name] - expected).norm())
-        if error > tolerance:
-            return f"torch.vmap's gradient of {name!r} is off by {error:.3g} from single-example autograd"
-    return None
+def _agree(found: Tensor, expected: Tensor) -> bool:
+    tolerance = TOLERANCE.get(expected.dtype, 3e-2) * float(expected.norm()) + 1e-12
+    return float((found - expected).norm()) <= tolerance
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(map(repr, names[:2])) + more
+
+
+def check_repeatable(model: nn.Module, task: Task, batch: Batch) -> None:
+    """Raise a ValueError naming the first module whose result changes when the same batch comes again."""
+    runs: list[list[tuple[str, Tensor]]] = []
+    outputs = []
+    for _ in range(2):
+        seen: list[tuple[str, Tensor]] = []
+
+        def note(name: str, result: object, seen: list[tuple[str, Tensor]] = seen) -> None:
+            if isinstance(result, Tensor):
+                seen.append((name, result.detach().clone()))
+
+        handles = [
+            module.register_forward_hook(lambda _module, _args, result, name=name: note(name, result))
+            for name, module in model.named_modules()
+        ]
+        try:
+            with torch.no_grad():
+                outputs.append(check_output(task, task.output(model, batch), batches.size(batch)))
+        finally:
+            for handle in handles:
+                handle.remove()
+        runs.append(seen)
+    if torch.equal(*outputs):
+        return
+    pairs = zip(*runs, strict=False)
+    name = next((a[0] for a, b in pairs if not torch.equal(a[1], b[1])), "")
+    kind = type(model.get_submodule(name)).__name__
+    raise ValueError(
+        f"{kind} {name!r} gives another result when the same batch comes again, though the model is in evaluation "
+        "mode: dropout called with training=True, or other randomness; make it deterministic"
+    )

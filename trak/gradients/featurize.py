@@ -75,7 +75,7 @@ def check_finite(rows: Rows, engine: Engine, batch: Batch, indices: Sequence[int
     single = batches.take(batch, row, row + 1)
     broken: list[str] = []
     Single(model, engine.task, engine.parameters).gradients(
-        single, lambda name, block: None if torch.isfinite(block).all() else broken.append(name)
+        single, lambda name, block, _: None if torch.isfinite(block).all() else broken.append(name)
     )
     what = f"the gradient of {broken[-1]!r} is" if broken else "its output or loss is"
     raise ValueError(f"{example}: {what} not finite; its output f is {float(rows.output[row]):.4g}")

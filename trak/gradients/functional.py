@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trak import batches
 from trak.batches import Batch
-from trak.gradients.base import Engine, Sink, check_output
+from trak.gradients.base import Engine, Sink, activation_bytes, check_output
 from trak.tasks import Task
 
 
@@ -45,7 +45,7 @@ class Functional(Engine):
         with torch.no_grad():
             grads, outputs = per_example(weights, batches.tensors(batch))
         for name in self.parameters:
-            sink(name, grads.pop(f"model.{name}"))
+            sink(name, grads.pop(f"model.{name}"), 0)
         return outputs
 
     def examples_within(self, memory_budget: int, batch: Batch) -> int:
@@ -55,23 +55,6 @@ class Functional(Engine):
         # each activation is kept for the backward pass and meets its own gradient there.
         shapes = tuple(t.shape[1:] for t in batches.tensors(batch))
         if shapes not in self._activation_bytes:
-            self._activation_bytes[shapes] = _activation_bytes(self.model, self.task, batch)
+            self._activation_bytes[shapes] = activation_bytes(self.model, self.task, batch)
         per_example = 2 * gradient_bytes + 3 * self._activation_bytes[shapes]
         return max(1, memory_budget // max(1, per_example))
-
-
-def _activation_bytes(model: nn.Module, task: Task, batch: Batch) -> int:
-    """Bytes that autograd keeps of one example's forward pass, parameters aside."""
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    seen: dict[int, int] = {}
-
-    def pack(saved: Tensor) -> Tensor:
-        storage = saved.untyped_storage()
-        if storage.data_ptr() not in own:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return saved
-
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
-        output = task.output(model, batches.take(batch, 0, 1))
-    del output
-    return sum(seen.values())

@@ -16,7 +16,7 @@ class Single(Engine):
     def gradients(self, batch: Batch, sink: Sink) -> Tensor:
         own = dict(self.model.named_parameters())
         weights = [own[name] for name in self.parameters]
-        rows, outputs = [], []
+        outputs = []
         for i in range(batches.size(batch)):
             with torch.enable_grad():
                 output = check_output(self.task, self.task.output(self.model, batches.take(batch, i, i + 1)), 1)
@@ -24,10 +24,9 @@ class Single(Engine):
                 grads = torch.autograd.grad(output[0], weights, materialize_grads=True)
             else:
                 grads = tuple(torch.zeros_like(w) for w in weights)
-            rows.append(grads)
+            for name, grad in zip(self.parameters, grads, strict=True):
+                sink(name, grad.unsqueeze(0), i)
             outputs.append(output[0].detach())
-        for j, name in enumerate(self.parameters):
-            sink(name, torch.stack([row[j] for row in rows]))
         return torch.stack(outputs)
 
     def examples_within(self, memory_budget: int, batch: Batch) -> int:

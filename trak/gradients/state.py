@@ -16,7 +16,9 @@ def differentiable(model: nn.Module, parameters: Sequence[str]) -> Iterator[None
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     wanted = set(parameters)
     try:
-        model.eval()
+        # Not model.eval(): some models keep parts in training mode then, or change their weights.
+        for module, _ in modes:
+            module.training = False
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in wanted)
         yield

@@ -2,6 +2,7 @@
 
 from trak.naming import did_you_mean
 from trak.projectors.base import Accumulator, Projector
+from trak.projectors.blocks import Block, OuterProducts, SparseRows
 from trak.projectors.dense import Gaussian, Rademacher
 from trak.projectors.identity import Identity
 from trak.projectors.published import (
@@ -39,13 +40,16 @@ __all__ = [
     "AbstractProjector",
     "Accumulator",
     "BasicProjector",
+    "Block",
     "CudaProjector",
     "Gaussian",
     "Identity",
     "NoOpProjector",
+    "OuterProducts",
     "ProjectionType",
     "Projector",
     "Rademacher",
     "Sketch",
+    "SparseRows",
     "make_projector",
 ]

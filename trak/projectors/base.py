@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from trak.projectors.blocks import Block, OuterProducts, SparseRows
+
 
 class Projector(ABC):
     """A linear map from gradients, given a parameter at a time, to `proj_dim` numbers.
@@ -54,6 +56,16 @@ class Projector(ABC):
     def add(self, total: Any, name: str, block: Tensor, model_id: int) -> None:
         """Add the projection of one parameter's gradients, `block` of shape (B, numel), to `total`."""
 
+    def add_outer_products(self, total: Any, name: str, block: OuterProducts, model_id: int) -> None:
+        """The same for a block in that form; by default it is made dense."""
+        self.add(total, name, block.dense().flatten(1), model_id)
+
+    def add_sparse_rows(self, total: Any, name: str, block: SparseRows, model_id: int) -> None:
+        """The same for a block in that form; by default it is made dense, an example at a time."""
+        for i in range(len(block)):
+            one = SparseRows(block.indices[i : i + 1], block.values[i : i + 1], block.rows)
+            self.add(total[i : i + 1], name, one.dense().flatten(1), model_id)
+
     def finish(self, total: Any) -> Tensor:
         """The features, shape (B, proj_dim), of a sum to which every parameter was added."""
         return total
@@ -93,16 +105,26 @@ class Accumulator:
         self._projector, self._model_id, self._batch_size = projector, operator.index(model_id), batch_size
         self._total = projector.new_sum(batch_size, device, self.dtype)
 
-    def add(self, name: str, block: Tensor) -> None:
-        """Add the gradients (B, *shape) of parameter `name`."""
-        if block.shape[:1] != (self._batch_size,):
+    def add(self, name: str, block: Block, start: int = 0) -> None:
+        """Add gradients of parameter `name`, of the examples from `start` on; a parameter's gradients may come in
+        several parts, and those of one example add up.
+
+        Raises:
+            ValueError: if the block has no examples first, or more than there are.
+        """
+        if (isinstance(block, Tensor) and not block.ndim) or start + len(block) > self._batch_size:
+            shape = tuple(block.shape) if isinstance(block, Tensor) else f"({len(block)}, ...)"
             raise ValueError(
-                f"gradients of {name!r} have shape {tuple(block.shape)}, expected {self._batch_size} examples first"
+                f"gradients of {name!r} from example {start} on have shape {shape}, expected {self._batch_size} "
+                "examples first"
             )
-        numel = block[0].numel() if self._batch_size else 0
-        if numel:
-            flat = block.detach().reshape(self._batch_size, numel).to(self.dtype)
-            self._projector.add(self._total, name, flat, self._model_id)
+        total = self._total[start : start + len(block)]
+        if isinstance(block, OuterProducts):
+            self._projector.add_outer_products(total, name, block, self._model_id)
+        elif isinstance(block, SparseRows):
+            self._projector.add_sparse_rows(total, name, block, self._model_id)
+        elif block.numel():
+            self._projector.add(total, name, block.detach().flatten(1).to(self.dtype), self._model_id)
 
     def result(self) -> Tensor:
         """Features (B, proj_dim)."""

@@ -1,21 +1,29 @@
 """Rotated-block CountSketch: a projection that costs one pass over the gradient."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from trak.projectors.base import Projector
+from trak.projectors.blocks import SparseRows
 from trak.projectors.hashing import random_words, stream_key
 
 _POOL_BLOCKS = 65
 
 
-@dataclass(frozen=True)
 class _Plan:
-    block_signs: list[float]
-    offsets: list[int]
-    shifts: list[int]
+    """Sign, place in the pool of signs, and shift of each block of one parameter."""
+
+    def __init__(self, seed: int, model_id: int, name: str, numel: int, proj_dim: int, pool: Tensor) -> None:
+        blocks = torch.arange(-(-numel // proj_dim))
+        rows = random_words(stream_key("sketch-blocks", seed, model_id, name), blocks)
+        starts = random_words(stream_key("sketch-offsets", seed, model_id, name), blocks)
+        self.block_signs = (rows & 1) * 2 - 1
+        self.offsets = (starts & (2**63 - 1)) % ((_POOL_BLOCKS - 1) * proj_dim + 1)
+        self.shifts = ((rows >> 1) & (2**62 - 1)) % proj_dim
+        self.sign_list = self.block_signs.to(torch.float64).tolist()
+        self.shift_list = self.shifts.tolist()
+        self.pool = pool
+        self.signs = [pool[offset : offset + proj_dim] for offset in self.offsets.tolist()]
 
 
 class Sketch(Projector):
@@ -39,10 +47,10 @@ class Sketch(Projector):
     def __init__(self, proj_dim: int = 2048, seed: int = 0) -> None:
         super().__init__(proj_dim, seed)
         self._pools: dict[tuple[torch.device, torch.dtype], Tensor] = {}
-        self._plans: dict[tuple[str, int], _Plan] = {}
+        self._plans: dict[tuple[str, int, torch.device, torch.dtype], _Plan] = {}
         self._cached_for: int | None = None
 
-    def _pool_and_plan(self, name: str, numel: int, model_id: int, like: Tensor) -> tuple[Tensor, _Plan]:
+    def _plan(self, name: str, numel: int, model_id: int, like: Tensor) -> _Plan:
         if model_id != self._cached_for:
             self._pools.clear()
             self._plans.clear()
@@ -53,16 +61,10 @@ class Sketch(Projector):
                 stream_key("sketch-signs", self.seed, model_id), torch.arange(_POOL_BLOCKS * self.proj_dim)
             )
             self._pools[where] = ((words & 1) * 2 - 1).to(device=like.device, dtype=like.dtype)
-        if (name, numel) not in self._plans:
-            blocks = torch.arange(-(-numel // self.proj_dim))
-            rows = random_words(stream_key("sketch-blocks", self.seed, model_id, name), blocks)
-            starts = random_words(stream_key("sketch-offsets", self.seed, model_id, name), blocks)
-            self._plans[name, numel] = _Plan(
-                block_signs=((rows & 1) * 2 - 1).to(torch.float64).tolist(),
-                offsets=((starts & (2**63 - 1)) % ((_POOL_BLOCKS - 1) * self.proj_dim + 1)).tolist(),
-                shifts=(((rows >> 1) & (2**62 - 1)) % self.proj_dim).tolist(),
-            )
-        return self._pools[where], self._plans[name, numel]
+        key = (name, numel, *where)
+        if key not in self._plans:
+            self._plans[key] = _Plan(self.seed, model_id, name, numel, self.proj_dim, self._pools[where])
+        return self._plans[key]
 
     def new_sum(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         # Twice as wide, so that a rotated block is one contiguous write; finish() folds it.
@@ -70,11 +72,30 @@ class Sketch(Projector):
 
     def add(self, total: Tensor, name: str, block: Tensor, model_id: int) -> None:
         k, numel = self.proj_dim, block.shape[1]
-        pool, plan = self._pool_and_plan(name, numel, model_id, block)
-        for b, (sign, offset, shift) in enumerate(zip(plan.block_signs, plan.offsets, plan.shifts, strict=True)):
-            piece = block[:, b * k : min((b + 1) * k, numel)]
-            width = piece.shape[1]
-            total[:, shift : shift + width].addcmul_(piece, pool[offset : offset + width], value=sign)
+        plan, whole = self._plan(name, numel, model_id, block), numel // k
+        if whole:
+            windows = total.unfold(1, k, 1)
+            torch._foreach_addcmul_(
+                [windows.select(1, shift) for shift in plan.shift_list[:whole]],
+                list(block[:, : whole * k].unflatten(1, (whole, k)).unbind(1)),
+                plan.signs[:whole],
+                plan.sign_list[:whole],
+            )
+        if whole * k < numel:
+            rest, shift = block[:, whole * k :], plan.shift_list[whole]
+            width = rest.shape[1]
+            total[:, shift : shift + width].addcmul_(rest, plan.signs[whole][:width], value=plan.sign_list[whole])
+
+    def add_sparse_rows(self, total: Tensor, name: str, block: SparseRows, model_id: int) -> None:
+        k, d = self.proj_dim, block.values.shape[-1]
+        plan = self._plan(name, block.rows * d, model_id, block.values)
+        device = block.values.device
+        places = block.indices.unsqueeze(-1) * d + torch.arange(d, device=device)
+        blocks = places // k
+        within = places - blocks * k
+        signs = plan.pool[plan.offsets.to(device)[blocks] + within] * plan.block_signs.to(device)[blocks]
+        buckets = within + plan.shifts.to(device)[blocks]
+        total.scatter_add_(1, buckets.flatten(1), (block.values.to(total.dtype) * signs).flatten(1))
 
     def finish(self, total: Tensor) -> Tensor:
         return total[:, : self.proj_dim] + total[:, self.proj_dim :]

@@ -1,0 +1,67 @@
+"""Per-example gradients from one batched forward and backward pass, captured operation by operation."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from trak import batches
+from trak.batches import Batch
+from trak.gradients.base import Engine, Sink, activation_bytes, check_output
+from trak.gradients.layers import Capture, Uncovered
+from trak.gradients.state import differentiable
+from trak.tasks import Task
+
+
+class Layers(Engine):
+    """One forward and one backward pass for the batch; see `trak.gradients.layers.Capture`."""
+
+    name = "layers"
+
+    def __init__(self, model: nn.Module, task: Task, parameters: Sequence[str]) -> None:
+        super().__init__(model, task, parameters)
+        self._activation_bytes: dict[tuple[torch.Size, ...], int] = {}
+
+    def gradients(self, batch: Batch, sink: Sink) -> Tensor:
+        """
+        Raises:
+            Uncovered: if a parameter is used in a way that no rule covers.
+        """
+        outputs, uncovered = self.capture(batch, sink)
+        if uncovered:
+            raise Uncovered(uncovered)
+        return outputs
+
+    def capture(self, batch: Batch, sink: Sink) -> tuple[Tensor, list[str]]:
+        """The outputs, and the names of the parameters whose gradients are not, or not all, among those sunk."""
+        own = dict(self.model.named_parameters())
+        # New objects, so that what the capture notes on them does not reach the caller's.
+        batch = batches.take(batch, 0, batches.size(batch))
+        capture = Capture(
+            {name: own[name] for name in self.parameters}, batches.tensors(batch), batches.size(batch), sink
+        )
+        # Parameters of other engines would keep autograd from going through the operations that are watched.
+        alone = differentiable(self.model, self.parameters)
+        with torch.enable_grad(), _eager(), alone, capture.layers(self.model), capture:
+            outputs = check_output(self.task, self.task.output(self.model, batch), batches.size(batch))
+            uncovered = capture.backward(outputs)
+        return outputs.detach(), uncovered
+
+    def examples_within(self, memory_budget: int, batch: Batch) -> int:
+        # Each activation is kept for the backward pass and meets its own gradient there.
+        shapes = tuple(t.shape[1:] for t in batches.tensors(batch))
+        if shapes not in self._activation_bytes:
+            self._activation_bytes[shapes] = activation_bytes(self.model, self.task, batch)
+        return max(1, memory_budget // max(1, 3 * self._activation_bytes[shapes]))
+
+
+@contextmanager
+def _eager() -> Iterator[None]:
+    """Compiled models run as they were written, since compiled code does not tell what it does."""
+    if "torch._dynamo" in sys.modules:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield

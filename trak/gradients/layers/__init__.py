@@ -1,0 +1,29 @@
+"""Per-example gradients from one batched forward and backward pass: what each operation contributes."""
+
+from trak.gradients.layers import attention, convolution, elementwise, embedding, linear, normalization
+from trak.gradients.layers.capture import Capture, Uncovered
+from trak.gradients.layers.registry import (
+    LAYERS,
+    OPERATIONS,
+    Use,
+    register_decomposition,
+    register_layer,
+    register_operation,
+)
+
+__all__ = [
+    "LAYERS",
+    "OPERATIONS",
+    "Capture",
+    "Uncovered",
+    "Use",
+    "attention",
+    "convolution",
+    "elementwise",
+    "embedding",
+    "linear",
+    "normalization",
+    "register_decomposition",
+    "register_layer",
+    "register_operation",
+]

@@ -1,0 +1,98 @@
+"""Convolutions in one, two and three dimensions."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trak.gradients.layers.registry import Use, register_operation
+from trak.projectors import Block, OuterProducts
+
+
+def _tuple(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
+    return (value,) * dims if isinstance(value, int) else tuple(value) * (dims if len(value) == 1 else 1)
+
+
+@register_operation(F.conv1d, F.conv2d, F.conv3d)
+def convolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: str | int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> list[Use] | None:
+    """∂W is each example's own convolution of its input with g, ∂b the sum of g over positions."""
+    dims = weight.ndim - 2
+    if input.ndim != dims + 2:
+        return None
+    kernel = tuple(weight.shape[2:])
+    step, spacing = _tuple(stride, dims), _tuple(dilation, dims)
+    margins: list[int] = []
+    if padding == "same":
+        # As torch does: what can't be split evenly goes to the end.
+        totals = [d * (k - 1) for d, k in zip(spacing, kernel, strict=True)]
+        around = tuple(total // 2 for total in totals)
+        for total in reversed(totals):
+            margins += [0, total % 2]
+    else:
+        around = (0,) * dims if isinstance(padding, str) else _tuple(padding, dims)
+
+    def block(g: Tensor, x: Tensor) -> Block:
+        if any(margins):
+            x = F.pad(x.flatten(0, 1), margins).unflatten(0, x.shape[:2])
+        pointwise = math.prod(kernel) == 1 and set(step) == {1} and not any(around) and groups == 1
+        if pointwise:
+            return OuterProducts(_pixels(g), _pixels(x), tuple(weight.shape))
+        if _few_pixels(g, weight, groups):
+            return OuterProducts(_pixels(g), _patches(x, g, kernel, step, around, spacing), tuple(weight.shape))
+        return _example_by_example(g, x, weight, step, around, spacing, groups)
+
+    uses = [Use(weight, block, (input,))]
+    return uses if bias is None else [*uses, Use(bias, lambda g: g.sum((1, *range(3, g.ndim))))]
+
+
+def _few_pixels(g: Tensor, weight: Tensor, groups: int) -> bool:
+    """Whether unfolding beats a call of its own for each example.
+
+    A call costs some 50 µs whatever its size; unfolding copies each input kernel-size times, which
+    is little beside a gradient that has more rows than the example has pixels.
+    """
+    return groups == 1 and g[0].numel() // g.shape[2] <= 64 and weight.ndim == 4
+
+
+def _pixels(t: Tensor) -> Tensor:
+    """(b, c, channels, *space) as (b, c · positions, channels)."""
+    return t.flatten(3).transpose(2, 3).reshape(len(t), -1, t.shape[2])
+
+
+def _patches(
+    x: Tensor, g: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Tensor:
+    """The inputs that each output position of a two-dimensional convolution saw, (b, c · positions, channels · k)."""
+    patches = F.unfold(
+        x.flatten(0, 1), tuple(kernel), dilation=tuple(dilation), padding=tuple(padding), stride=tuple(stride)
+    )
+    return patches.transpose(1, 2).reshape(len(x), -1, patches.shape[1])
+
+
+def _example_by_example(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    result = torch.empty(len(g), *weight.shape, dtype=g.dtype, device=g.device)
+    none: Any = [0] * len(stride)
+    for i in range(len(g)):
+        result[i] = torch.ops.aten.convolution_backward(
+            g[i], x[i], weight, None, stride, padding, dilation, False, none, groups, (False, True, False)
+        )[1]
+    return result

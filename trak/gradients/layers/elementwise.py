@@ -1,0 +1,93 @@
+"""Sums and products with parameters that no module wraps: positional embeddings, layer scales, class tokens."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trak.gradients.layers.registry import Use, register_operation
+
+
+def _broadcast(parameter: Tensor, result_ndim: int) -> bool:
+    """Whether the examples of a result share the parameter."""
+    return parameter.ndim < result_ndim or (parameter.ndim == result_ndim and parameter.shape[0] == 1)
+
+
+def _reduced(t: Tensor, shape: torch.Size) -> Tensor:
+    """Sum (b, c, ...) over what broadcasting repeated of a parameter: (b, *shape)."""
+    aligned = (1,) * (t.ndim - 1 - len(shape)) + tuple(shape)
+    repeated = [dim + 1 for dim, size in enumerate(aligned) if dim and size == 1]
+    return t.sum((1, *repeated)).reshape(len(t), *shape)
+
+
+def _binary(
+    by_first: Callable[..., Tensor] | None, by_second: Callable[..., Tensor] | None, needs_other: bool
+) -> Callable[..., list[Use] | None]:
+    """The rule of an elementwise y = op(u, v), from ∂u(g, v, u) and ∂v(g, u, v)."""
+
+    def rule(input: Any, other: Any, *, alpha: float = 1, **options: Any) -> list[Use] | None:
+        if options or alpha != 1 or not (isinstance(input, Tensor) and isinstance(other, Tensor)):
+            return None
+        ndim, uses = max(input.ndim, other.ndim), []
+        for parameter, rest, slope in ((input, other, by_first), (other, input, by_second)):
+            if slope is not None and _broadcast(parameter, ndim) and rest.ndim == ndim:
+                uses.append(_use(parameter, rest, slope, needs_other))
+        return uses
+
+    return rule
+
+
+def _use(parameter: Tensor, rest: Tensor, slope: Callable[..., Tensor], needs_other: bool) -> Use:
+    shape, value = parameter.shape, parameter.detach()
+    if needs_other:
+        return Use(parameter, lambda g, x: _reduced(slope(g, x, value), shape), (rest,))
+    return Use(parameter, lambda g: _reduced(slope(g), shape))
+
+
+register_operation(torch.add, torch.Tensor.add, torch.Tensor.add_, torch.Tensor.__radd__)(
+    _binary(lambda g: g, lambda g: g, False)
+)
+register_operation(torch.sub, torch.Tensor.sub, torch.Tensor.sub_)(_binary(lambda g: g, lambda g: -g, False))
+register_operation(torch.mul, torch.Tensor.mul, torch.Tensor.__rmul__)(
+    _binary(lambda g, v, u: g * v, lambda g, u, v: g * u, True)
+)
+register_operation(torch.div, torch.Tensor.div, torch.true_divide)(
+    _binary(lambda g, v, u: g / v, lambda g, u, v: -g * u / v**2, True)
+)
+
+
+@register_operation(torch.Tensor.expand)
+def expand(input: Tensor, *sizes: Any) -> list[Use] | None:
+    """A class token seen by every example."""
+    return [Use(input, lambda g: _reduced(g, input.shape))] if _broadcast(input, len(_unpacked(sizes))) else None
+
+
+@register_operation(torch.Tensor.repeat)
+def repeat(input: Tensor, *repeats: Any) -> list[Use]:
+    """A class token copied for every example."""
+    times = _unpacked(repeats)
+    sizes = (1,) * (len(times) - input.ndim) + tuple(input.shape)
+
+    def block(g: Tensor) -> Tensor:
+        pairs = [number for pair in zip(times[1:], sizes[1:], strict=True) for number in pair]
+        parts = g.reshape(len(g), -1, sizes[0], *pairs)
+        return parts.sum((1, *range(3, parts.ndim, 2))).reshape(len(g), *input.shape)
+
+    return [Use(input, block)]
+
+
+def _unpacked(sizes: Any) -> Any:
+    return sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
+
+
+@register_operation(F.prelu, torch.prelu)
+def prelu(input: Tensor, weight: Tensor) -> list[Use] | None:
+    """y = max(x, 0) + a · min(x, 0) (He et al., 2015): ∂a = Σ g · min(x, 0)."""
+
+    def block(g: Tensor, x: Tensor) -> Tensor:
+        dims = (1, *range(3, g.ndim)) if len(weight) > 1 else tuple(range(1, g.ndim))
+        return (g * x.clamp(max=0)).sum(dims).reshape(len(g), len(weight))
+
+    return [Use(weight, block, (input,))] if weight.ndim == 1 and input.ndim > 1 else None

@@ -1,0 +1,113 @@
+"""Normalizations: a product with the normalized input, and a sum."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trak.gradients.layers.registry import Use, register_operation
+
+
+def _affine(
+    normalize: Callable[[Tensor], Tensor],
+    dims: Callable[[Tensor], Sequence[int]],
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+) -> list[Use]:
+    """y = w · x̂ + b: ∂w = Σ g x̂ and ∂b = Σ g, over the dimensions of (b, c, ...) that `dims` gives."""
+
+    def by_weight(g: Tensor, x: Tensor) -> Tensor:
+        return (g * normalize(x.flatten(0, 1)).view_as(g)).sum(tuple(dims(g)))
+
+    found = [] if weight is None else [Use(weight, by_weight, (input,))]
+    return found if bias is None else [*found, Use(bias, lambda g: g.sum(tuple(dims(g))))]
+
+
+def _leading(shape: Sequence[int]) -> Callable[[Tensor], Sequence[int]]:
+    return lambda g: range(1, g.ndim - len(shape))
+
+
+def _all_but_channels(g: Tensor) -> Sequence[int]:
+    return (1, *range(3, g.ndim))
+
+
+@register_operation(F.layer_norm, torch.layer_norm)
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> list[Use]:
+    """LayerNorm (Ba et al., 2016)."""
+    shape = tuple(normalized_shape)
+    return _affine(lambda x: F.layer_norm(x, shape, None, None, eps), _leading(shape), input, weight, bias)
+
+
+@register_operation(F.rms_norm, torch.rms_norm)
+def rms_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> list[Use]:
+    """RMSNorm (Zhang & Sennrich, 2019)."""
+    shape = tuple(normalized_shape)
+    return _affine(lambda x: F.rms_norm(x, shape, None, eps), _leading(shape), input, weight, None)
+
+
+@register_operation(F.group_norm, torch.group_norm)
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> list[Use]:
+    """GroupNorm (Wu & He, 2018)."""
+    return _affine(lambda x: F.group_norm(x, num_groups, None, None, eps), _all_but_channels, input, weight, bias)
+
+
+@register_operation(F.batch_norm)
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> list[Use] | None:
+    """BatchNorm (Ioffe & Szegedy, 2015) by its running statistics."""
+    if training or running_mean is None or running_var is None:
+        return None  # the examples of a batch then depend on each other
+    return _affine(
+        lambda x: F.batch_norm(x, running_mean, running_var, eps=eps), _all_but_channels, input, weight, bias
+    )
+
+
+@register_operation(F.instance_norm)
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> list[Use] | None:
+    """InstanceNorm (Ulyanov et al., 2016); of its running statistics none is changed here."""
+    if use_input_stats and math.prod(input.shape[2:]) == 1:
+        return None
+    kept = (None, None) if use_input_stats else (running_mean, running_var)
+    return _affine(
+        lambda x: F.instance_norm(x, *kept, use_input_stats=use_input_stats, eps=eps),
+        _all_but_channels,
+        input,
+        weight,
+        bias,
+    )
