@@ -5,6 +5,7 @@ datamodeling score of the scores against models retrained on random halves of th
 """
 
 import argparse
+import shutil
 import time
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def main() -> None:
     accuracy = (predicted == targets.tensors[1]).double().mean()
     print(f"{CHECKPOINTS} CNNs trained in {time.perf_counter() - start:.0f} s, accuracy on the targets {accuracy:.1%}")
 
+    shutil.rmtree(output / "store", ignore_errors=True)  # of other networks, trained before
     attribution = trak.attribute(
         make_model(),
         task="image_classification",

@@ -1,6 +1,7 @@
 """One call for the common case, and its result."""
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -243,4 +244,59 @@ class TestAttribution:
 def test_logging_says_which_engine_was_chosen(case, call, caplog):
     with caplog.at_level(logging.INFO, logger="trak"):
         call(case.batches)
-    assert "engine: functional" in caplog.text
+    assert "engine: layers for 6 parameters" in caplog.text
+
+
+def test_an_attribution_whose_targets_were_replaced_says_so(case, call):
+    first = call(case.batches)
+    first.top(2)
+    call(case.batches, case.batches[::-1])
+    with pytest.raises(ValueError, match="replaced by others since this attribution was made; give each set"):
+        first.top(2)
+
+
+def test_a_checkpoint_deleted_and_made_again_leaves_no_old_scores(case, call, tmp_path):
+    before = np.array(call(case.batches).scores)
+    (store,) = {path.parents[1] for path in tmp_path.rglob("checkpoints/0")}
+    shutil.rmtree(store / "checkpoints" / "0")
+    with torch.no_grad():
+        case.model[5].weight.neg_()
+    after = np.array(call(case.batches).scores)
+    assert np.abs(after - before).max() > 1e-3 * np.abs(before).max()
+
+
+def test_by_default_no_more_examples_are_asked_for_than_there_are(case, call):
+    found = call(case.batches)
+    assert found.top().indices.shape == (found.shape[1], min(10, found.shape[0]))
+    with pytest.raises(TypeError, match=r"k must be an integer, got 2.5"):
+        found.top(2.5)
+
+
+def test_a_dataset_is_refused_with_the_cure(case):
+    data = torch.utils.data.TensorDataset(*case.batches[0])
+    with pytest.raises(TypeError, match=r"train is a Dataset.*DataLoader\(train"):
+        trak.attribute(case.model, "image_classification", case.model.state_dict(), data, case.batches)
+
+
+def test_strings_of_a_batch_belong_to_their_examples(tmp_path):
+    class Lengths(trak.tasks.Task):
+        def output(self, model, batch):
+            return model(torch.tensor([[float(len(text))] for text in batch["text"]])).squeeze(-1) * batch["weight"]
+
+    torch.manual_seed(0)
+    model = torch.nn.Linear(1, 1)
+    texts, weight = ["a", "bcd", "efghi", "jk"], torch.rand(4)
+
+    def scores(name, texts):
+        train = [{"text": texts, "weight": weight}]
+        found = trak.attribute(
+            model, Lengths(), model.state_dict(), train, train, tmp_path / name, projector="identity", progress=False
+        )
+        return np.array(found.scores), found.experiment.store.table(0).features.read()
+
+    _, features = scores("whole", texts)
+    np.testing.assert_allclose(
+        features[:, 0], [len(t) * float(w) for t, w in zip(texts, weight, strict=True)], rtol=1e-6
+    )
+    with pytest.raises(ValueError, match="example 0 was featurized from other data"):
+        scores("whole", ["other", *texts[1:]])

@@ -176,7 +176,7 @@ def kills(root):
                 "killed_in": killed_in,
                 "half_way": left != expected,
                 "different": differences(contents(directory), expected),
-                "partial": [str(path) for path in directory.rglob("*.partial")],
+                "partial": [str(path) for path in directory.rglob("*-partial")],
             }
         )
         shutil.rmtree(directory)
@@ -309,15 +309,10 @@ def read_only(root):
         except OSError as error:
             tell(json.dumps([type(error).__name__, str(error)]))
         store = open_store(script.directory)
-        settings = {"model_ids": [0, 1], "weighting": "curvature", "damping": 3.0}
-
-        def never(out):
-            raise AssertionError("scores exist already")
-
-        scores = store.experiment("t").scores(settings, never)
-        tell(json.dumps(bool(np.isfinite(scores).all() and np.abs(scores).max() > 0)))
+        tell(json.dumps(store.table(0).is_done().all().item()))
         attribution = Attribution.open(script.directory, "t")
-        tell(json.dumps(bool((attribution.scores == scores).all())))
+        scores = attribution.scores
+        tell(json.dumps(bool(np.isfinite(scores).all() and np.abs(scores).max() > 0)))
         top = attribution.top(3)
         tell(json.dumps(bool(np.allclose(np.sort(scores, axis=0)[::-1][:3].T, top.scores, rtol=1e-5))))
         try:

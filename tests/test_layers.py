@@ -270,7 +270,6 @@ MODULES = {
         (torch.randn(3, 1, 6, 6),),
     ),
     "gradient checkpointing": lambda: (Checkpointed(False), (torch.randn(3, 4),)),
-    "reentrant checkpointing": lambda: (Checkpointed(True), (torch.randn(3, 4),)),
     "weight norm": lambda: (
         nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), nn.Tanh()),
         (torch.randn(3, 4),),
@@ -462,9 +461,13 @@ def test_wrong_rule_for_a_layer_is_refused_or_replaced():
     torch.manual_seed(0)
     model, batch = nn.Sequential(nn.Linear(3, 4), Scale()), (torch.randn(2, 3),)
     names = [name for name, _ in model.named_parameters()]
-    with registered(lambda module, inputs, g: {"gain": g[:, :2]}), differentiable(model, names):
-        with pytest.raises(ValueError, match=r"rule of Scale .* shape \(2, 2\), expected \(2, 4\)"):
-            collect(Layers(model, Curved(), names), batch)
+    message = r"rule of Scale .* shape \(2, 2\), expected \(2, 4\)"
+    with (
+        registered(lambda module, inputs, g: {"gain": g[:, :2]}),
+        differentiable(model, names),
+        pytest.raises(ValueError, match=message),
+    ):
+        collect(Layers(model, Curved(), names), batch)
     with registered(lambda module, inputs, g: {"gain": -g * inputs[0]}), differentiable(model, names):
         engine = choose_engine("auto", model, Curved(), names, batch)
     assert [(part.name, part.parameters) for part in (engine.first, engine.second)] == [
@@ -528,20 +531,24 @@ def test_auto_is_right_where_examples_are_not_along_the_first_dimension(model, b
         torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_autograd_computes_no_gradient_of_a_weight(monkeypatch):
-    model, batch = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), (torch.randn(5, 3),)
+def test_reentrant_checkpointing_is_refused_with_the_cure():
+    model, batch = Checkpointed(True), (torch.randn(3, 4),)
     names = [name for name, _ in model.named_parameters()]
-    reached, real = [], torch.autograd.grad
+    with differentiable(model, names), pytest.raises(RuntimeError, match="use_reentrant=False"):
+        choose_engine("auto", model, Curved(), names, batch)
 
-    def grad(outputs, inputs, *args, **kwargs):
-        found = real(outputs, inputs, *args, **kwargs)
-        reached.extend(found)
-        return found
 
-    monkeypatch.setattr(torch.autograd, "grad", grad)
+def test_autograd_computes_no_gradient_of_a_weight_and_leaves_those_stored():
+    model, batch = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), (torch.randn(5, 3),)
+    computed = []
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+        p.register_hook(computed.append)
+    names = [name for name, _ in model.named_parameters()]
     with differentiable(model, names):
         collect(Layers(model, Curved(), names), batch)
-    assert reached == [None] * 5
+    assert computed == []
+    assert all(torch.equal(p.grad, torch.ones_like(p)) for p in model.parameters())
 
 
 @pytest.mark.parametrize("engine", [Layers, Single])

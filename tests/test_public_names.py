@@ -84,7 +84,7 @@ def test_self_check_prints_versions_devices_engine_and_projector(capsys):
         "zarr ",
         "device: ",
         "default sketch",
-        "engine functional",
+        "engine layers",
         ": ok",
     ):
         assert part in printed

@@ -349,7 +349,7 @@ class StoreContract:
 
         with pytest.raises(RuntimeError, match="stopped"):
             experiment.scores({"damping": 1}, fail)
-        assert not [key for key in self.contents(location) if key.endswith(".partial")]
+        assert not [key for key in self.contents(location) if key.endswith("-partial")]
         assert (experiment.scores({"damping": 1}, lambda out: out.fill(3)) == 3).all()
 
     def test_a_gram_matrix_of_zeros_is_stored(self):
@@ -635,7 +635,7 @@ class TestLocal(StoreContract):
     def test_files_left_half_written_are_removed_but_not_those_of_scores_being_computed(self):
         location = self.fresh()
         self.filled(location)
-        leftover = location / "checkpoints/0/features/c/1.partial"
+        leftover = location / "checkpoints/0/features/c/1.trak-partial"
         leftover.write_bytes(b"half")
         with locked(location, "-scores"):
             FeatureStore.create(location, CONFIG)
@@ -702,7 +702,7 @@ class TestLocal(StoreContract):
             with pytest.raises(OSError, match="no room to write") as caught:
                 experiment.scores({"damping": 1}, lambda out: out.fill(1))
         assert str(location) in str(caught.value)
-        assert not list(location.rglob("*.partial"))
+        assert not list(location.rglob("*-partial"))
         np.testing.assert_array_equal(experiment.scores({"damping": 1}, lambda out: out.fill(2)), 2)
 
     def test_a_kill_while_scores_are_forgotten_leaves_none_that_nothing_forgets(self, monkeypatch):

@@ -687,7 +687,41 @@ def test_a_subclass_is_not_recorded_under_its_parents_name():
     assert ImageClassification().describe() == {"name": "image_classification", "settings": {"temperature": 1.0}}
 
 
-def test_settings_json_cannot_hold_are_recorded_by_type():
-    task = Regression()
-    task.scale, task.sizes, task._cache = torch.ones(2), (1, 2), object()
-    assert task.describe() == {"name": "regression", "settings": {"scale": "Tensor", "sizes": [1, 2]}}
+def test_settings_json_cannot_hold_are_recorded_by_type_and_tensors_by_their_values():
+    def described(scale):
+        task = Regression()
+        task.scale, task.sizes, task.table, task._cache = scale, (1, 2), {(1, 2): 3}, object()
+        return task.describe()
+
+    settings = described(torch.ones(2))["settings"]
+    assert {**settings, "scale": None} == {"scale": None, "sizes": [1, 2], "table": "dict"}
+    assert described(torch.ones(2))["settings"] == settings
+    assert described(torch.zeros(2))["settings"] != settings
+
+
+def test_only_tasks_can_be_registered_and_only_under_a_name():
+    with pytest.raises(TypeError, match="needs a name"):
+        register_task(ImageClassification)
+    with pytest.raises(TypeError, match=r"only a subclass of trak\.tasks\.Task"):
+        register_task("no_task")(object)
+
+
+@pytest.mark.parametrize("loss", [lambda f: f.abs(), lambda f: -f, lambda f: (1 - f).clamp(min=0)])
+def test_piecewise_linear_losses_have_no_curvature(loss):
+    class Linear(Regression):
+        def loss(self, output):
+            return loss(output)
+
+    f = torch.tensor([-2.0, 0.5, 3.0])
+    q, r = Linear().weights(nn.Identity(), None, f)
+    assert torch.equal(r, torch.zeros(3))
+    assert r.numpy().shape == q.numpy().shape == (3,)
+
+
+def test_loss_that_is_no_function_of_its_argument_is_refused():
+    class Constant(Regression):
+        def loss(self, output):
+            return torch.ones(len(output))
+
+    with pytest.raises(TypeError, match="computed from its argument by torch operations"):
+        Constant().weights(nn.Identity(), None, torch.ones(2))

@@ -1,5 +1,6 @@
 """TRAKer's published interface, and what it says to bad input."""
 
+import contextlib
 import logging
 import pickle
 import shutil
@@ -16,6 +17,7 @@ from trak.gradient_computers import IterativeGradientComputer
 from trak.modelout_functions import AbstractModelOutput, ImageClassificationModelOutput
 from trak.projectors import BasicProjector, NoOpProjector, ProjectionType
 from trak.store import open_store
+from trak.tasks import make_task
 
 
 def files(where):
@@ -394,7 +396,7 @@ class TestBadInput:
             ({"task": 3}, TypeError, "got int"),
             ({"projector": 3}, TypeError, "got int"),
             ({"train_set_size": 0}, ValueError, "positive integer, got 0"),
-            ({"memory_budget": 0}, ValueError, "positive number of bytes, got 0"),
+            ({"memory_budget": 0}, ValueError, "positive integer, in bytes, got 0"),
             ({"damping": 1, "lambda_reg": 1}, ValueError, "not both"),
         ):
             with pytest.raises(error, match=message):
@@ -428,3 +430,86 @@ def test_text_and_regression_batches_work_through_the_same_calls(tmp_path):
         case = make_case()
         traker = trak.TRAKer(case.model, case.task, 23, tmp_path / name, proj_dim=16)
         assert run(traker, case).shape == (23, 8)
+
+
+class TestStateBetweenCalls:
+    """What the caller does between two calls must not end up in the wrong rows."""
+
+    def load(self, make, case):
+        traker = make()
+        traker.load_checkpoint(case.model.state_dict(), 0)
+        return traker
+
+    def test_after_a_checkpoint_that_did_not_load_nothing_is_featurized(self, make, case):
+        traker = self.load(make, case)
+        traker.featurize(case.batches[0])
+        other = {
+            name: value + 1 if value.is_floating_point() else value for name, value in case.model.state_dict().items()
+        }
+        del other["5.bias"]
+        with pytest.raises(ValueError, match="does not fit the model"):
+            traker.load_checkpoint(other, 0)
+        with pytest.raises(ValueError, match="no checkpoint is loaded"):
+            traker.featurize(case.batches[1])
+
+    def test_weights_changed_after_loading_are_noticed(self, make, case):
+        traker = self.load(make, case)
+        traker.featurize(case.batches[0])
+        with torch.no_grad():
+            traker.model[5].weight.add_(1)
+        with pytest.raises(ValueError, match=r"weights were changed after load_checkpoint.*a model of its own"):
+            traker.featurize(case.batches[1])
+
+    @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+    def test_gradients_turned_off_by_the_caller_change_nothing(self, make, case, context, tmp_path):
+        found = []
+        for turned_off in (contextlib.nullcontext(), context()):
+            traker = make(save_dir=tmp_path / str(len(found)))
+            with turned_off:
+                batch = tuple(t.clone() for t in case.batches[0])
+                traker.load_checkpoint(case.model.state_dict(), 0)
+                traker.featurize(batch)
+            found.append(traker.store.table(0).features.read()[:8])
+        assert np.abs(found[0]).max() > 0
+        np.testing.assert_array_equal(*found)
+
+    def test_code_that_changed_since_is_noticed(self, make, case):
+        self.load(make, case).featurize(case.batches[0])
+        traker = self.load(make, case)
+        traker.model[2] = nn.ReLU()
+        with pytest.raises(
+            ValueError, match=r"training example \d has output .* the code of the model or the task has changed"
+        ):
+            traker.featurize(case.batches[0])
+
+    def test_output_that_depends_on_no_parameter_is_refused(self, make, case):
+        class Detached(type(make_task("image_classification"))):
+            def output(self, model, batch):
+                return super().output(model, batch).detach()
+
+        traker = make(task=Detached())
+        traker.load_checkpoint(case.model.state_dict(), 0)
+        with pytest.raises(ValueError, match=r"depends on none of the parameters .*detaches"):
+            traker.featurize(case.batches[0])
+
+    def test_loss_without_curvature_is_refused_under_curvature_weighting(self, make, case):
+        class Hinge(type(make_task("image_classification"))):
+            def loss(self, output):
+                return (1 - output).clamp(min=0)
+
+        traker = make(task=Hinge())
+        traker.load_checkpoint(case.model.state_dict(), 0)
+        for batch in case.batches:
+            traker.featurize(batch)
+        with pytest.raises(ValueError, match="use weighting='identity'"):
+            traker.finalize_features()
+
+    def test_features_too_large_to_be_multiplied_are_named(self, make, case):
+        traker = make(weighting="identity")
+        with torch.no_grad():
+            case.model[5].weight.mul_(1e25)
+        traker.load_checkpoint(case.model.state_dict(), 0)
+        for batch in case.batches:
+            traker.featurize(batch)
+        with pytest.raises(ValueError, match="Gram matrix of the features is not finite"):
+            traker.finalize_features()

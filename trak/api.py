@@ -1,6 +1,7 @@
 """One call for the common case."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,8 @@ def attribute(
                     _each(traker.featurize, train, index_key, bar)
                     traker.finalize_features([model_id])
                 else:
+                    # Enough to notice other data, or code that changed.
+                    _each(traker.featurize, islice(train, 1), index_key, None)
                     bar.update(n)
                 traker.start_scoring_checkpoint(exp_name, checkpoint, model_id, m)
                 _each(traker.score, targets, index_key, bar)
@@ -88,7 +91,8 @@ def _each(consume: Any, loader: Iterable[Batch], index_key: str | int | None, ba
         if index_key is not None:
             batch, indices = _split(batch, index_key)
         consume(batch, inds=indices)
-        bar.update(batches.size(batch))
+        if bar is not None:
+            bar.update(batches.size(batch))
 
 
 def _split(batch: Batch, index_key: str | int) -> tuple[Batch, np.ndarray]:
@@ -110,6 +114,10 @@ def _count(loader: Iterable[Batch], what: str, index_key: str | int | None, give
         raise TypeError(
             f"{what} is an iterator, which can be read only once; pass something that can be iterated again for every "
             "checkpoint, such as a DataLoader or a list of batches"
+        )
+    if isinstance(loader, torch.utils.data.Dataset):
+        raise TypeError(
+            f"{what} is a Dataset, which yields single examples; wrap it: DataLoader({what}, batch_size=100)"
         )
     if isinstance(loader, DataLoader):
         if index_key is None and not _in_order(loader):

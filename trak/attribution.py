@@ -10,7 +10,7 @@ import torch
 from tqdm.auto import tqdm
 
 from trak.scoring import Damping, Scorer, TopK, check_weighting
-from trak.store import Experiment, open_store
+from trak.store import Experiment, check_model_id, open_store
 from trak.store.location import Location
 
 if TYPE_CHECKING:
@@ -42,10 +42,22 @@ class Attribution:
             device: where to multiply.
         """
         self.experiment = experiment
-        self.model_ids = sorted(experiment.checkpoints() if model_ids is None else model_ids)
+        self.model_ids = sorted(experiment.checkpoints() if model_ids is None else map(check_model_id, model_ids))
         self.weighting = check_weighting(weighting)
         self.damping = damping or Damping()
         self._device = device
+        self._targets = self._target_hashes()
+
+    def _target_hashes(self) -> dict[int, bytes]:
+        known = set(self.experiment.checkpoints())
+        return {i: self.experiment.targets(i).hashes(slice(None)).tobytes() for i in self.model_ids if i in known}
+
+    def _check_targets(self) -> None:
+        if self._target_hashes() != self._targets:
+            raise ValueError(
+                f"the targets of experiment {self.experiment.name!r} were replaced by others since this attribution "
+                "was made; give each set of targets an exp_name of its own"
+            )
 
     @classmethod
     def open(
@@ -82,7 +94,13 @@ class Attribution:
     @cached_property
     def scores(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """All scores, float32 (n_train, n_targets): computed once, kept in the store and mapped."""
-        settings = {"model_ids": self.model_ids, "weighting": self.weighting, **self.damping.describe()}
+        self._check_targets()
+        settings = {
+            "model_ids": self.model_ids,
+            "fingerprints": [self.experiment.store.fingerprint(i) for i in self.model_ids],
+            "weighting": self.weighting,
+            **self.damping.describe(),
+        }
 
         def fill(out: np.ndarray[Any, Any]) -> None:
             with tqdm(total=out.size, desc="scoring", unit="score", unit_scale=True) as bar:
@@ -90,10 +108,10 @@ class Attribution:
 
         return self.experiment.scores(settings, fill)
 
-    def top(self, k: int = 10, bottom: bool = False) -> TopK:
+    def top(self, k: int | None = None, bottom: bool = False) -> TopK:
         """The k most helpful training examples of each target, or with `bottom` the most harmful.
 
-        Streams the store; the full scores are never formed.
+        Streams the store; the full scores are never formed. By default k is 10, or n_train if that is less.
 
         Returns:
             indices and scores, (n_targets, k) each, strongest first.
@@ -101,9 +119,10 @@ class Attribution:
         Raises:
             ValueError: if k is not between 1 and n_train.
         """
-        return self.scorer.top(k, bottom)
+        self._check_targets()
+        return self.scorer.top(min(10, self.shape[0]) if k is None else k, bottom)
 
-    def to_frame(self, k: int = 10, bottom: bool = False) -> "pandas.DataFrame":
+    def to_frame(self, k: int | None = None, bottom: bool = False) -> "pandas.DataFrame":
         """`top(k)` as a long table with columns target, rank (from 1), train_index, score.
 
         Raises:
@@ -114,11 +133,11 @@ class Attribution:
         except ImportError as error:
             raise ImportError("to_frame needs pandas: pip install 'trak-attribution[frames]'") from error
         found = self.top(k, bottom)
-        targets, k = found.indices.shape
+        targets, width = found.indices.shape
         return pandas.DataFrame(
             {
-                "target": np.repeat(np.arange(targets), k),
-                "rank": np.tile(np.arange(1, k + 1), targets),
+                "target": np.repeat(np.arange(targets), width),
+                "rank": np.tile(np.arange(1, width + 1), targets),
                 "train_index": found.indices.ravel(),
                 "score": found.scores.ravel(),
             }

@@ -1,7 +1,8 @@
 """Batches as users have them: tuples, lists, dicts and Hugging Face's BatchEncoding, nested.
 
-A batch's examples are counted along the first dimension of its tensors; tensors without
-dimensions and anything that is no tensor are shared by all its examples.
+A batch's examples are counted along the first dimension of its tensors. A list or tuple of as
+many strings, numbers or other plain objects holds one for each example; tensors without
+dimensions and anything else are shared by all examples.
 """
 
 import hashlib
@@ -15,20 +16,43 @@ from torch import Tensor
 Batch = Any
 
 
-def map_tensors(function: Callable[[Tensor], Any], batch: Batch) -> Batch:
-    """The batch with `function` applied to its tensors; mappings become dicts, arrays tensors."""
+def map_tensors(
+    function: Callable[[Tensor], Any], batch: Batch, plain: Callable[[Any], Any] = lambda value: value
+) -> Batch:
+    """The batch with `function` applied to its tensors and `plain` to what holds none, lists as a whole; mappings
+    become dicts, arrays tensors."""
     if isinstance(batch, Tensor):
         return function(batch)
     if isinstance(batch, np.ndarray) and batch.dtype.kind in "biufc":
         # torch takes no reversed views.
         return function(torch.as_tensor(batch if min(batch.strides, default=0) >= 0 else batch.copy()))
     if isinstance(batch, Mapping):
-        return {key: map_tensors(function, value) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(map_tensors(function, value) for value in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(map_tensors(function, value) for value in batch)
-    return batch
+        return {key: map_tensors(function, value, plain) for key, value in batch.items()}
+    if not isinstance(batch, list | tuple) or not any(_holds_tensors(value) for value in batch):
+        return plain(batch)
+    if hasattr(batch, "_fields"):
+        return type(batch)(*(map_tensors(function, value, plain) for value in batch))
+    return type(batch)(map_tensors(function, value, plain) for value in batch)
+
+
+def _holds_tensors(batch: Batch) -> bool:
+    if isinstance(batch, Tensor):
+        return True
+    if isinstance(batch, np.ndarray):
+        return batch.dtype.kind in "biufc"
+    members = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
+    return any(_holds_tensors(value) for value in members)
+
+
+def has_plain_fields(batch: Batch) -> bool:
+    """Whether a list holds something for each example that is no tensor."""
+    count, found = size(batch), list[bool]()
+    map_tensors(lambda t: t, batch, lambda value: found.append(_is_per_example(value, count)))
+    return any(found)
+
+
+def _is_per_example(value: Any, count: int) -> bool:
+    return isinstance(value, list | tuple) and len(value) == count
 
 
 def tensors(batch: Batch) -> list[Tensor]:
@@ -70,29 +94,51 @@ def size(batch: Batch) -> int:
 
 def take(batch: Batch, start: int, stop: int) -> Batch:
     """Examples start to stop - 1, as a batch."""
-    return map_tensors(lambda t: t[start:stop] if t.ndim else t, batch)
+    count = size(batch)
+    return map_tensors(
+        lambda t: t[start:stop] if t.ndim else t,
+        batch,
+        lambda value: value[start:stop] if _is_per_example(value, count) else value,
+    )
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with every tensor on `device`."""
-    return map_tensors(lambda t: t.to(device, non_blocking=True), batch)
+    """The batch with every tensor on `device`, ready for autograd."""
+    return map_tensors(lambda t: (t.clone() if t.is_inference() else t).to(device, non_blocking=True), batch)
 
 
 def digests(batch: Batch) -> np.ndarray:
-    """A 64-bit hash of each example's tensors: uint64 of shape (B,), to tell examples apart."""
-    arrays = []
-    for t in tensors(batch):
-        plain = t.detach().cpu().contiguous()
-        kind = f"{plain.dtype}{tuple(plain.shape[1:])}".encode()
-        # view() minds the strides of dimensions of one element, contiguous() doesn't.
-        flat = plain.as_strided((plain.numel(),), (1,)).view(torch.uint8)
-        arrays.append((kind, flat.view(len(plain), -1).numpy() if plain.numel() else None))
-    result = np.empty(size(batch), dtype=np.uint64)
-    for i in range(len(result)):
+    """A 64-bit hash of each example's tensors and plain fields: uint64 of shape (B,), to tell examples apart."""
+    count = size(batch)
+    # In the batch's order: bytes that all examples share, or rows of bytes, one for each.
+    parts: list[bytes | np.ndarray | list[bytes]] = []
+
+    def tensor(t: Tensor) -> None:
+        parts.append(f"{t.dtype}{tuple(t.shape[1:])}".encode())
+        if t.numel():
+            flat = _bytes(t)
+            parts.append(flat.reshape(count, -1) if t.ndim else flat.tobytes())
+
+    def plain(value: Any) -> None:
+        if _is_per_example(value, count):
+            # As in a batch of one example, where it can't be told from a list that is shared.
+            parts.append([repr([one]).encode() for one in value])
+        elif isinstance(value, list | tuple):
+            parts.append(repr(list(value)).encode())
+        elif isinstance(value, str | bytes | int | float):
+            parts.append(repr(value).encode())
+
+    map_tensors(tensor, batch, plain)
+    result = np.empty(count, dtype=np.uint64)
+    for i in range(count):
         state = hashlib.blake2b(digest_size=8)
-        for kind, array in arrays:
-            state.update(kind)
-            if array is not None:
-                state.update(array[i].data)
+        for part in parts:
+            state.update(part if isinstance(part, bytes) else part[i])
         result[i] = int.from_bytes(state.digest(), "little")
     return result
+
+
+def _bytes(t: Tensor) -> np.ndarray:
+    plain = t.detach().cpu().contiguous()
+    # view() minds the strides of dimensions of one element, contiguous() doesn't.
+    return plain.as_strided((plain.numel(),), (1,)).view(torch.uint8).numpy()

@@ -1,7 +1,9 @@
 """Checkpoints as users have them, and what identifies their weights."""
 
+import copy
 import hashlib
 import os
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 State = Mapping[str, Tensor]
 Checkpoint: TypeAlias = State | str | Path | nn.Module | Callable[[], Any]
 
+_EXTRA = "_extra_state"
 _NESTED = ("state_dict", "model_state_dict", "model")
 
 
@@ -54,9 +57,9 @@ def _read(path: Path) -> Any:
     except (OSError, ImportError):
         raise
     except Exception as error:  # a damaged file stops its reader in whatever way its bytes happen to
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = "it holds Python objects" if isinstance(error, pickle.UnpicklingError) else type(error).__name__
         raise ValueError(
-            f"checkpoint file {str(path)!r} can't be read as weights: {reason}. Only "
+            f"checkpoint file {str(path)!r} can't be read as weights ({reason}). Only "
             "tensors are loaded, since a pickle can run code; save it with torch.save(model.state_dict(), path)"
         ) from error
 
@@ -65,7 +68,7 @@ def _unwrap(state: Any, what: str) -> State:
     if isinstance(state, nn.Module):
         return state.state_dict()
     if isinstance(state, Mapping) and state:
-        if all(isinstance(value, Tensor) for value in state.values()):
+        if all(isinstance(value, Tensor) or str(key).endswith(_EXTRA) for key, value in state.items()):
             return state
         for key in _NESTED:
             if isinstance(state.get(key), Mapping):
@@ -90,7 +93,10 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> str:
 
 def snapshot(checkpoint: Checkpoint) -> State:
     """A copy of a checkpoint's state dict."""
-    return {name: value.detach().clone() for name, value in load_state(checkpoint).items()}
+    return {
+        name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in load_state(checkpoint).items()
+    }
 
 
 def shares_memory(checkpoint: Checkpoint, model: nn.Module) -> bool:
@@ -98,7 +104,7 @@ def shares_memory(checkpoint: Checkpoint, model: nn.Module) -> bool:
     state = checkpoint.state_dict() if isinstance(checkpoint, nn.Module) else checkpoint
     if not isinstance(state, Mapping):
         return False
-    own = {value.data_ptr() for value in model.state_dict().values() if value.numel()}
+    own = {value.data_ptr() for value in model.state_dict().values() if isinstance(value, Tensor) and value.numel()}
     return any(isinstance(value, Tensor) and value.numel() and value.data_ptr() in own for value in state.values())
 
 
@@ -106,6 +112,8 @@ def fingerprint(state: State) -> str:
     """A hash of names, types, shapes and values: 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(state):
+        if not isinstance(state[name], Tensor):
+            continue  # what a module keeps beside its weights
         value = state[name].detach().cpu().contiguous()
         digest.update(f"{name}\x1f{value.dtype}\x1f{tuple(value.shape)}\x1f".encode())
         if value.numel():

@@ -63,3 +63,10 @@ class TextClassificationModelOutput(ImageClassificationModelOutput):
     """Published name of `trak.tasks.TextClassification`, to subclass in the published way."""
 
     _task = TextClassification
+
+
+TASK_TO_MODELOUT = {
+    "image_classification": ImageClassificationModelOutput,
+    "iterative_image_classification": IterativeImageClassificationModelOutput,
+    "text_classification": TextClassificationModelOutput,
+}

@@ -2,7 +2,8 @@
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -116,8 +117,8 @@ class TRAKer:
             score_computer=score_computer and "use damping and weighting",
             proj_max_batch_size=proj_max_batch_size and "use memory_budget",
         )
-        if memory_budget < 1:
-            raise ValueError(f"memory_budget must be a positive number of bytes, got {memory_budget}")
+        if isinstance(memory_budget, bool) or not hasattr(memory_budget, "__index__") or memory_budget < 1:
+            raise ValueError(f"memory_budget must be a positive integer, in bytes, got {memory_budget!r}")
         self.device = torch.device(device) if device is not None else best_device()
         self.model, self.task = model.to(self.device), make_task(task)
         self.damping, self.weighting = Damping.make(damping, lambda_reg), check_weighting(weighting)
@@ -147,6 +148,8 @@ class TRAKer:
         self._experiment: Experiment | None = None
         self._targets: Table | None = None
         self._next_row = self._next_target = 0
+        self._versions: list[tuple[int, int]] = []
+        self._compared = False
 
     def load_checkpoint(
         self, checkpoint: Checkpoint, model_id: int, _allow_featurizing_already_registered: bool = True
@@ -160,7 +163,8 @@ class TRAKer:
         Raises:
             ValueError: if the weights do not fit the model, or the id belongs to other weights.
         """
-        self._engine = self._experiment = self._targets = None
+        # Nothing of the last checkpoint may be written to if this one can't be loaded.
+        self._engine = self._experiment = self._targets = self._table = self._model_id = None
         model_id, fingerprint = check_model_id(model_id), load_into(self.model, checkpoint)
         others = [i for i in self.store.checkpoints() if i != model_id and self.store.fingerprint(i) == fingerprint]
         if others:
@@ -172,6 +176,7 @@ class TRAKer:
             )
         self._table = self.store.add_checkpoint(model_id, fingerprint)
         self._model_id, self._next_row = model_id, 0
+        self._versions, self._compared = _versions(self.model), False
 
     def featurize(
         self,
@@ -202,6 +207,7 @@ class TRAKer:
                 f"holds for it (model_id {self._model_id}): a shuffled loader or random augmentation; pass the "
                 "examples' indices as inds, or iterate in order without augmentation. Nothing stored was changed"
             )
+        self._compare_outputs(batch, done, self._table.column("output")[indices], "training", indices)
         if not done.all():
             self._table.write(indices, self._values(batch, indices, hashes, "training"))
         if inds is None:
@@ -214,7 +220,7 @@ class TRAKer:
             ValueError: if a checkpoint is unknown or has rows that are not featurized.
         """
         _warn_obsolete(del_grads=del_grads and "features are the projected gradients and are needed for scoring")
-        ids = self.store.checkpoints() if model_ids is None else [check_model_id(i) for i in model_ids]
+        ids = self._chosen(model_ids)
         if not ids:
             raise ValueError("there is no checkpoint to finalize: call load_checkpoint and featurize first")
         for model_id in ids:
@@ -269,6 +275,7 @@ class TRAKer:
         hashes = batches.digests(batch)
         done = self._targets.is_done()[indices]
         same = done & (self._targets.hashes(indices) == hashes) if done.any() else done
+        self._compare_outputs(batch, same, self._targets.column("output")[indices], "target", indices)
         if not same.all():
             values = self._values(batch, indices, hashes, "target")
             if (done & ~same).any():
@@ -302,7 +309,7 @@ class TRAKer:
     ) -> Attribution:
         """The same as an `Attribution`, which computes what it is asked for; arguments and errors as above."""
         experiment = self.store.experiment(exp_name)
-        ids = self.store.checkpoints() if model_ids is None else [check_model_id(i) for i in model_ids]
+        ids = self._chosen(model_ids)
         for model_id in ids:
             self.store.fingerprint(model_id)
         skipped = sorted(set(ids) - set(experiment.checkpoints()))
@@ -312,11 +319,49 @@ class TRAKer:
         self._next_target = 0
         return Attribution(experiment, ids, self.weighting, self.damping, self.device)
 
+    def _chosen(self, model_ids: Iterable[int] | None) -> list[int]:
+        if model_ids is None:
+            return self.store.checkpoints()
+        if not isinstance(model_ids, Iterable):
+            raise TypeError(f"model_ids must be a list of ids, got {model_ids!r}")
+        return [check_model_id(i) for i in model_ids]
+
+    def _compare_outputs(
+        self, batch: Batch, done: np.ndarray, stored: np.ndarray, what: str, indices: np.ndarray
+    ) -> None:
+        """Once for each checkpoint loaded: does code that changed since give the outputs that are stored?"""
+        if self._compared or not done.any():
+            return
+        self._compared = True
+        with self._ready():
+            outputs = (
+                self.task.output(self.model, batches.to_device(batch, self.device)).detach().double().cpu().numpy()
+            )
+        tolerance = 1e-3 if next(self.model.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
+        different = done & ~np.isclose(outputs, stored, rtol=tolerance, atol=tolerance)
+        if different.any():
+            row = int(np.argmax(different))
+            raise ValueError(
+                f"{what} example {int(indices[row])} has output {outputs[row]:.4g} now, {stored[row]:.4g} was stored "
+                "for the same data and weights: the code of the model or the task has changed; use another save_dir"
+            )
+
+    @contextmanager
+    def _ready(self) -> Iterator[None]:
+        """The model as it was loaded, in a state to be differentiated whatever the caller's is."""
+        if _versions(self.model) != self._versions:
+            raise ValueError(
+                "the model's weights were changed after load_checkpoint; load the checkpoint again, and give each "
+                "TRAKer a model of its own"
+            )
+        with torch.inference_mode(False), torch.enable_grad(), differentiable(self.model, self.parameters):
+            yield
+
     def _values(self, batch: Batch, indices: np.ndarray, hashes: np.ndarray, what: str) -> RowValues:
-        batch = batches.to_device(batch, self.device)
         model_id = self._model_id
         assert model_id is not None  # both callers have loaded a checkpoint
-        with differentiable(self.model, self.parameters):
+        with self._ready():
+            batch = batches.to_device(batch, self.device)
             if self._engine is None:
                 with torch.no_grad():
                     self.task.check(self.model, batch)
@@ -331,6 +376,12 @@ class TRAKer:
             out_to_loss_curvature=rows.out_to_loss_curvature.cpu().numpy(),
             data_hash=hashes,
         )
+
+
+def _versions(model: nn.Module) -> list[tuple[int, int]]:
+    """What changes when a weight is replaced or written to in place."""
+    tensors = (t for group in (model.parameters(), model.buffers()) for t in group)
+    return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
 
 
 def _warn_obsolete(**reasons: Any) -> None:

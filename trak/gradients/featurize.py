@@ -27,8 +27,15 @@ class Rows:
     """R = d²ℓ/df², (B,)."""
 
 
-def featurize(engine: Engine, projector: Projector, batch: Batch, model_id: int, memory_budget: int) -> Rows:
-    """The rows of a batch, at most as many examples at once as fit in `memory_budget` bytes."""
+def featurize(
+    engine: Engine,
+    projector: Projector,
+    batch: Batch,
+    model_id: int,
+    memory_budget: int,
+    dtype: torch.dtype = torch.float32,
+) -> Rows:
+    """The rows of a batch in `dtype`, at most as many examples at once as fit in `memory_budget` bytes."""
     parameter = next(engine.model.parameters())
     count = batches.size(batch)
     step = min(count, engine.examples_within(memory_budget, batch))
@@ -40,7 +47,8 @@ def featurize(engine: Engine, projector: Projector, batch: Batch, model_id: int,
         pieces.append((total.result(), outputs.to(total.dtype)))
     output = torch.cat([outputs for _, outputs in pieces])
     q, r = engine.task.weights(engine.model, batch, output)
-    return Rows(torch.cat([features for features, _ in pieces]), output, q, r)
+    features = torch.cat([features for features, _ in pieces])
+    return Rows(*(t.to(dtype) for t in (features, output, q, r)))
 
 
 def check_finite(rows: Rows, engine: Engine, batch: Batch, indices: Sequence[int], where: str) -> None:
@@ -62,7 +70,7 @@ def check_finite(rows: Rows, engine: Engine, batch: Batch, indices: Sequence[int
         return
     model = engine.model
     row = int(bad.nonzero()[0])
-    for name, weight in model.state_dict().items():
+    for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise ValueError(f"{where} holds NaN or infinity in {name!r}; attribute a checkpoint that trained without")
     example = f"example {indices[row]} (row {row} of its batch), {where}"
@@ -71,6 +79,9 @@ def check_finite(rows: Rows, engine: Engine, batch: Batch, indices: Sequence[int
             raise ValueError(
                 f"{example}: input {position} of the batch holds NaN or infinity; clean or drop the example"
             )
+    for name, buffer in model.named_buffers():
+        if buffer.isnan().any():
+            raise ValueError(f"{where} holds NaN in {name!r}; attribute a checkpoint that trained without")
     engine.task.check(model, batch)
     single = batches.take(batch, row, row + 1)
     broken: list[str] = []

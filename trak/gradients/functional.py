@@ -33,6 +33,8 @@ class Functional(Engine):
         self._activation_bytes: dict[tuple[torch.Size, ...], int] = {}
 
     def gradients(self, batch: Batch, sink: Sink) -> Tensor:
+        if batches.has_plain_fields(batch):
+            raise NotImplementedError("a batch with fields that are no tensors")
         module = _TaskOutput(self.model, self.task)
         own = dict(self.model.named_parameters())
         weights = {f"model.{name}": own[name].detach() for name in self.parameters}

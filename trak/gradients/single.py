@@ -16,17 +16,23 @@ class Single(Engine):
     def gradients(self, batch: Batch, sink: Sink) -> Tensor:
         own = dict(self.model.named_parameters())
         weights = [own[name] for name in self.parameters]
-        outputs = []
+        outputs, connected = [], False
         for i in range(batches.size(batch)):
             with torch.enable_grad():
                 output = check_output(self.task, self.task.output(self.model, batches.take(batch, i, i + 1)), 1)
-            if output.requires_grad:
-                grads = torch.autograd.grad(output[0], weights, materialize_grads=True)
-            else:
-                grads = tuple(torch.zeros_like(w) for w in weights)
-            for name, grad in zip(self.parameters, grads, strict=True):
-                sink(name, grad.unsqueeze(0), i)
+                # Here too, since the caller may have turned gradients off.
+                grads = torch.autograd.grad(output[0], weights, allow_unused=True) if output.requires_grad else ()
+            for name, grad in zip(self.parameters, grads, strict=bool(grads)):
+                if grad is not None:
+                    connected = True
+                    sink(name, (grad.to_dense() if grad.is_sparse else grad).unsqueeze(0), i)
             outputs.append(output[0].detach())
+        if not connected:
+            some = ", ".join(map(repr, self.parameters[:3])) + (", ..." if len(self.parameters) > 3 else "")
+            raise ValueError(
+                f"{type(self.task).__name__}.output depends on none of the parameters that are differentiated by "
+                f"({some}): the model or the task runs under torch.no_grad or detaches, or grad_wrt names unused ones"
+            )
         return torch.stack(outputs)
 
     def examples_within(self, memory_budget: int, batch: Batch) -> int:

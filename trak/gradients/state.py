@@ -1,6 +1,6 @@
 """The state a model must be in to be differentiated, and its way back."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
@@ -49,15 +49,21 @@ def select_parameters(model: nn.Module, grad_wrt: object = None) -> Mapping[str,
                 "requires gradients; call requires_grad_(True) on those that were trained, or name them in grad_wrt"
             )
     else:
-        patterns = [grad_wrt] if isinstance(grad_wrt, str) else list(grad_wrt)  # type: ignore[call-overload]
+        if not isinstance(grad_wrt, Iterable):
+            raise TypeError(f"grad_wrt must be a parameter name or a list of them, got {grad_wrt!r}")
+        patterns = [grad_wrt] if isinstance(grad_wrt, str) else list(grad_wrt)
+        # A parameter shared by several modules may be named by any of them.
+        first = {id(p): name for name, p in own.items()}
+        alias = {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
         for pattern in patterns:
             if not isinstance(pattern, str):
                 raise TypeError(f"grad_wrt must hold parameter names, got {pattern!r}")
-            if not any(fnmatchcase(name, pattern) for name in own):
+            if not any(fnmatchcase(name, pattern) for name in alias):
                 raise ValueError(
-                    f"grad_wrt names {pattern!r}, which no parameter matches: {did_you_mean(pattern, own)}"
+                    f"grad_wrt names {pattern!r}, which no parameter matches: {did_you_mean(pattern, alias)}"
                 )
-        chosen = {name: p for name, p in own.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
+        named = {alias[name] for name in alias if any(fnmatchcase(name, pattern) for pattern in patterns)}
+        chosen = {name: p for name, p in own.items() if name in named}
         if not chosen:
             raise ValueError("grad_wrt is empty: name at least one parameter, or leave it out for all")
     for name, parameter in chosen.items():

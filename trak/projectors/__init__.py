@@ -8,6 +8,8 @@ from trak.projectors.identity import Identity
 from trak.projectors.published import (
     AbstractProjector,
     BasicProjector,
+    BasicSingleBlockProjector,
+    ChunkedCudaProjector,
     CudaProjector,
     NoOpProjector,
     ProjectionType,
@@ -40,7 +42,9 @@ __all__ = [
     "AbstractProjector",
     "Accumulator",
     "BasicProjector",
+    "BasicSingleBlockProjector",
     "Block",
+    "ChunkedCudaProjector",
     "CudaProjector",
     "Gaussian",
     "Identity",

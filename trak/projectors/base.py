@@ -88,6 +88,11 @@ class Projector(ABC):
             raise ValueError("grads is empty: there is nothing to project")
         self.bind({name: math.prod(block.shape[1:]) for name, block in blocks.items()})
         first = next(iter(blocks.values()))
+        for name, block in blocks.items():
+            if block.shape[:1] != first.shape[:1]:
+                raise ValueError(
+                    f"gradients of {name!r} have shape {tuple(block.shape)}, expected {len(first)} examples first"
+                )
         total = Accumulator(self, len(first), model_id, first.device, first.dtype)
         for name, block in blocks.items():
             total.add(name, block)
@@ -112,11 +117,10 @@ class Accumulator:
         Raises:
             ValueError: if the block has no examples first, or more than there are.
         """
-        if (isinstance(block, Tensor) and not block.ndim) or start + len(block) > self._batch_size:
-            shape = tuple(block.shape) if isinstance(block, Tensor) else f"({len(block)}, ...)"
+        if start + len(block) > self._batch_size:
             raise ValueError(
-                f"gradients of {name!r} from example {start} on have shape {shape}, expected {self._batch_size} "
-                "examples first"
+                f"gradients of {name!r} are of {len(block)} examples from example {start} on, expected "
+                f"{self._batch_size} in all"
             )
         total = self._total[start : start + len(block)]
         if isinstance(block, OuterProducts):

@@ -39,18 +39,33 @@ class AbstractProjector(Projector):
     @abstractmethod
     def project(self, grads: Tensor | Mapping[str, Tensor], model_id: int = 0) -> Tensor: ...
 
-    def new_sum(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-        return {}
+    def new_sum(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> "_Gathered":
+        return _Gathered(batch_size)
 
-    def add(self, total: dict[str, Tensor], name: str, block: Tensor, model_id: int) -> None:
-        total[name] = total[name] + block if name in total else block
+    def add(self, total: "_Gathered", name: str, block: Tensor, model_id: int) -> None:
+        total.add(name, block)
         self._model_id = model_id
 
-    def finish(self, total: dict[str, Tensor]) -> Tensor:
-        return self.project(total, self._model_id)
+    def finish(self, total: "_Gathered") -> Tensor:
+        return self.project(total.blocks, self._model_id)
 
     def free_memory(self) -> None:
         """Nothing is held."""
+
+
+class _Gathered:
+    """Whole gradients by parameter, or those of some of the examples."""
+
+    def __init__(self, examples: int, blocks: dict[str, Tensor] | None = None, part: slice = slice(None)) -> None:
+        self.blocks, self._examples, self._part = {} if blocks is None else blocks, examples, part
+
+    def __getitem__(self, part: slice) -> "_Gathered":
+        return _Gathered(self._examples, self.blocks, part)
+
+    def add(self, name: str, block: Tensor) -> None:
+        if name not in self.blocks:
+            self.blocks[name] = block.new_zeros(self._examples, block.shape[1])
+        self.blocks[name][self._part] += block
 
 
 class BasicProjector(Projector):
@@ -88,6 +103,14 @@ class BasicProjector(Projector):
 
 class CudaProjector(BasicProjector):
     """The same numbers on whatever device the gradients are; no CUDA extension is needed."""
+
+
+class ChunkedCudaProjector(CudaProjector):
+    """The same; gradients are projected a parameter at a time in any case."""
+
+
+class BasicSingleBlockProjector(BasicProjector):
+    """The same; matrices are generated in blocks in any case."""
 
 
 class NoOpProjector(Identity):

@@ -33,7 +33,7 @@ def gram(table: Table, weighting: str, device: torch.device | str = "cpu") -> np
     float64; only the upper half is computed.
 
     Raises:
-        ValueError: if W has a negative entry.
+        ValueError: if W has a negative entry or none but zeros, or the products overflow.
     """
     k = table.features.shape[1]
     wide = torch.float64 if table.features.dtype == np.float64 else torch.float32
@@ -46,6 +46,11 @@ def gram(table: Table, weighting: str, device: torch.device | str = "cpu") -> np
                 f"the loss is not convex in the output: its curvature is {float(curvature[row]):.3g} for "
                 f"example {row}; use weighting='identity'"
             )
+        if not curvature.any():
+            raise ValueError(
+                "the loss has no curvature for any example (it is piecewise linear in the output, or everything is "
+                "fitted perfectly), so that W = 0; use weighting='identity'"
+            )
         factor = curvature.to(wide).sqrt()
     scales = table.scales()
     if scales is not None:
@@ -56,5 +61,10 @@ def gram(table: Table, weighting: str, device: torch.device | str = "cpu") -> np
         weighted = torch.from_numpy(rows).to(device=device, dtype=wide) * factor[start:stop, None].to(device)
         for left in range(0, k, panel):
             total[left : left + panel, left:] += weighted[:, left : left + panel].T @ weighted[:, left:]
+    if not torch.isfinite(total).all():
+        raise ValueError(
+            "the Gram matrix of the features is not finite: the features are too large to be multiplied in "
+            f"{str(wide).removeprefix('torch.')}; scale the task's output down, or differentiate by fewer parameters"
+        )
     upper = total.triu()
     return (upper + upper.triu(1).T).cpu().numpy()

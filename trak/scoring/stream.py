@@ -139,6 +139,8 @@ class Scorer:
             ValueError: if k is not between 1 and the number of training examples.
         """
         n = len(self._tables[0])
+        if isinstance(k, bool) or not hasattr(k, "__index__"):
+            raise TypeError(f"k must be an integer, got {k!r}")
         if not 1 <= k <= n:
             raise ValueError(f"k must be between 1 and the number of training examples, {n}, got {k}")
         sign = -1.0 if bottom else 1.0

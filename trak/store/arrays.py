@@ -1,11 +1,9 @@
 """Arrays of rows in a zarr group: mapped into memory on a local file system, through zarr elsewhere."""
 
-import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from trak.store.location import locked
+from trak.store.location import PARTIAL, locked, naming_full_disk
 
 Rows = np.ndarray[Any, Any]
 
@@ -105,10 +103,10 @@ class MappedArray(RowArray):
     def _open_for_writing(self, chunk: int) -> int:
         path = self._file(chunk)
         if not path.exists():
-            with locked(self._root):
+            with locked(self._root), naming_full_disk(f"{self.array.path} in {str(self._root)!r}"):
                 if not path.exists():
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    partial = path.with_name(path.name + ".partial")
+                    partial = path.with_name(path.name + PARTIAL)
                     _reserve(partial, self.chunk_rows * self._row_bytes)
                     os.replace(partial, path)
         self._check_size(path)
@@ -118,8 +116,8 @@ class MappedArray(RowArray):
         size, expected = path.stat().st_size, self.chunk_rows * self._row_bytes
         if size < expected:
             raise StoreError(
-                f"chunk {str(path)!r} is truncated: {size} bytes instead of {expected}; restore it from a copy, "
-                "or delete the checkpoint's directory and featurize it again"
+                f"chunk {str(path)!r} is truncated: {size} bytes instead of {expected}; restore it from a copy, or "
+                f"delete {str(self._directory.parents[1])!r} and run the same script again"
             )
 
     def write(self, indices: Rows, values: Rows) -> None:
@@ -132,7 +130,7 @@ class MappedArray(RowArray):
         bounds = [0, *(np.flatnonzero(new_run) + 1).tolist(), len(indices)]
         descriptors: dict[int, int] = {}
         try:
-            with _naming_full_disk(f"{self.array.path} in {str(self._root)!r}"):
+            with naming_full_disk(f"{self.array.path} in {str(self._root)!r}"):
                 for start, stop in pairwise(bounds):
                     chunk = int(chunks[start])
                     if chunk not in descriptors:
@@ -173,24 +171,10 @@ def sync(*arrays: RowArray) -> None:
 def _sync_file(path: Path) -> None:
     descriptor = os.open(path, os.O_RDWR)
     try:
-        with _naming_full_disk(repr(str(path))):
+        with naming_full_disk(repr(str(path))):
             os.fdatasync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _naming_full_disk(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise OSError(
-            error.errno,
-            f"no room to write {what} ({error.strerror}); free some space and run the same script again: it goes on "
-            "after what is stored",
-        ) from error
 
 
 def _reserve(path: Path, size: int) -> None:
@@ -233,8 +217,8 @@ def row_array(group: zarr.Group, name: str) -> RowArray:
 def write_file(path: Path, fill: Callable[[Rows], None], shape: tuple[int, ...], dtype: str) -> None:
     """Write an array to a file that appears under its name only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with _naming_full_disk(repr(str(path))):
+    partial = path.with_name(path.name + PARTIAL)
+    with naming_full_disk(repr(str(path))):
         _reserve(partial, int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
     try:
         target = np.memmap(partial, dtype, mode="r+", shape=shape)

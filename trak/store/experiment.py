@@ -31,10 +31,14 @@ class Experiment:
         return sorted(int(name) for name in child_names(self._group, "targets"))
 
     def add_targets(self, model_id: int) -> Table:
-        """The table of the targets' rows for one checkpoint, made if it is new."""
-        config = self.store.config
+        """The table of the targets' rows for one checkpoint, made if it is new; rows of a checkpoint that was deleted
+        and made again with other weights are dropped."""
+        config, path = self.store.config, f"targets/{model_id}"
+        fingerprint = self.store.fingerprint(model_id)
         with places.locked(self.store._location):
-            group = subgroup(self._group, f"targets/{model_id}", {})
+            if path in self._group and self._group[path].attrs.get("fingerprint") != fingerprint:
+                del self._group[path]
+            group = subgroup(self._group, path, {"fingerprint": fingerprint})
             return Table.create(group, self.num_targets, config.proj_dim, config.dtype)
 
     def targets(self, model_id: int) -> Table:
@@ -49,7 +53,13 @@ class Experiment:
                 f"{self.checkpoints() or 'none'}; call start_scoring_checkpoint and score for it, or finalize with "
                 "model_ids or allow_skip=True"
             )
-        return Table(self._group[f"targets/{model_id}"])  # type: ignore[arg-type]
+        group = self._group[f"targets/{model_id}"]
+        if group.attrs.get("fingerprint") != self.store.fingerprint(model_id):
+            raise ValueError(
+                f"the targets of experiment {self.name!r} were featurized with other weights than model_id {model_id} "
+                "has now; call start_scoring_checkpoint and score for it again"
+            )
+        return Table(group)  # type: ignore[arg-type]
 
     def forget_scores(self) -> None:
         """Delete scores that no longer belong to the targets."""

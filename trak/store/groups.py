@@ -10,15 +10,29 @@ from zarr.codecs import Crc32cCodec
 from trak.store.arrays import Rows, StoreError
 
 
+def checked(group: zarr.Group, path: str) -> zarr.Group | zarr.Array[Any] | None:
+    """What is at a path, or None.
+
+    Raises:
+        StoreError: if it can't be read.
+    """
+    try:
+        return group.get(path)
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(
+            f"{path!r} in {group.store_path} can't be read as zarr ({error}); restore it or delete it"
+        ) from error
+
+
 def child_names(group: zarr.Group, child: str) -> list[str]:
     """Names of the groups in a subgroup, in order; none if it is missing."""
-    below = group.get(child)
+    below = checked(group, child)
     return sorted(below.group_keys()) if isinstance(below, zarr.Group) else []
 
 
 def subgroup(group: zarr.Group, path: str, attributes: Mapping[str, Any]) -> zarr.Group:
     """The group at a path, made with its attributes in one step if it is missing."""
-    found = group.get(path)
+    found = checked(group, path)
     if isinstance(found, zarr.Group):
         return found
     group.require_group(path.split("/")[0])
@@ -27,7 +41,7 @@ def subgroup(group: zarr.Group, path: str, attributes: Mapping[str, Any]) -> zar
 
 def is_written(group: zarr.Group, name: str) -> bool:
     """Whether an array is there with its contents."""
-    array = group.get(name)
+    array = checked(group, name)
     return isinstance(array, zarr.Array) and array.nchunks_initialized > 0
 
 

@@ -16,8 +16,11 @@ from zarr.storage import LocalStore
 Location = str | Path | Store
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+_ZARR_PARTIAL = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
 _LOCK = ".lock"
+PARTIAL = ".trak-partial"
 SCORES = "-scores"
+_NO_ROOM = "no room to write"
 
 
 def local_root(location: Location) -> Path | None:
@@ -25,11 +28,11 @@ def local_root(location: Location) -> Path | None:
     if isinstance(location, LocalStore):
         return Path(location.root)
     if isinstance(location, Path):
-        return location
+        return location.expanduser()
     if isinstance(location, str):
         if location.startswith("file://"):
             return Path(location.removeprefix("file://"))
-        return None if _URL.match(location) else Path(location)
+        return None if _URL.match(location) else Path(location).expanduser()
     return None
 
 
@@ -113,9 +116,24 @@ def locked(location: Location, what: str = "") -> Iterator[None]:
         handle = open(root / f"{_LOCK}{what}", "ab")  # noqa: SIM115
     except OSError as error:
         raise _explained(error, root) from error
-    with handle:
+    with handle, naming_full_disk(str(root)):
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def naming_full_disk(what: str) -> Iterator[None]:
+    """While entered, an error that says that there is no room says where and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _NO_ROOM in str(error):
+            raise
+        raise OSError(
+            error.errno,
+            f"{_NO_ROOM} {what} ({error.strerror}); free some space and run the same script again: it goes on "
+            "after what is stored",
+        ) from error
 
 
 def remove_leftovers(location: Location) -> None:
@@ -128,6 +146,7 @@ def remove_leftovers(location: Location) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return  # a living process is writing scores into one of them
-        for leftover in root.rglob("*.partial"):
-            if leftover.is_file():
-                leftover.unlink(missing_ok=True)
+        for part in ("checkpoints", "experiments"):
+            for leftover in (root / part).rglob("*partial"):
+                if leftover.name.endswith(PARTIAL) or _ZARR_PARTIAL.fullmatch(leftover.name):
+                    leftover.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from trak.store import location as places
 from trak.store.arrays import Rows, StoreError
 from trak.store.config import StoreConfig
 from trak.store.experiment import Experiment
-from trak.store.groups import child_names, is_written, read_checked, subgroup, write_checked
+from trak.store.groups import checked, child_names, is_written, read_checked, subgroup, write_checked
 from trak.store.location import Location
 from trak.store.table import Table
 
@@ -84,7 +84,7 @@ class FeatureStore:
                 raise ValueError(
                     f"model_id {model_id} in {self.where} belongs to a checkpoint with fingerprint "
                     f"{group.attrs.get('fingerprint')}, the one loaded has {fingerprint}; give each checkpoint an id "
-                    "of its own"
+                    "of its own, or use another save_dir"
                 )
             return Table.create(group, self.config.train_set_size, self.config.proj_dim, self.config.dtype)
 
@@ -169,7 +169,7 @@ class FeatureStore:
         return Experiment(self, name)
 
     def _checkpoint(self, model_id: int) -> zarr.Group:
-        group = self._group.get(f"checkpoints/{model_id}")
+        group = checked(self._group, f"checkpoints/{model_id}")
         if not isinstance(group, zarr.Group):
             known = self.checkpoints() or "none"
             raise ValueError(f"no checkpoint with model_id {model_id} in {self.where}; there are {known}")

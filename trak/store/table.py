@@ -74,8 +74,13 @@ class Table:
         return self._hash.read()[indices]
 
     def write(self, indices: Rows, values: RowValues) -> None:
-        """Store rows; rows already done are marked undone first."""
-        redone = indices[self.is_done()[indices]]
+        """Store rows. Those already done for the same example are left as they are; others are marked undone first."""
+        done = self.is_done()[indices]
+        left = ~(done & (self.hashes(indices) == values.data_hash)) if done.any() else ~done
+        if not left.all():
+            indices, done = indices[left], done[left]
+            values = RowValues(**{name: column[left] for name, column in vars(values).items()})
+        redone = indices[done]
         if len(redone):
             self.done.write(redone, np.zeros(len(redone), np.uint8))
             sync(self.done)
@@ -118,7 +123,7 @@ class Table:
                 raise StoreError(
                     f"chunk {row // self.features.chunk_rows} of {self.group.path} in {self.group.store} is corrupt: "
                     f"row {row} differs from the checksum taken when it was written; restore it from a copy, or delete "
-                    "that directory and featurize it again"
+                    "that directory and run the same script again"
                 )
 
     def _small(self) -> dict[str, RowArray]:

@@ -1,9 +1,11 @@
 """What a task is: which scalar of an example is differentiated, and how it enters the loss."""
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,11 +46,17 @@ class Task(ABC):
                     f"{type(self).__name__}.loss must be elementwise: it got shape {tuple(f.shape)} "
                     f"and returned {tuple(loss.shape)}"
                 )
+            if not loss.requires_grad:
+                raise TypeError(
+                    f"{type(self).__name__}.loss must be computed from its argument by torch operations, to be "
+                    "differentiated"
+                )
             (slope,) = torch.autograd.grad(loss.sum(), f, create_graph=True)
-            curvature = torch.zeros_like(slope)
+            curvature: Tensor | None = None
             if slope.requires_grad:
-                (curvature,) = torch.autograd.grad(slope.sum(), f, materialize_grads=True)
-        return -slope.detach(), curvature.detach()
+                (curvature,) = torch.autograd.grad(slope.sum(), f, allow_unused=True)
+        # A clone, since autograd may return a zero without memory.
+        return -slope.detach(), torch.zeros_like(f) if curvature is None else curvature.detach() + torch.zeros_like(f)
 
     def check(self, model: nn.Module, batch: Batch) -> None:
         """Raise a ValueError that says what is wrong with a batch, if something is."""
@@ -60,6 +68,19 @@ class Task(ABC):
 
 
 def plain_settings(settings_of: object) -> dict[str, Any]:
-    """An object's public attributes as JSON has them; what JSON can't hold is named by its type."""
-    settings = {k: v for k, v in vars(settings_of).items() if not k.startswith("_")}
-    return json.loads(json.dumps(settings, default=lambda value: type(value).__name__, sort_keys=True))
+    """An object's public attributes as JSON has them; tensors by their hash, what JSON can't hold by its type."""
+    return {k: _plain(v) for k, v in sorted(vars(settings_of).items()) if not k.startswith("_")}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor | np.ndarray):
+        return {"shape": list(value.shape), "hash": hashlib.blake2b(_bytes(value), digest_size=8).hexdigest()}
+    try:
+        return json.loads(json.dumps(value, default=lambda v: type(v).__name__))
+    except (TypeError, ValueError):
+        return type(value).__name__
+
+
+def _bytes(value: Tensor | np.ndarray) -> bytes:
+    array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else value
+    return np.ascontiguousarray(array).tobytes()

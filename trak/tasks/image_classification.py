@@ -11,6 +11,7 @@ from trak.tasks.registry import register_task
 
 
 @register_task("image_classification")
+@register_task("iterative_image_classification")  # the published name of the same
 class ImageClassification(Classification):
     """The margin of the labelled class, for models that take a batch of images.
 

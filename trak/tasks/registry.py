@@ -16,9 +16,14 @@ def register_task(name: str) -> Callable[[T], T]:
 
     Raises:
         ValueError: if the name is taken by another class.
+        TypeError: if the name is no string, or the class no `Task`.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"register_task needs a name: @register_task('my_task'), got {name!r}")
 
     def register(cls: T) -> T:
+        if not (isinstance(cls, type) and issubclass(cls, Task)):
+            raise TypeError(f"only a subclass of trak.tasks.Task can be registered, got {cls!r}")
         taken = TASKS.get(name)
         # The same class defined again, as when a notebook's cell runs twice, replaces the first.
         if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
 
 from trak.gradients.layers.registry import DECOMPOSITIONS, LAYERS, OPERATIONS, LayerRule, Use
@@ -17,15 +18,15 @@ _BLOCK_ELEMENTS = 1 << 20
 _MARK = "_trak_per_example"
 
 
-class Uncovered(ValueError):
+class Uncovered(ValueError):  # noqa: N818
     """Parameters were used in ways for which no rule is known."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         super().__init__(
             f"no rule tells the per-example gradient of {', '.join(map(repr, names[:3]))}"
-            f"{f' and {len(names) - 3} more' if len(names) > 3 else ''}; use engine='auto', leave them out with grad_wrt, "
-            "or register the layer with trak.gradients.register_layer"
+            f"{f' and {len(names) - 3} more' if len(names) > 3 else ''}; use engine='auto', leave them out with "
+            "grad_wrt, or register the layer with trak.gradients.register_layer"
         )
 
 
@@ -250,8 +251,18 @@ class Capture(TorchFunctionMode):
         names = [name for name, p in self._parameters.items() if p.requires_grad]
         if not outputs.requires_grad:
             return []
-        sources = [self._anchor, *(self._parameters[name] for name in names)]
-        _, *reached = torch.autograd.grad(outputs, sources, torch.ones_like(outputs), allow_unused=True)
+        sources = (self._anchor, *(self._parameters[name] for name in names))
+        # What torch.autograd.grad calls. That one would leave this mode, under which activations that were
+        # checkpointed have to be computed again.
+        _, *reached = _engine_run_backward(
+            (outputs,),
+            (torch.ones_like(outputs),),
+            False,
+            False,
+            sources,
+            allow_unreachable=True,
+            accumulate_grad=False,
+        )
         return [name for name, gradient in zip(names, reached, strict=True) if gradient is not None]
 
 
