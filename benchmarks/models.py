@@ -10,9 +10,11 @@ from torch import Tensor, nn
 import trak
 
 
-def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def convolution(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
     )
 
 
@@ -28,9 +30,10 @@ class Residual(nn.Module):
 
 
 def resnet9() -> nn.Module:
-    """The ResNet-9 of CIFAR speed records: 2.4 million parameters for 32 × 32 images."""
+    """The ResNet-9 of CIFAR speed records: 2.3 million parameters for 32 × 32 images."""
     return nn.Sequential(
-        convolution(3, 64), convolution(64, 128, stride=2), Residual(convolution(128, 128), convolution(128, 128)),
+        convolution(3, 64), convolution(64, 128, kernel=5, stride=2),
+        Residual(convolution(128, 128), convolution(128, 128)),
         convolution(128, 256), nn.MaxPool2d(2), Residual(convolution(256, 256), convolution(256, 256)),
         convolution(256, 128), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(128, 10, bias=False),
     )  # fmt: skip

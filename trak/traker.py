@@ -96,7 +96,7 @@ class TRAKer:
             projector_seed: seed of the projection; checkpoints get independent ones from it.
             grad_wrt: parameters to differentiate by, `*` allowed; by default all that require gradients.
             lambda_reg: absolute λ; excludes `damping`.
-            engine: "auto", "functional" or "single", see `trak.gradients`.
+            engine: "auto", "layers", "functional" or "single", see `trak.gradients`.
             damping: λ relative to trace(K)/k; by default 3.
             weighting: "curvature" or "identity", see `trak.scoring.gram`.
             memory_budget: bytes that gradients and activations may take; larger batches are split.

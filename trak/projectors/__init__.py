@@ -14,6 +14,7 @@ from trak.projectors.published import (
     NoOpProjector,
     ProjectionType,
 )
+from trak.projectors.scratch import scratch
 from trak.projectors.sketch import Sketch
 
 PROJECTORS: dict[str, type[Projector]] = {c.kind: c for c in (Sketch, Rademacher, Gaussian, Identity)}
@@ -56,4 +57,5 @@ __all__ = [
     "Sketch",
     "SparseRows",
     "make_projector",
+    "scratch",
 ]

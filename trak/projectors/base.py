@@ -11,6 +11,9 @@ from torch import Tensor
 
 from trak.projectors.blocks import Block, OuterProducts, SparseRows
 
+# A part is written and read again at once: large enough to make calls cheap, small enough to stay in the cache.
+_PART_ELEMENTS = 1 << 21
+
 
 class Projector(ABC):
     """A linear map from gradients, given a parameter at a time, to `proj_dim` numbers.
@@ -52,13 +55,31 @@ class Projector(ABC):
         """An empty sum for `batch_size` examples; its layout is the projector's own."""
         return torch.zeros(batch_size, self.proj_dim, device=device, dtype=dtype)
 
+    @property
+    def stride(self) -> int:
+        """What the first coordinate of a part that is given to `add` must be a multiple of."""
+        return 1
+
     @abstractmethod
-    def add(self, total: Any, name: str, block: Tensor, model_id: int) -> None:
-        """Add the projection of one parameter's gradients, `block` of shape (B, numel), to `total`."""
+    def add(self, total: Any, name: str, block: Tensor, model_id: int, first: int = 0) -> None:
+        """Add the projection of one parameter's gradients to `total`.
+
+        Args:
+            total: what `new_sum` returned, or some rows of it.
+            name: the parameter.
+            block: its gradients from coordinate `first` on, (b, width).
+            model_id: id of the checkpoint.
+            first: a multiple of `stride`.
+        """
 
     def add_outer_products(self, total: Any, name: str, block: OuterProducts, model_id: int) -> None:
-        """The same for a block in that form; by default it is made dense."""
-        self.add(total, name, block.dense().flatten(1), model_id)
+        """The same for a block in that form; by default it is made dense, some rows of the matrix at a time."""
+        rows, columns = block.left.shape[2], block.right.shape[2]
+        together = self.stride // math.gcd(columns, self.stride)
+        step = max(1, _PART_ELEMENTS // (len(block) * columns * together)) * together
+        for start in range(0, rows, step):
+            part = block.rows(start, start + step)
+            self.add(total, name, part.flatten(1), model_id, start * columns)
 
     def add_sparse_rows(self, total: Any, name: str, block: SparseRows, model_id: int) -> None:
         """The same for a block in that form; by default it is made dense, an example at a time."""
@@ -122,7 +143,8 @@ class Accumulator:
                 f"gradients of {name!r} are of {len(block)} examples from example {start} on, expected "
                 f"{self._batch_size} in all"
             )
-        total = self._total[start : start + len(block)]
+        whole = len(block) == self._batch_size
+        total = self._total if whole else self._total[start : start + len(block)]
         if isinstance(block, OuterProducts):
             self._projector.add_outer_products(total, name, block, self._model_id)
         elif isinstance(block, SparseRows):

@@ -6,6 +6,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from trak.projectors.scratch import scratch
+
 
 @dataclass(frozen=True)
 class OuterProducts:
@@ -21,12 +23,17 @@ class OuterProducts:
     def __len__(self) -> int:
         return len(self.left)
 
-    def dense(self) -> Tensor:
-        """(b, *shape)."""
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Some rows of each example's matrix, (b, stop - start, n), in memory that the next block will use again."""
+        left = self.left[:, :, start:stop].transpose(1, 2)
+        product = scratch((len(left), left.shape[1], self.right.shape[2]), left)
         if self.left.shape[1] == 1:
-            product = self.left.transpose(1, 2) * self.right
-        else:
-            product = torch.bmm(self.left.transpose(1, 2), self.right)
+            return torch.mul(left, self.right, out=product)
+        return torch.bmm(left, self.right, out=product)
+
+    def dense(self) -> Tensor:
+        """(b, *shape), in memory that the next block will use again."""
+        product = self.rows(0, self.left.shape[2])
         return product if self.shape is None else product.view(len(product), *self.shape)
 
 

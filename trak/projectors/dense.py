@@ -17,11 +17,11 @@ class _Dense(Projector):
 
     _entries: Callable[[int, Tensor, int], Tensor]
 
-    def add(self, total: Tensor, name: str, block: Tensor, model_id: int) -> None:
+    def add(self, total: Tensor, name: str, block: Tensor, model_id: int, first: int = 0) -> None:
         key = stream_key(self.kind, self.seed, model_id, name)
         rows_at_once = max(1, _MAX_ENTRIES // self.proj_dim)
         for start in range(0, block.shape[1], rows_at_once):
-            rows = torch.arange(start, min(start + rows_at_once, block.shape[1]), device=block.device)
+            rows = first + torch.arange(start, min(start + rows_at_once, block.shape[1]), device=block.device)
             matrix = type(self)._entries(key, rows, self.proj_dim).to(block.dtype)
             total.addmm_(block[:, start : start + rows_at_once], matrix, alpha=1 / math.sqrt(self.proj_dim))
 

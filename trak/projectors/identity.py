@@ -25,16 +25,16 @@ class Identity(Projector):
     def describe(self) -> dict[str, Any]:
         return {"kind": self.kind}
 
-    def add(self, total: Tensor, name: str, block: Tensor, model_id: int) -> None:
-        if self._sizes.get(name) != block.shape[1]:
+    def add(self, total: Tensor, name: str, block: Tensor, model_id: int, first: int = 0) -> None:
+        if first + block.shape[1] > self._sizes.get(name, 0):
             raise ValueError(
-                f"gradients of {name!r} have {block.shape[1]} elements, expected {self._sizes.get(name)}; "
+                f"gradients of {name!r} have {first + block.shape[1]} elements, expected {self._sizes.get(name)}; "
                 "call bind() with the model's parameter sizes first"
             )
-        start = 0
+        start = first
         for other, size in self._sizes.items():
             if other == name:
-                total[:, start : start + size] += block
+                total[:, start : start + block.shape[1]] += block
                 return
             start += size
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trak.naming import did_you_mean
 from trak.projectors.base import Projector
+from trak.projectors.blocks import OuterProducts
 from trak.projectors.dense import Gaussian, Rademacher
 from trak.projectors.identity import Identity
 
@@ -42,7 +43,10 @@ class AbstractProjector(Projector):
     def new_sum(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> "_Gathered":
         return _Gathered(batch_size)
 
-    def add(self, total: "_Gathered", name: str, block: Tensor, model_id: int) -> None:
+    def add_outer_products(self, total: "_Gathered", name: str, block: OuterProducts, model_id: int) -> None:
+        self.add(total, name, block.dense().flatten(1), model_id)
+
+    def add(self, total: "_Gathered", name: str, block: Tensor, model_id: int, first: int = 0) -> None:
         total.add(name, block)
         self._model_id = model_id
 
@@ -90,8 +94,8 @@ class BasicProjector(Projector):
         self._dense = kinds[kind](proj_dim, seed)
         self.kind = self._dense.kind  # type: ignore[misc]
 
-    def add(self, total: Tensor, name: str, block: Tensor, model_id: int) -> None:
-        self._dense.add(total, name, block, model_id)
+    def add(self, total: Tensor, name: str, block: Tensor, model_id: int, first: int = 0) -> None:
+        self._dense.add(total, name, block, model_id, first)
 
     def project(self, grads: Tensor | Mapping[str, Tensor], model_id: int = 0) -> Tensor:
         """Projection without the factor 1/√proj_dim, as published."""

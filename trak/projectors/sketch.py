@@ -1,5 +1,7 @@
 """Rotated-block CountSketch: a projection that costs one pass over the gradient."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -13,17 +15,17 @@ _POOL_BLOCKS = 65
 class _Plan:
     """Sign, place in the pool of signs, and shift of each block of one parameter."""
 
-    def __init__(self, seed: int, model_id: int, name: str, numel: int, proj_dim: int, pool: Tensor) -> None:
-        blocks = torch.arange(-(-numel // proj_dim))
-        rows = random_words(stream_key("sketch-blocks", seed, model_id, name), blocks)
-        starts = random_words(stream_key("sketch-offsets", seed, model_id, name), blocks)
-        self.block_signs = (rows & 1) * 2 - 1
-        self.offsets = (starts & (2**63 - 1)) % ((_POOL_BLOCKS - 1) * proj_dim + 1)
-        self.shifts = ((rows >> 1) & (2**62 - 1)) % proj_dim
-        self.sign_list = self.block_signs.to(torch.float64).tolist()
-        self.shift_list = self.shifts.tolist()
-        self.pool = pool
-        self.signs = [pool[offset : offset + proj_dim] for offset in self.offsets.tolist()]
+    def __init__(self, seed: int, model_id: int, name: str, blocks: int, proj_dim: int, pool: Tensor) -> None:
+        counters = torch.arange(blocks)
+        rows = random_words(stream_key("sketch-blocks", seed, model_id, name), counters)
+        starts = random_words(stream_key("sketch-offsets", seed, model_id, name), counters)
+        block_signs = (rows & 1) * 2 - 1
+        offsets = (starts & (2**63 - 1)) % ((_POOL_BLOCKS - 1) * proj_dim + 1)
+        shifts = ((rows >> 1) & (2**62 - 1)) % proj_dim
+        self.pool, self.block_signs = pool, block_signs.to(pool)
+        self.offsets, self.shifts = offsets.to(pool.device), shifts.to(pool.device)
+        self.sign_list, self.shift_list = block_signs.to(torch.float64).tolist(), shifts.tolist()
+        self.signs = [pool[offset : offset + proj_dim] for offset in offsets.tolist()]
 
 
 class Sketch(Projector):
@@ -47,8 +49,11 @@ class Sketch(Projector):
     def __init__(self, proj_dim: int = 2048, seed: int = 0) -> None:
         super().__init__(proj_dim, seed)
         self._pools: dict[tuple[torch.device, torch.dtype], Tensor] = {}
-        self._plans: dict[tuple[str, int, torch.device, torch.dtype], _Plan] = {}
+        self._plans: dict[tuple[str, torch.device, torch.dtype], _Plan] = {}
         self._cached_for: int | None = None
+        # The sum of the batch in hand, and its windows at every shift, made once since making views takes time.
+        self._sum: Tensor | None = None
+        self._all_windows: Sequence[Tensor] | None = None
 
     def _plan(self, name: str, numel: int, model_id: int, like: Tensor) -> _Plan:
         if model_id != self._cached_for:
@@ -61,41 +66,64 @@ class Sketch(Projector):
                 stream_key("sketch-signs", self.seed, model_id), torch.arange(_POOL_BLOCKS * self.proj_dim)
             )
             self._pools[where] = ((words & 1) * 2 - 1).to(device=like.device, dtype=like.dtype)
-        key = (name, numel, *where)
-        if key not in self._plans:
-            self._plans[key] = _Plan(self.seed, model_id, name, numel, self.proj_dim, self._pools[where])
+        key = (name, *where)
+        blocks = -(-numel // self.proj_dim)
+        if key not in self._plans or len(self._plans[key].signs) < blocks:
+            self._plans[key] = _Plan(self.seed, model_id, name, blocks, self.proj_dim, self._pools[where])
         return self._plans[key]
 
     def new_sum(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         # Twice as wide, so that a rotated block is one contiguous write; finish() folds it.
-        return torch.zeros(batch_size, 2 * self.proj_dim, device=device, dtype=dtype)
+        self._sum, self._all_windows = torch.zeros(batch_size, 2 * self.proj_dim, device=device, dtype=dtype), None
+        return self._sum
 
-    def add(self, total: Tensor, name: str, block: Tensor, model_id: int) -> None:
-        k, numel = self.proj_dim, block.shape[1]
-        plan, whole = self._plan(name, numel, model_id, block), numel // k
+    @property
+    def stride(self) -> int:
+        return self.proj_dim
+
+    def add(self, total: Tensor, name: str, block: Tensor, model_id: int, first: int = 0) -> None:
+        k, width = self.proj_dim, block.shape[1]
+        plan, whole, begin = self._plan(name, first + width, model_id, block), width // k, first // k
         if whole:
-            windows = total.unfold(1, k, 1)
+            these = slice(begin, begin + whole)
             torch._foreach_addcmul_(
-                [windows.select(1, shift) for shift in plan.shift_list[:whole]],
+                self._windows(total, plan.shift_list[these]),
                 list(block[:, : whole * k].unflatten(1, (whole, k)).unbind(1)),
-                plan.signs[:whole],
-                plan.sign_list[:whole],
+                plan.signs[these],
+                plan.sign_list[these],
             )
-        if whole * k < numel:
-            rest, shift = block[:, whole * k :], plan.shift_list[whole]
-            width = rest.shape[1]
-            total[:, shift : shift + width].addcmul_(rest, plan.signs[whole][:width], value=plan.sign_list[whole])
+        if whole * k < width:
+            rest, shift = block[:, whole * k :], plan.shift_list[begin + whole]
+            total[:, shift : shift + rest.shape[1]].addcmul_(
+                rest, plan.signs[begin + whole][: rest.shape[1]], value=plan.sign_list[begin + whole]
+            )
+
+    def _windows(self, total: Tensor, shifts: Sequence[int]) -> list[Tensor]:
+        """k columns from each shift on."""
+        windows = total.unfold(1, self.proj_dim, 1)
+        if total is not self._sum:
+            return [windows.select(1, shift) for shift in shifts]
+        if self._all_windows is None:
+            self._all_windows = windows.unbind(1)
+        return [self._all_windows[shift] for shift in shifts]
 
     def add_sparse_rows(self, total: Tensor, name: str, block: SparseRows, model_id: int) -> None:
         k, d = self.proj_dim, block.values.shape[-1]
         plan = self._plan(name, block.rows * d, model_id, block.values)
-        device = block.values.device
-        places = block.indices.unsqueeze(-1) * d + torch.arange(d, device=device)
-        blocks = places // k
-        within = places - blocks * k
-        signs = plan.pool[plan.offsets.to(device)[blocks] + within] * plan.block_signs.to(device)[blocks]
-        buckets = within + plan.shifts.to(device)[blocks]
-        total.scatter_add_(1, buckets.flatten(1), (block.values.to(total.dtype) * signs).flatten(1))
+        columns, first = torch.arange(d, device=block.indices.device), block.indices * d
+        if k % d == 0:
+            # A row lies in one block, so that its signs and its buckets are runs.
+            blocks, within = first // k, first % k
+            signs = plan.pool.unfold(0, d, 1)[plan.offsets[blocks] + within] * plan.block_signs[blocks].unsqueeze(-1)
+            buckets = (within + plan.shifts[blocks]).unsqueeze(-1) + columns
+        else:
+            places = first.unsqueeze(-1) + columns
+            blocks = places // k
+            within = places - blocks * k
+            signs = plan.pool[plan.offsets[blocks] + within] * plan.block_signs[blocks]
+            buckets = within + plan.shifts[blocks]
+        total.scatter_add_(1, buckets.flatten(1), signs.mul_(block.values).flatten(1))
 
     def finish(self, total: Tensor) -> Tensor:
+        self._sum = self._all_windows = None
         return total[:, : self.proj_dim] + total[:, self.proj_dim :]

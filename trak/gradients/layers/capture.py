@@ -14,7 +14,7 @@ from trak.projectors import Block
 
 Emit = Callable[[str, Block, int], None]
 
-_BLOCK_ELEMENTS = 1 << 20
+_BLOCK_ELEMENTS = 1 << 22
 _MARK = "_trak_per_example"
 
 
@@ -166,7 +166,7 @@ class Capture(TorchFunctionMode):
         dtype = torch.float64 if g.dtype == torch.float64 else torch.float32
         g, *kept = (t.to(dtype) if t.is_floating_point() else t for t in (g, *kept))
         root = self._roots[id(use.parameter)]
-        step = max(1, _BLOCK_ELEMENTS // max(1, use.parameter.numel()))
+        step = max(1, _BLOCK_ELEMENTS // max(1, use.elements or use.parameter.numel()))
         for start in range(0, self._examples, step):
             block = use.block(g[start : start + step], *(t[start : start + step] for t in kept))
             self._emit_root(root, block, start)

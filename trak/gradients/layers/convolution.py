@@ -9,7 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trak.gradients.layers.registry import Use, register_operation
-from trak.projectors import Block, OuterProducts
+from trak.projectors import Block, OuterProducts, scratch
+
+# Unfolding a layer's inputs makes its gradient a sum of outer products, which is projected some rows at a time. With
+# many positions the copies are larger than the gradient, and convolving each example with its g is faster.
+_FEW_POSITIONS = 64
 
 
 def _tuple(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
@@ -48,36 +52,19 @@ def convolution(
         pointwise = math.prod(kernel) == 1 and set(step) == {1} and not any(around) and groups == 1
         if pointwise:
             return OuterProducts(_pixels(g), _pixels(x), tuple(weight.shape))
-        if _few_pixels(g, weight, groups):
-            return OuterProducts(_pixels(g), _patches(x, g, kernel, step, around, spacing), tuple(weight.shape))
+        if dims == 2 and groups == 1 and math.prod(g.shape[3:]) <= _FEW_POSITIONS:
+            columns = F.unfold(x.flatten(0, 1), kernel, spacing, around, step)
+            right = columns.transpose(1, 2).reshape(len(x), -1, columns.shape[1])
+            return OuterProducts(_pixels(g), right, tuple(weight.shape))
         return _example_by_example(g, x, weight, step, around, spacing, groups)
 
     uses = [Use(weight, block, (input,))]
     return uses if bias is None else [*uses, Use(bias, lambda g: g.sum((1, *range(3, g.ndim))))]
 
 
-def _few_pixels(g: Tensor, weight: Tensor, groups: int) -> bool:
-    """Whether unfolding beats a call of its own for each example.
-
-    A call costs some 50 µs whatever its size; unfolding copies each input kernel-size times, which
-    is little beside a gradient that has more rows than the example has pixels.
-    """
-    return groups == 1 and g[0].numel() // g.shape[2] <= 64 and weight.ndim == 4
-
-
 def _pixels(t: Tensor) -> Tensor:
     """(b, c, channels, *space) as (b, c · positions, channels)."""
     return t.flatten(3).transpose(2, 3).reshape(len(t), -1, t.shape[2])
-
-
-def _patches(
-    x: Tensor, g: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
-) -> Tensor:
-    """The inputs that each output position of a two-dimensional convolution saw, (b, c · positions, channels · k)."""
-    patches = F.unfold(
-        x.flatten(0, 1), tuple(kernel), dilation=tuple(dilation), padding=tuple(padding), stride=tuple(stride)
-    )
-    return patches.transpose(1, 2).reshape(len(x), -1, patches.shape[1])
 
 
 def _example_by_example(
@@ -89,7 +76,7 @@ def _example_by_example(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    result = torch.empty(len(g), *weight.shape, dtype=g.dtype, device=g.device)
+    result = scratch((len(g), *weight.shape), g)
     none: Any = [0] * len(stride)
     for i in range(len(g)):
         result[i] = torch.ops.aten.convolution_backward(

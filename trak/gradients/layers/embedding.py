@@ -28,4 +28,4 @@ def embedding(
             values = values.masked_fill((flat == padding_idx % rows).unsqueeze(-1), 0)
         return SparseRows(flat, values, rows)
 
-    return [Use(weight, block, (input,))]
+    return [Use(weight, block, (input,), 1)]

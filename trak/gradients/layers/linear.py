@@ -31,7 +31,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> list[Us
     """y = x Wᵀ + b: ∂W = Σ_s g_s x_sᵀ, ∂b = Σ_s g_s."""
     if input.ndim < 2 or weight.ndim != 2:
         return None
-    uses = [Use(weight, outer_products, (input,))]
+    uses = [Use(weight, outer_products, (input,), 1)]
     return uses if bias is None else [*uses, Use(bias, summed)]
 
 
@@ -40,7 +40,7 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, **scales: float) -> list[Us
     """y = b + x W (transformers' Conv1D): ∂W = Σ_s x_s g_sᵀ, ∂b = Σ_s g_s."""
     if scales or input.ndim != 1 or len(input) != mat2.shape[1]:
         return None
-    return [Use(input, summed), Use(mat2, partial(outer_products, transposed=True), (mat1,))]
+    return [Use(input, summed), Use(mat2, partial(outer_products, transposed=True), (mat1,), 1)]
 
 
 @register_operation(torch.matmul, torch.mm, torch.Tensor.matmul, torch.Tensor.mm, torch.Tensor.__matmul__)
@@ -48,4 +48,4 @@ def matmul(input: Tensor, other: Tensor) -> list[Use] | None:
     """y = x W."""
     if input.ndim < 2 or other.ndim != 2:
         return None
-    return [Use(other, partial(outer_products, transposed=True), (input,))]
+    return [Use(other, partial(outer_products, transposed=True), (input,), 1)]

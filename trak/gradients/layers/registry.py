@@ -26,6 +26,8 @@ class Use:
     operation saw b · c; returns a block of shape (b, *parameter.shape)."""
     saved: tuple[Tensor, ...] = ()
     """Tensors that, as the result, hold the same number of leading entries for each example."""
+    elements: int = 0
+    """Numbers that a block takes for each example, if other than the parameter's; decides how many come at once."""
 
 
 Rule = Callable[..., Sequence[Use] | None]
