@@ -47,9 +47,9 @@ LEAVES = st.builds(
     st.sampled_from(["plain", "strided", "transposed", "numpy", "reversed numpy"]),
     st.integers(0, 99),
 )
-SHARED = st.sampled_from([None, "text", 7, torch.tensor(3.5), np.array(["a", "b"]), np.float32(2)]).map(
-    lambda value: lambda count: value
-)
+SHARED = st.sampled_from(
+    [None, {"note": "text"}, {"number": 7}, torch.tensor(3.5), np.array(["a", "b"]), np.float32(2)]
+).map(lambda value: lambda count: value)
 
 
 def containers(members):
@@ -214,3 +214,22 @@ def test_empty_batch_is_refused():
 def test_batch_without_an_example_dimension_is_refused_with_its_type(batch, kind):
     with pytest.raises(TypeError, match=f"got {kind} without any"):
         batches.size(batch)
+
+
+def test_a_list_of_strings_or_numbers_as_long_as_the_batch_holds_one_for_each_example():
+    batch = {"x": torch.arange(3), "text": ["a", "b", "c"], "label": (1, 2, 3), "note": ["one", "two"], "name": "abc"}
+    taken = batches.take(batch, 1, 3)
+    assert {**taken, "x": None} == {
+        "x": None,
+        "text": ["b", "c"],
+        "label": (2, 3),
+        "note": ["one", "two"],
+        "name": "abc",
+    }
+    assert batches.has_plain_fields(batch)
+    assert not batches.has_plain_fields({"x": batch["x"], "note": batch["note"], "name": "abc"})
+    digests = batches.digests(batch)
+    assert batches.digests(taken).tolist() == digests[1:].tolist()
+    for changed in ({"text": ["a", "B", "c"]}, {"label": (1, 9, 3)}):
+        assert (batches.digests({**batch, **changed}) != digests).tolist() == [False, True, False]
+    assert (batches.digests({**batch, "name": "abd"}) != digests).all()

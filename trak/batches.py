@@ -1,7 +1,7 @@
 """Batches as users have them: tuples, lists, dicts and Hugging Face's BatchEncoding, nested.
 
 A batch's examples are counted along the first dimension of its tensors. A list or tuple of as
-many strings, numbers or other plain objects holds one for each example; tensors without
+many strings or numbers holds one for each example; tensors without
 dimensions and anything else are shared by all examples.
 """
 
@@ -52,7 +52,12 @@ def has_plain_fields(batch: Batch) -> bool:
 
 
 def _is_per_example(value: Any, count: int) -> bool:
-    return isinstance(value, list | tuple) and len(value) == count
+    return (
+        isinstance(value, list | tuple)
+        and not hasattr(value, "_fields")
+        and len(value) == count
+        and all(isinstance(one, str | bytes | int | float) for one in value)
+    )
 
 
 def tensors(batch: Batch) -> list[Tensor]:
