@@ -217,13 +217,19 @@ def test_batch_without_an_example_dimension_is_refused_with_its_type(batch, kind
 
 
 def test_a_list_of_strings_or_numbers_as_long_as_the_batch_holds_one_for_each_example():
-    batch = {"x": torch.arange(3), "text": ["a", "b", "c"], "label": (1, 2, 3), "note": ["one", "two"], "name": "abc"}
+    batch = {
+        "x": torch.arange(3),
+        "text": ["a", "b", "c"],
+        "label": (1, 2, 3),
+        "note": ["one", "two", "x", "y"],
+        "name": "abc",
+    }
     taken = batches.take(batch, 1, 3)
     assert {**taken, "x": None} == {
         "x": None,
         "text": ["b", "c"],
         "label": (2, 3),
-        "note": ["one", "two"],
+        "note": ["one", "two", "x", "y"],
         "name": "abc",
     }
     assert batches.has_plain_fields(batch)
