@@ -4,7 +4,7 @@ RUN := $(VENV)/bin/python
 # Byte code is worth keeping in a virtual environment, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 
 demo: $(VENV)/demo
 	$(RUN) examples/quickstart.py --output examples/output
@@ -12,13 +12,16 @@ demo: $(VENV)/demo
 test: $(VENV)/test
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadscope --cov --cov-report=term-missing:skip-covered
 
+bench: $(VENV)/test
+	$(RUN) benchmarks/run.py
+
 lint: $(VENV)/test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
 clean:
-	rm -rf $(VENV) examples/output build dist *.egg-info
+	rm -rf $(VENV) examples/output benchmarks/output build dist *.egg-info
 
 $(VENV)/demo $(VENV)/test: $(VENV)/%: pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)

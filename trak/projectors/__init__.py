@@ -1,7 +1,7 @@
 """Random projections of per-example gradients."""
 
 from trak.naming import did_you_mean
-from trak.projectors.base import Accumulator, Projector
+from trak.projectors.base import Accumulator, Projector, examples_together
 from trak.projectors.blocks import Block, OuterProducts, SparseRows
 from trak.projectors.dense import Gaussian, Rademacher
 from trak.projectors.identity import Identity
@@ -56,6 +56,7 @@ __all__ = [
     "Rademacher",
     "Sketch",
     "SparseRows",
+    "examples_together",
     "make_projector",
     "scratch",
 ]

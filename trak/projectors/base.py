@@ -13,6 +13,12 @@ from trak.projectors.blocks import Block, OuterProducts, SparseRows
 
 # A part is written and read again at once: large enough to make calls cheap, small enough to stay in the cache.
 _PART_ELEMENTS = 1 << 21
+_PART_ROWS = 16
+
+
+def examples_together(elements: int, limit: int) -> int:
+    """How many examples of so many elements each fit within a limit: a power of two, so that parts begin alike."""
+    return 1 << max(0, (limit // max(1, elements)).bit_length() - 1)
 
 
 class Projector(ABC):
@@ -76,10 +82,15 @@ class Projector(ABC):
         """The same for a block in that form; by default it is made dense, some rows of the matrix at a time."""
         rows, columns = block.left.shape[2], block.right.shape[2]
         together = self.stride // math.gcd(columns, self.stride)
-        step = max(1, _PART_ELEMENTS // (len(block) * columns * together)) * together
-        for start in range(0, rows, step):
-            part = block.rows(start, start + step)
-            self.add(total, name, part.flatten(1), model_id, start * columns)
+        examples = examples_together(_PART_ROWS * columns, _PART_ELEMENTS)
+        step = max(1, _PART_ELEMENTS // (min(examples, len(block)) * columns * together)) * together
+        for some in range(0, len(block), examples):
+            few, sums = block[some : some + examples], total
+            if examples < len(block):
+                sums = total[some : some + examples]
+            for start in range(0, rows, step):
+                part = few.rows(start, start + step)
+                self.add(sums, name, part.flatten(1), model_id, start * columns)
 
     def add_sparse_rows(self, total: Any, name: str, block: SparseRows, model_id: int) -> None:
         """The same for a block in that form; by default it is made dense, an example at a time."""

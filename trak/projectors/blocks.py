@@ -23,6 +23,9 @@ class OuterProducts:
     def __len__(self) -> int:
         return len(self.left)
 
+    def __getitem__(self, examples: slice) -> "OuterProducts":
+        return OuterProducts(self.left[examples], self.right[examples], self.shape)
+
     def rows(self, start: int, stop: int) -> Tensor:
         """Some rows of each example's matrix, (b, stop - start, n), in memory that the next block will use again."""
         left = self.left[:, :, start:stop].transpose(1, 2)

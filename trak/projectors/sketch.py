@@ -1,7 +1,5 @@
 """Rotated-block CountSketch: a projection that costs one pass over the gradient."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -51,9 +49,6 @@ class Sketch(Projector):
         self._pools: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         self._plans: dict[tuple[str, torch.device, torch.dtype], _Plan] = {}
         self._cached_for: int | None = None
-        # The sum of the batch in hand, and its windows at every shift, made once since making views takes time.
-        self._sum: Tensor | None = None
-        self._all_windows: Sequence[Tensor] | None = None
 
     def _plan(self, name: str, numel: int, model_id: int, like: Tensor) -> _Plan:
         if model_id != self._cached_for:
@@ -74,8 +69,7 @@ class Sketch(Projector):
 
     def new_sum(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         # Twice as wide, so that a rotated block is one contiguous write; finish() folds it.
-        self._sum, self._all_windows = torch.zeros(batch_size, 2 * self.proj_dim, device=device, dtype=dtype), None
-        return self._sum
+        return torch.zeros(batch_size, 2 * self.proj_dim, device=device, dtype=dtype)
 
     @property
     def stride(self) -> int:
@@ -85,9 +79,9 @@ class Sketch(Projector):
         k, width = self.proj_dim, block.shape[1]
         plan, whole, begin = self._plan(name, first + width, model_id, block), width // k, first // k
         if whole:
-            these = slice(begin, begin + whole)
+            windows, these = total.unfold(1, k, 1), slice(begin, begin + whole)
             torch._foreach_addcmul_(
-                self._windows(total, plan.shift_list[these]),
+                [windows.select(1, shift) for shift in plan.shift_list[these]],
                 list(block[:, : whole * k].unflatten(1, (whole, k)).unbind(1)),
                 plan.signs[these],
                 plan.sign_list[these],
@@ -97,15 +91,6 @@ class Sketch(Projector):
             total[:, shift : shift + rest.shape[1]].addcmul_(
                 rest, plan.signs[begin + whole][: rest.shape[1]], value=plan.sign_list[begin + whole]
             )
-
-    def _windows(self, total: Tensor, shifts: Sequence[int]) -> list[Tensor]:
-        """k columns from each shift on."""
-        windows = total.unfold(1, self.proj_dim, 1)
-        if total is not self._sum:
-            return [windows.select(1, shift) for shift in shifts]
-        if self._all_windows is None:
-            self._all_windows = windows.unbind(1)
-        return [self._all_windows[shift] for shift in shifts]
 
     def add_sparse_rows(self, total: Tensor, name: str, block: SparseRows, model_id: int) -> None:
         k, d = self.proj_dim, block.values.shape[-1]
@@ -125,5 +110,4 @@ class Sketch(Projector):
         total.scatter_add_(1, buckets.flatten(1), signs.mul_(block.values).flatten(1))
 
     def finish(self, total: Tensor) -> Tensor:
-        self._sum = self._all_windows = None
         return total[:, : self.proj_dim] + total[:, self.proj_dim :]

@@ -45,12 +45,11 @@ class Damping:
         return self.value * scale if scale > 0 else 1.0
 
 
-def solve(gram: Tensor, targets: Tensor, damping: Damping) -> Tensor:
-    """(K + λI)⁻¹ Φ_tᵀ, shape (k, m), by Cholesky in float64.
+def factorize(gram: Tensor, damping: Damping) -> Tensor:
+    """The Cholesky factor of K + λI, lower triangular (k, k), float64.
 
     Args:
         gram: K, (k, k), float64.
-        targets: Φ_t, (m, k).
         damping: gives λ.
 
     Raises:
@@ -63,4 +62,9 @@ def solve(gram: Tensor, targets: Tensor, damping: Damping) -> Tensor:
             f"the damped Gram matrix is singular (λ = {lam:.3g}, k = {len(gram)}): with no more independent examples "
             f"than features the regression interpolates; use relative damping, such as damping={DEFAULT_DAMPING:g}"
         )
-    return torch.cholesky_solve(targets.T.to(gram.dtype), factor)
+    return factor
+
+
+def solve(gram: Tensor, targets: Tensor, damping: Damping) -> Tensor:
+    """(K + λI)⁻¹ Φ_tᵀ, shape (k, m), for targets Φ_t of shape (m, k); otherwise as `factorize`."""
+    return torch.cholesky_solve(targets.T.to(gram.dtype), factorize(gram, damping))

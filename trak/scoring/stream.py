@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trak.scoring.solve import Damping, solve
+from trak.scoring.solve import Damping, factorize
 from trak.store import Experiment
 
 MEMORY_BUDGET = 512 * 2**20
@@ -48,6 +48,7 @@ class Scorer:
         """
         self._experiment, self._ids = experiment, model_ids
         self._weighting, self._damping, self._device = weighting, damping, device
+        self._memory_budget, self._factors = memory_budget, dict[int, Tensor]()
         store = experiment.store
         if not model_ids:
             raise ValueError("no checkpoint to score with: model_ids is empty")
@@ -101,13 +102,22 @@ class Scorer:
     def _solutions(self, start: int, stop: int) -> list[Tensor]:
         found = []
         for model_id, table in zip(self._ids, self._targets, strict=True):
-            gram = torch.from_numpy(self._experiment.store.gram(model_id, self._weighting)).to(self._device)
             features = table.features.read()[start:stop].astype(np.float64)
             scales = table.scales()
             if scales is not None:
                 features *= scales[start:stop, None]
-            found.append(solve(gram, torch.from_numpy(features).to(self._device), self._damping).to(self._wide))
+            targets = torch.from_numpy(features).to(self._device)
+            found.append(torch.cholesky_solve(targets.T, self._factor(model_id)).to(self._wide))
         return found
+
+    def _factor(self, model_id: int) -> Tensor:
+        if model_id in self._factors:
+            return self._factors[model_id]
+        gram = torch.from_numpy(self._experiment.store.gram(model_id, self._weighting)).to(self._device)
+        factor = factorize(gram, self._damping)
+        if 8 * gram.numel() * len(self._ids) <= self._memory_budget // 4:
+            self._factors[model_id] = factor
+        return factor
 
     def _blocks(self, solutions: list[Tensor]) -> Iterator[tuple[int, int, Tensor]]:
         """(start, stop, scores (rows, targets)) over the training examples, in order."""

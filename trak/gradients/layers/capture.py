@@ -10,7 +10,7 @@ from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
 
 from trak.gradients.layers.registry import DECOMPOSITIONS, LAYERS, OPERATIONS, LayerRule, Use
-from trak.projectors import Block
+from trak.projectors import Block, examples_together
 
 Emit = Callable[[str, Block, int], None]
 
@@ -151,13 +151,11 @@ class Capture(TorchFunctionMode):
             if [t._version for group in saved for t in group] != versions:
                 names = ", ".join(repr(n) for use in uses for n in self._roots[id(use.parameter)].names)
                 raise RuntimeError(f"the input that the gradient of {names} needs was modified in place")
-            self._blind += 1
-            try:
+            # Out of sight of this mode, which would be asked about every operation.
+            with torch._C.DisableTorchFunction():
                 for use, kept in zip(uses, saved, strict=True):
                     self._emit_blocks(use, g, kept)
-            finally:
-                self._blind -= 1
-                saved.clear()
+            saved.clear()
 
         result.register_hook(hook)
 
@@ -166,7 +164,7 @@ class Capture(TorchFunctionMode):
         dtype = torch.float64 if g.dtype == torch.float64 else torch.float32
         g, *kept = (t.to(dtype) if t.is_floating_point() else t for t in (g, *kept))
         root = self._roots[id(use.parameter)]
-        step = max(1, _BLOCK_ELEMENTS // max(1, use.elements or use.parameter.numel()))
+        step = examples_together(use.elements or use.parameter.numel(), _BLOCK_ELEMENTS)
         for start in range(0, self._examples, step):
             block = use.block(g[start : start + step], *(t[start : start + step] for t in kept))
             self._emit_root(root, block, start)
@@ -230,8 +228,7 @@ class Capture(TorchFunctionMode):
             return result
 
         def emit(inputs: Any, g: Tensor) -> None:
-            self._blind += 1
-            try:
+            with torch._C.DisableTorchFunction():
                 for name, block in rule(module, inputs, g).items():
                     if name not in own:
                         continue
@@ -241,8 +238,6 @@ class Capture(TorchFunctionMode):
                             f"{tuple(block.shape)}, expected {(self._examples, *own[name].shape)}"
                         )
                     self._emit_root(self._roots[id(own[name])], block, 0)
-            finally:
-                self._blind -= 1
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 

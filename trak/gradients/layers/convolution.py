@@ -13,7 +13,7 @@ from trak.projectors import Block, OuterProducts, scratch
 
 # Unfolding a layer's inputs makes its gradient a sum of outer products, which is projected some rows at a time. With
 # many positions the copies are larger than the gradient, and convolving each example with its g is faster.
-_FEW_POSITIONS = 64
+_FEW_POSITIONS = 32
 
 
 def _tuple(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
@@ -46,19 +46,33 @@ def convolution(
     else:
         around = (0,) * dims if isinstance(padding, str) else _tuple(padding, dims)
 
-    def block(g: Tensor, x: Tensor) -> Block:
+    positions = math.prod(
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, p, d, k, s in zip(input.shape[2:], around, spacing, kernel, step, strict=True)
+    )
+    shape, patch = tuple(weight.shape), math.prod(weight.shape[1:])
+
+    def pointwise(g: Tensor, x: Tensor) -> Block:
+        for dim, s in enumerate(step):
+            x = x[(slice(None),) * (3 + dim) + (slice(None, None, s),)] if s > 1 else x
+        return OuterProducts(_pixels(g), _pixels(x), shape)
+
+    def unfolded(g: Tensor, x: Tensor) -> Block:
+        columns = F.unfold(x.flatten(0, 1), kernel, spacing, around, step)
+        return OuterProducts(_pixels(g), columns.transpose(1, 2).reshape(len(x), -1, patch), shape)
+
+    def convolved(g: Tensor, x: Tensor) -> Block:
         if any(margins):
             x = F.pad(x.flatten(0, 1), margins).unflatten(0, x.shape[:2])
-        pointwise = math.prod(kernel) == 1 and set(step) == {1} and not any(around) and groups == 1
-        if pointwise:
-            return OuterProducts(_pixels(g), _pixels(x), tuple(weight.shape))
-        if dims == 2 and groups == 1 and math.prod(g.shape[3:]) <= _FEW_POSITIONS:
-            columns = F.unfold(x.flatten(0, 1), kernel, spacing, around, step)
-            right = columns.transpose(1, 2).reshape(len(x), -1, columns.shape[1])
-            return OuterProducts(_pixels(g), right, tuple(weight.shape))
         return _example_by_example(g, x, weight, step, around, spacing, groups)
 
-    uses = [Use(weight, block, (input,))]
+    plain = groups == 1 and not any(margins)
+    if plain and patch == weight.shape[1] and not any(around):
+        uses = [Use(weight, pointwise, (input,), elements=1)]
+    elif plain and dims == 2 and positions <= _FEW_POSITIONS:
+        uses = [Use(weight, unfolded, (input,), elements=positions * patch)]
+    else:
+        uses = [Use(weight, convolved, (input,))]
     return uses if bias is None else [*uses, Use(bias, lambda g: g.sum((1, *range(3, g.ndim))))]
 
 

@@ -84,9 +84,16 @@ def batch_norm(
     """BatchNorm (Ioffe & Szegedy, 2015) by its running statistics."""
     if training or running_mean is None or running_var is None:
         return None  # the examples of a batch then depend on each other
-    return _affine(
-        lambda x: F.batch_norm(x, running_mean, running_var, eps=eps), _all_but_channels, input, weight, bias
-    )
+    mean, scale = running_mean, (running_var + eps).rsqrt()
+
+    def by_weight(g: Tensor, x: Tensor) -> Tensor:
+        # Σ g x̂ without x̂: a dot product for each example and channel, and its share of the mean.
+        g, x = (t.transpose(1, 2).flatten(3).flatten(2) for t in (g, x))
+        dots = torch.matmul(g.unsqueeze(-2), x.unsqueeze(-1)).flatten(2).squeeze(-1)
+        return (dots - mean * g.sum(-1)) * scale
+
+    uses = [] if weight is None else [Use(weight, by_weight, (input,))]
+    return uses if bias is None else [*uses, Use(bias, lambda g: g.sum(tuple(_all_but_channels(g))))]
 
 
 @register_operation(F.instance_norm)
