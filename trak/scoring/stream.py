@@ -12,6 +12,7 @@ from trak.scoring.solve import Damping, factorize
 from trak.store import Experiment
 
 MEMORY_BUDGET = 512 * 2**20
+_FEW_TARGETS = 16
 
 Array = np.ndarray[Any, Any]
 
@@ -49,6 +50,8 @@ class Scorer:
         self._experiment, self._ids = experiment, model_ids
         self._weighting, self._damping, self._device = weighting, damping, device
         self._memory_budget, self._factors = memory_budget, dict[int, Tensor]()
+        # Of the last range of targets, since top, bottom and all scores are often asked for one after the other.
+        self._solved: dict[tuple[int, int], list[Tensor]] = {}
         store = experiment.store
         if not model_ids:
             raise ValueError("no checkpoint to score with: model_ids is empty")
@@ -100,6 +103,8 @@ class Scorer:
                 )
 
     def _solutions(self, start: int, stop: int) -> list[Tensor]:
+        if (start, stop) in self._solved:
+            return self._solved[start, stop]
         found = []
         for model_id, table in zip(self._ids, self._targets, strict=True):
             features = table.features.read()[start:stop].astype(np.float64)
@@ -108,6 +113,7 @@ class Scorer:
                 features *= scales[start:stop, None]
             targets = torch.from_numpy(features).to(self._device)
             found.append(torch.cholesky_solve(targets.T, self._factor(model_id)).to(self._wide))
+        self._solved = {(start, stop): found}
         return found
 
     def _factor(self, model_id: int) -> Tensor:
@@ -125,11 +131,16 @@ class Scorer:
             start, stop, _ = pieces[0]
             total: Tensor | None = None
             for (_, _, rows), factor, solution in zip(pieces, self._row_factors, solutions, strict=True):
-                features = torch.from_numpy(rows).to(device=self._device, dtype=self._wide)
-                part = (features @ solution).mul_(factor[start:stop, None].to(self._device))
+                part = self._product(rows, solution).mul_(factor[start:stop, None].to(self._device))
                 total = part if total is None else total.add_(part)
             if total is not None:
                 yield start, stop, total
+
+    def _product(self, rows: Array, solution: Tensor) -> Tensor:
+        if solution.shape[1] < _FEW_TARGETS and solution.device.type == "cpu" and rows.dtype != np.float16:
+            # NumPy's BLAS reads the rows at the memory's speed for a few columns, torch's at half of it on some CPUs.
+            return torch.from_numpy(rows @ solution.numpy())
+        return torch.from_numpy(rows).to(device=self._device, dtype=self._wide) @ solution
 
     def _target_ranges(self) -> Iterator[tuple[int, int]]:
         for start in range(0, self._experiment.num_targets, self._targets_at_once):
