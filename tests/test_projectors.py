@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import trak.projectors as projectors
 from trak.projectors import (
     PROJECTORS,
     AbstractProjector,
@@ -22,10 +23,12 @@ from trak.projectors import (
     Gaussian,
     Identity,
     NoOpProjector,
+    OuterProducts,
     ProjectionType,
     Projector,
     Rademacher,
     Sketch,
+    SparseRows,
     make_projector,
 )
 from trak.projectors.hashing import random_normals, random_signs, random_words, stream_key
@@ -209,6 +212,45 @@ class ProjectorContract:
         for size in (1, 7):
             self.assert_same(torch.cat([self.features(projector, part) for part in grads.split(size)]), together)
         self.assert_same(self.features(projector, grads.flip(0)).flip(0), together)
+
+    @pytest.mark.parametrize("k", [1, 6, 8, 16])
+    @pytest.mark.parametrize("positions", [1, 5])
+    @pytest.mark.parametrize("elements", [1, 40, 10**6])
+    def test_blocks_in_every_form_and_in_parts_equal_the_dense_gradient(self, monkeypatch, k, positions, elements):
+        monkeypatch.setattr(projectors.base, "_PART_ELEMENTS", elements)
+        monkeypatch.setattr(projectors.base, "_PART_ROWS", 2)
+        generator = torch.Generator().manual_seed(0)
+        left, right = (torch.randn(5, positions, n, generator=generator).double() for n in (9, 4))
+        values = torch.randn(5, 7, 4, generator=generator).double()
+        indices = torch.randint(9, (5, 7), generator=generator)
+        weight = torch.einsum("bsm,bsn->bmn", left, right)
+        table = torch.zeros(5, 9, 4).double()
+        for i in range(5):
+            for s in range(7):
+                table[i, indices[i, s]] += values[i, s]
+        projector = self.make(k, 3)
+        expected = projector.project({"weight": weight + table, "bias": left.sum(1)}, 2)
+        for _ in range(2):  # the second time in memory that was used before
+            projector.bind({"weight": 36, "bias": 9})
+            total = Accumulator(projector, 5, 2, left.device, left.dtype)
+            total.add("weight", OuterProducts(left[:2], right[:2], (3, 3, 4)), 0)
+            total.add("bias", left[3:].sum(1), 3)
+            total.add("weight", OuterProducts(left[2:], right[2:]), 2)
+            total.add("weight", SparseRows(indices, values, 9))
+            total.add("bias", left[:3].sum(1), 0)
+            found = total.result() * (math.sqrt(projector.proj_dim) if self.published_scale else 1)
+            torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+    def test_sums_of_two_batches_at_a_time_do_not_mix(self):
+        x, y = torch.randn(2, 3, 37, generator=torch.Generator().manual_seed(0))
+        projector = self.make(8, 1)
+        projector.bind({"": 37})
+        sums = [Accumulator(projector, 3, 0, x.device, x.dtype) for _ in range(2)]
+        for total, block in zip(sums, (x, y), strict=True):
+            total.add("", block)
+        scale = math.sqrt(projector.proj_dim) if self.published_scale else 1
+        for total, block in zip(sums, (x, y), strict=True):
+            torch.testing.assert_close(total.result() * scale, projector.project(block), rtol=1e-6, atol=1e-5)
 
     def test_seeds_checkpoints_and_names_give_uncorrelated_projections(self):
         k = 1024

@@ -1,5 +1,7 @@
 """Rotated-block CountSketch: a projection that costs one pass over the gradient."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,7 @@ from trak.projectors.blocks import SparseRows
 from trak.projectors.hashing import random_words, stream_key
 
 _POOL_BLOCKS = 65
+_MAX_VIEWS = 1 << 17
 
 
 class _Plan:
@@ -49,11 +52,18 @@ class Sketch(Projector):
         self._pools: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         self._plans: dict[tuple[str, torch.device, torch.dtype], _Plan] = {}
         self._cached_for: int | None = None
+        # The sum of one batch after another in the same memory, so that views of it, which take longer to make than to
+        # add to, can be kept.
+        self._buffer: Tensor | None = None
+        self._buffer_in_use = False
+        self._views: dict[tuple[int, int, str, int, int], Sequence[Tensor]] = {}
+        self._view_count = 0
 
     def _plan(self, name: str, numel: int, model_id: int, like: Tensor) -> _Plan:
         if model_id != self._cached_for:
             self._pools.clear()
             self._plans.clear()
+            self._drop_views()
             self._cached_for = model_id
         where = (like.device, like.dtype)
         if where not in self._pools:
@@ -69,7 +79,17 @@ class Sketch(Projector):
 
     def new_sum(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         # Twice as wide, so that a rotated block is one contiguous write; finish() folds it.
-        return torch.zeros(batch_size, 2 * self.proj_dim, device=device, dtype=dtype)
+        shape = (batch_size, 2 * self.proj_dim)
+        if self._buffer is not None and not self._buffer_in_use:
+            if (self._buffer.shape, self._buffer.device, self._buffer.dtype) == (shape, device, dtype):
+                self._buffer_in_use = True
+                return self._buffer.zero_()
+            self._buffer = None
+        fresh = torch.zeros(shape, device=device, dtype=dtype)
+        if self._buffer is None:
+            self._buffer, self._buffer_in_use = fresh, True
+            self._drop_views()
+        return fresh
 
     @property
     def stride(self) -> int:
@@ -79,9 +99,9 @@ class Sketch(Projector):
         k, width = self.proj_dim, block.shape[1]
         plan, whole, begin = self._plan(name, first + width, model_id, block), width // k, first // k
         if whole:
-            windows, these = total.unfold(1, k, 1), slice(begin, begin + whole)
+            these = slice(begin, begin + whole)
             torch._foreach_addcmul_(
-                [windows.select(1, shift) for shift in plan.shift_list[these]],
+                self._windows(total, plan.shift_list[these], (name, begin, whole)),
                 list(block[:, : whole * k].unflatten(1, (whole, k)).unbind(1)),
                 plan.signs[these],
                 plan.sign_list[these],
@@ -91,6 +111,21 @@ class Sketch(Projector):
             total[:, shift : shift + rest.shape[1]].addcmul_(
                 rest, plan.signs[begin + whole][: rest.shape[1]], value=plan.sign_list[begin + whole]
             )
+
+    def _windows(self, total: Tensor, shifts: Sequence[int], of: tuple[str, int, int]) -> Sequence[Tensor]:
+        """k columns of a sum from each shift on."""
+        key = (total.data_ptr(), len(total), *of)
+        if key in self._views:
+            return self._views[key]
+        windows = total.unfold(1, self.proj_dim, 1)
+        views = [windows.select(1, shift) for shift in shifts]
+        kept = (
+            self._buffer is not None and self._buffer.untyped_storage().data_ptr() == total.untyped_storage().data_ptr()
+        )
+        if kept and self._view_count + len(views) <= _MAX_VIEWS:
+            self._views[key] = views
+            self._view_count += len(views)
+        return views
 
     def add_sparse_rows(self, total: Tensor, name: str, block: SparseRows, model_id: int) -> None:
         k, d = self.proj_dim, block.values.shape[-1]
@@ -109,5 +144,11 @@ class Sketch(Projector):
             buckets = within + plan.shifts[blocks]
         total.scatter_add_(1, buckets.flatten(1), signs.mul_(block.values).flatten(1))
 
+    def _drop_views(self) -> None:
+        self._views.clear()
+        self._view_count = 0
+
     def finish(self, total: Tensor) -> Tensor:
+        if total is self._buffer:
+            self._buffer_in_use = False
         return total[:, : self.proj_dim] + total[:, self.proj_dim :]
