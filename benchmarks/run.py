@@ -114,16 +114,20 @@ def resident(what: str) -> int:
 
 
 def projecting(rounds: int) -> list[dict[str, Any]]:
-    block, copy, k = torch.randn(1, 10**8), torch.empty(1, 10**8), 4096
-    projector = Sketch(k)
+    rows, projector = [], Sketch(4096)
+    for examples in (1, 8):
+        block = torch.randn(examples, 10**8)
+        copy = torch.empty_like(block)
 
-    def project() -> None:
-        total = Accumulator(projector, 1, 0, block.device, block.dtype)
-        total.add("weight", block)
-        total.result()
+        def project(block: torch.Tensor = block) -> None:
+            total = Accumulator(projector, len(block), 0, block.device, block.dtype)
+            total.add("weight", block)
+            total.result()
 
-    seconds = interleaved({"project": project, "copy": lambda: copy.copy_(block)}, rounds)
-    return [ratio("projection, p = 10⁸", "÷ one copy of the gradient", 2, seconds["project"], seconds["copy"])]
+        seconds = interleaved({"project": project, "copy": partial(copy.copy_, block)}, rounds)
+        work = f"projection of {examples} x 10⁸ numbers, k = 4096"
+        rows.append(ratio(work, "÷ one copy of them", 2, seconds["project"], seconds["copy"]))
+    return rows
 
 
 def filled(directory: Path, rows: int, k: int) -> tuple[FeatureStore, Table]:
