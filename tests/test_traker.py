@@ -460,6 +460,22 @@ class TestStateBetweenCalls:
         with pytest.raises(ValueError, match=r"weights were changed after load_checkpoint.*a model of its own"):
             traker.featurize(case.batches[1])
 
+    def test_a_model_may_count_its_own_calls(self, make, case):
+        class Counting(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.register_buffer("calls", torch.zeros(()))
+
+            def forward(self, x):
+                self.calls += 1
+                return x
+
+        case.model[2] = nn.Sequential(nn.Tanh(), Counting())
+        traker = self.load(make, case)
+        for batch in case.batches:
+            traker.featurize(batch)
+        assert traker.store.table(0).is_done().all()
+
     @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
     def test_gradients_turned_off_by_the_caller_change_nothing(self, make, case, context, tmp_path):
         found = []

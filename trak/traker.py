@@ -356,6 +356,8 @@ class TRAKer:
             )
         with torch.inference_mode(False), torch.enable_grad(), differentiable(self.model, self.parameters):
             yield
+        # Some models keep caches and counters in buffers, which their own forward changes.
+        self._versions = _versions(self.model)
 
     def _values(self, batch: Batch, indices: np.ndarray, hashes: np.ndarray, what: str) -> RowValues:
         model_id = self._model_id
