@@ -21,7 +21,7 @@ from trak.gradients.base import collect
 from trak.gradients.layers.registry import LAYERS
 from trak.tasks import Task, make_task
 
-transformers = pytest.importorskip("transformers")
+peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
 
 
 class Curved(Task):
@@ -251,7 +251,6 @@ class Checkpointed(nn.Module):
 
 
 def lora():
-    peft = pytest.importorskip("peft")
     base = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
     model = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["0", "2"]))
     for name, p in model.named_parameters():
