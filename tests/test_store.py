@@ -643,6 +643,19 @@ class TestLocal(StoreContract):
         FeatureStore.create(location, CONFIG)
         assert not leftover.exists()
 
+    @pytest.mark.parametrize("place", ["", "checkpoints", "checkpoints/0/features", "experiments/t"])
+    def test_what_a_kill_leaves_of_metadata_is_removed_and_the_users_own_files_are_not(self, place):
+        location = self.fresh()
+        self.filled(location)
+        leftover = location / place / f"zarr.{'0f' * 16}.partial"
+        own = [location / "download.partial", location / "zarr.mine.partial", location / "sub" / leftover.name]
+        own[-1].parent.mkdir()
+        for path in (leftover, *own):
+            path.write_bytes(b"half")
+        FeatureStore.create(location, CONFIG)
+        assert not leftover.exists()
+        assert all(path.read_bytes() == b"half" for path in own)
+
     def test_a_store_can_be_opened_while_another_process_computes_scores(self):
         location = self.fresh()
         experiment = self.filled(location).experiment("t")

@@ -146,7 +146,7 @@ def remove_leftovers(location: Location) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return  # a living process is writing scores into one of them
-        for part in ("checkpoints", "experiments"):
-            for leftover in (root / part).rglob("*partial"):
-                if leftover.name.endswith(PARTIAL) or _ZARR_PARTIAL.fullmatch(leftover.name):
-                    leftover.unlink(missing_ok=True)
+        inside = (leftover for part in ("checkpoints", "experiments") for leftover in (root / part).rglob("*partial"))
+        for leftover in (*root.glob("*.partial"), *inside):
+            if leftover.name.endswith(PARTIAL) or _ZARR_PARTIAL.fullmatch(leftover.name):
+                leftover.unlink(missing_ok=True)
