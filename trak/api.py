@@ -76,8 +76,7 @@ def attribute(
                     traker.finalize_features([model_id])
                 else:
                     # Enough to notice other data, or code that changed.
-                    _each(traker.featurize, islice(train, 1), index_key, None)
-                    bar.update(n)
+                    bar.update(n - _each(traker.featurize, islice(train, 1), index_key, bar))
                 traker.start_scoring_checkpoint(exp_name, checkpoint, model_id, m)
                 _each(traker.score, targets, index_key, bar)
     finally:
@@ -85,14 +84,17 @@ def attribute(
     return traker.attribution(exp_name, range(len(several)))
 
 
-def _each(consume: Any, loader: Iterable[Batch], index_key: str | int | None, bar: Any) -> None:
+def _each(consume: Any, loader: Iterable[Batch], index_key: str | int | None, bar: Any) -> int:
+    """Feed the batches; returns the number of examples."""
+    count = 0
     for batch in loader:
         indices = None
         if index_key is not None:
             batch, indices = _split(batch, index_key)
         consume(batch, inds=indices)
-        if bar is not None:
-            bar.update(batches.size(batch))
+        bar.update(batches.size(batch))
+        count += batches.size(batch)
+    return count
 
 
 def _split(batch: Batch, index_key: str | int) -> tuple[Batch, np.ndarray]:

@@ -121,7 +121,7 @@ def digests(batch: Batch) -> np.ndarray:
     def tensor(t: Tensor) -> None:
         parts.append(f"{t.dtype}{tuple(t.shape[1:])}".encode())
         if t.numel():
-            flat = _bytes(t)
+            flat = raw_bytes(t)
             parts.append(flat.reshape(count, -1) if t.ndim else flat.tobytes())
 
     def plain(value: Any) -> None:
@@ -143,7 +143,8 @@ def digests(batch: Batch) -> np.ndarray:
     return result
 
 
-def _bytes(t: Tensor) -> np.ndarray:
+def raw_bytes(t: Tensor) -> np.ndarray:
+    """A tensor's values in order, uint8 (bytes,)."""
     plain = t.detach().cpu().contiguous()
     # view() minds the strides of dimensions of one element, contiguous() doesn't.
     return plain.as_strided((plain.numel(),), (1,)).view(torch.uint8).numpy()

@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from trak import batches
+
 State = Mapping[str, Tensor]
 Checkpoint: TypeAlias = State | str | Path | nn.Module | Callable[[], Any]
 
@@ -114,9 +116,8 @@ def fingerprint(state: State) -> str:
     for name in sorted(state):
         if not isinstance(state[name], Tensor):
             continue  # what a module keeps beside its weights
-        value = state[name].detach().cpu().contiguous()
+        value = state[name]
         digest.update(f"{name}\x1f{value.dtype}\x1f{tuple(value.shape)}\x1f".encode())
         if value.numel():
-            # view() minds the strides of dimensions of one element, contiguous() doesn't.
-            digest.update(value.as_strided((value.numel(),), (1,)).view(torch.uint8).numpy().data)
+            digest.update(batches.raw_bytes(value).data)
     return digest.hexdigest()

@@ -207,7 +207,7 @@ class TRAKer:
                 f"holds for it (model_id {self._model_id}): a shuffled loader or random augmentation; pass the "
                 "examples' indices as inds, or iterate in order without augmentation. Nothing stored was changed"
             )
-        self._compare_outputs(batch, done, self._table.column("output")[indices], "training", indices)
+        self._compare_outputs(self._table, batch, indices, done, "training")
         if not done.all():
             self._table.write(indices, self._values(batch, indices, hashes, "training"))
         if inds is None:
@@ -275,7 +275,7 @@ class TRAKer:
         hashes = batches.digests(batch)
         done = self._targets.is_done()[indices]
         same = done & (self._targets.hashes(indices) == hashes) if done.any() else done
-        self._compare_outputs(batch, same, self._targets.column("output")[indices], "target", indices)
+        self._compare_outputs(self._targets, batch, indices, same, "target")
         if not same.all():
             values = self._values(batch, indices, hashes, "target")
             if (done & ~same).any():
@@ -326,17 +326,14 @@ class TRAKer:
             raise TypeError(f"model_ids must be a list of ids, got {model_ids!r}")
         return [check_model_id(i) for i in model_ids]
 
-    def _compare_outputs(
-        self, batch: Batch, done: np.ndarray, stored: np.ndarray, what: str, indices: np.ndarray
-    ) -> None:
+    def _compare_outputs(self, table: Table, batch: Batch, indices: np.ndarray, done: np.ndarray, what: str) -> None:
         """Once for each checkpoint loaded: does code that changed since give the outputs that are stored?"""
         if self._compared or not done.any():
             return
         self._compared = True
         with self._ready():
-            outputs = (
-                self.task.output(self.model, batches.to_device(batch, self.device)).detach().double().cpu().numpy()
-            )
+            found = self.task.output(self.model, batches.to_device(batch, self.device))
+        outputs, stored = found.detach().double().cpu().numpy(), table.column("output")[indices]
         tolerance = 1e-3 if next(self.model.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
         different = done & ~np.isclose(outputs, stored, rtol=tolerance, atol=tolerance)
         if different.any():

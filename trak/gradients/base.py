@@ -33,6 +33,7 @@ class Engine(ABC):
             parameters: names, as in `model.named_parameters()`, of what to differentiate by.
         """
         self.model, self.task, self.parameters = model, task, tuple(parameters)
+        self._activation_bytes: dict[tuple[torch.Size, ...], int] = {}
 
     @abstractmethod
     def gradients(self, batch: Batch, sink: Sink) -> Tensor:
@@ -47,6 +48,13 @@ class Engine(ABC):
     @abstractmethod
     def examples_within(self, memory_budget: int, batch: Batch) -> int:
         """How many examples like those of `batch` fit in `memory_budget` bytes at once, at least 1."""
+
+    def activation_bytes(self, batch: Batch) -> int:
+        """Bytes that autograd keeps of one example's forward pass, parameters aside; measured once for each shape."""
+        shapes = tuple(t.shape[1:] for t in batches.tensors(batch))
+        if shapes not in self._activation_bytes:
+            self._activation_bytes[shapes] = _activation_bytes(self.model, self.task, batch)
+        return self._activation_bytes[shapes]
 
 
 def check_output(task: Task, output: Tensor, batch_size: int) -> Tensor:
@@ -79,8 +87,7 @@ def collect(engine: Engine, batch: Batch) -> dict[str, Tensor]:
     return found
 
 
-def activation_bytes(model: nn.Module, task: Task, batch: Batch) -> int:
-    """Bytes that autograd keeps of one example's forward pass, parameters aside."""
+def _activation_bytes(model: nn.Module, task: Task, batch: Batch) -> int:
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     seen: dict[int, int] = {}
 

@@ -62,10 +62,10 @@ def choose_engine(name: str, model: nn.Module, task: Task, parameters: Sequence[
     Raises:
         ValueError: if the model gives an example another output the second time.
     """
-    check_repeatable(model, task, batches.take(batch, 0, 2))
+    few = batches.take(batch, 0, 2)
+    check_repeatable(model, task, few)
     if name != "auto":
         return ENGINES[name](model, task, parameters)
-    few = batches.take(batch, 0, 2)
     truth = collect(Single(model, task, parameters), few)
     chosen: list[Engine] = []
     left, reason = tuple(parameters), ""
@@ -134,35 +134,37 @@ def _some(names: Sequence[str]) -> str:
 
 def check_repeatable(model: nn.Module, task: Task, batch: Batch) -> None:
     """Raise a ValueError naming the first module whose result changes when the same batch comes again."""
-    runs: list[list[tuple[str, Tensor]]] = []
-    outputs = []
-    for _ in range(2):
-        seen: list[tuple[str, Tensor]] = []
-
-        def note(name: str, result: object, seen: list[tuple[str, Tensor]] = seen) -> None:
-            if isinstance(result, Tensor):
-                seen.append((name, result.detach().clone()))
-
-        handles = [
-            module.register_forward_hook(lambda _module, _args, result, name=name: note(name, result))
-            for name, module in model.named_modules()
-        ]
-        try:
-            with torch.no_grad():
-                outputs.append(check_output(task, task.output(model, batch), batches.size(batch)))
-        finally:
-            for handle in handles:
-                handle.remove()
-        runs.append(seen)
-    if _same(*outputs):
-        return
-    pairs = zip(*runs, strict=False)
+    with torch.no_grad():
+        outputs = [check_output(task, task.output(model, batch), batches.size(batch)) for _ in range(2)]
+        if _same(*outputs):
+            return
+        pairs = zip(*(_results(model, task, batch) for _ in range(2)), strict=False)
     name = next((a[0] for a, b in pairs if not _same(a[1], b[1])), "")
     kind = type(model.get_submodule(name)).__name__
     raise ValueError(
         f"{kind} {name!r} gives another result when the same batch comes again, though the model is in evaluation "
         "mode: dropout called with training=True, or other randomness; make it deterministic"
     )
+
+
+def _results(model: nn.Module, task: Task, batch: Batch) -> list[tuple[str, Tensor]]:
+    """What each module returned, in order, by its name."""
+    found: list[tuple[str, Tensor]] = []
+
+    def note(name: str, result: object) -> None:
+        if isinstance(result, Tensor):
+            found.append((name, result.clone()))
+
+    handles = [
+        module.register_forward_hook(lambda _module, _args, result, name=name: note(name, result))
+        for name, module in model.named_modules()
+    ]
+    try:
+        task.output(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

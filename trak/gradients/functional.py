@@ -1,6 +1,5 @@
 """Per-example gradients by torch.func: vmap over grad."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 
 from trak import batches
 from trak.batches import Batch
-from trak.gradients.base import Engine, Sink, activation_bytes, check_output
+from trak.gradients.base import Engine, Sink, check_output
 from trak.tasks import Task
 
 
@@ -27,10 +26,6 @@ class Functional(Engine):
     """vmap(grad) over the batch: every model that torch.vmap accepts."""
 
     name = "functional"
-
-    def __init__(self, model: nn.Module, task: Task, parameters: Sequence[str]) -> None:
-        super().__init__(model, task, parameters)
-        self._activation_bytes: dict[tuple[torch.Size, ...], int] = {}
 
     def gradients(self, batch: Batch, sink: Sink) -> Tensor:
         if batches.has_plain_fields(batch):
@@ -55,8 +50,5 @@ class Functional(Engine):
         gradient_bytes = sum(own[name].numel() * own[name].element_size() for name in self.parameters)
         # Each gradient exists once as vmap returns it and up to once more while it is formed;
         # each activation is kept for the backward pass and meets its own gradient there.
-        shapes = tuple(t.shape[1:] for t in batches.tensors(batch))
-        if shapes not in self._activation_bytes:
-            self._activation_bytes[shapes] = activation_bytes(self.model, self.task, batch)
-        per_example = 2 * gradient_bytes + 3 * self._activation_bytes[shapes]
+        per_example = 2 * gradient_bytes + 3 * self.activation_bytes(batch)
         return max(1, memory_budget // max(1, per_example))

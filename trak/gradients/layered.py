@@ -1,28 +1,23 @@
 """Per-example gradients from one batched forward and backward pass, captured operation by operation."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trak import batches
 from trak.batches import Batch
-from trak.gradients.base import Engine, Sink, activation_bytes, check_output
+from trak.gradients.base import Engine, Sink, check_output
 from trak.gradients.layers import Capture, Uncovered
 from trak.gradients.state import differentiable
-from trak.tasks import Task
 
 
 class Layers(Engine):
     """One forward and one backward pass for the batch; see `trak.gradients.layers.Capture`."""
 
     name = "layers"
-
-    def __init__(self, model: nn.Module, task: Task, parameters: Sequence[str]) -> None:
-        super().__init__(model, task, parameters)
-        self._activation_bytes: dict[tuple[torch.Size, ...], int] = {}
 
     def gradients(self, batch: Batch, sink: Sink) -> Tensor:
         """
@@ -51,10 +46,7 @@ class Layers(Engine):
 
     def examples_within(self, memory_budget: int, batch: Batch) -> int:
         # Each activation is kept for the backward pass and meets its own gradient there.
-        shapes = tuple(t.shape[1:] for t in batches.tensors(batch))
-        if shapes not in self._activation_bytes:
-            self._activation_bytes[shapes] = activation_bytes(self.model, self.task, batch)
-        return max(1, memory_budget // max(1, 3 * self._activation_bytes[shapes]))
+        return max(1, memory_budget // max(1, 3 * self.activation_bytes(batch)))
 
 
 @contextmanager

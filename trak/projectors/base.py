@@ -85,9 +85,7 @@ class Projector(ABC):
         examples = examples_together(_PART_ROWS * columns, _PART_ELEMENTS)
         step = max(1, _PART_ELEMENTS // (min(examples, len(block)) * columns * together)) * together
         for some in range(0, len(block), examples):
-            few, sums = block[some : some + examples], total
-            if examples < len(block):
-                sums = total[some : some + examples]
+            few, sums = block[some : some + examples], total[some : some + examples]
             for start in range(0, rows, step):
                 part = few.rows(start, start + step)
                 self.add(sums, name, part.flatten(1), model_id, start * columns)
@@ -154,8 +152,7 @@ class Accumulator:
                 f"gradients of {name!r} are of {len(block)} examples from example {start} on, expected "
                 f"{self._batch_size} in all"
             )
-        whole = len(block) == self._batch_size
-        total = self._total if whole else self._total[start : start + len(block)]
+        total = self._total[start : start + len(block)]
         if isinstance(block, OuterProducts):
             self._projector.add_outer_products(total, name, block, self._model_id)
         elif isinstance(block, SparseRows):

@@ -1,6 +1,6 @@
 """Rotated-block CountSketch: a projection that costs one pass over the gradient."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -52,12 +52,16 @@ class Sketch(Projector):
         self._pools: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         self._plans: dict[tuple[str, torch.device, torch.dtype], _Plan] = {}
         self._cached_for: int | None = None
+        self._sizes: dict[str, int] = {}
         # The sum of one batch after another in the same memory, so that views of it, which take longer to make than to
         # add to, can be kept.
         self._buffer: Tensor | None = None
         self._buffer_in_use = False
         self._views: dict[tuple[int, int, str, int, int], Sequence[Tensor]] = {}
         self._view_count = 0
+
+    def bind(self, sizes: Mapping[str, int]) -> None:
+        self._sizes = dict(sizes)
 
     def _plan(self, name: str, numel: int, model_id: int, like: Tensor) -> _Plan:
         if model_id != self._cached_for:
@@ -72,7 +76,8 @@ class Sketch(Projector):
             )
             self._pools[where] = ((words & 1) * 2 - 1).to(device=like.device, dtype=like.dtype)
         key = (name, *where)
-        blocks = -(-numel // self.proj_dim)
+        # Of the whole parameter, though a part may be all that is asked for now.
+        blocks = -(-max(numel, self._sizes.get(name, 0)) // self.proj_dim)
         if key not in self._plans or len(self._plans[key].signs) < blocks:
             self._plans[key] = _Plan(self.seed, model_id, name, blocks, self.proj_dim, self._pools[where])
         return self._plans[key]

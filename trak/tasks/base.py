@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trak import batches
 from trak.batches import Batch
 
 
@@ -73,14 +74,12 @@ def plain_settings(settings_of: object) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor | np.ndarray):
-        return {"shape": list(value.shape), "hash": hashlib.blake2b(_bytes(value), digest_size=8).hexdigest()}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        value = torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, Tensor):
+        data = batches.raw_bytes(value).tobytes() if value.numel() else b""
+        return {"shape": list(value.shape), "hash": hashlib.blake2b(data, digest_size=8).hexdigest()}
     try:
         return json.loads(json.dumps(value, default=lambda v: type(v).__name__))
     except (TypeError, ValueError):
         return type(value).__name__
-
-
-def _bytes(value: Tensor | np.ndarray) -> bytes:
-    array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else value
-    return np.ascontiguousarray(array).tobytes()

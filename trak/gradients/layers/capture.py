@@ -118,27 +118,30 @@ class Capture(TorchFunctionMode):
         used = {id(use.parameter) for use in uses or ()}
         if not uses or not {id(t) for t in _tensors(args, kwargs) if id(t) in self._roots} <= used:
             return None
+        if not per_example and not self._has_batch_shape(uses, args):
+            return None
         uses = [use for use in uses if id(use.parameter) in self._roots]
         plain = [t.detach() if id(t) in self._roots else t for t in args]
         options = {k: v.detach() if id(v) in self._roots else v for k, v in kwargs.items()}
-        if not per_example and not self._has_batch_shape(func, args):
-            return None
         result = func(*plain, **options)
         leading = [result, *(t for use in uses for t in use.saved)]
         if any(t.ndim == 0 or len(t) % self._examples or not len(t) for t in leading):
             return None
+        result = self._joined(result)
+        self._watch(result, uses)
+        return result
+
+    def _joined(self, result: Tensor) -> Tensor:
+        """A result of examples as part of the graph."""
         if not result.requires_grad:
             result = _Start.apply(result.clone() if result._is_view() else result, self._anchor)
-        self._watch(result, uses)
         _mark(result)
         return result
 
-    def _has_batch_shape(self, func: Any, args: Any) -> bool:
+    def _has_batch_shape(self, uses: Sequence[Use], args: Any) -> bool:
         """Whether constants alone, such as token types all zero, were made for each example."""
-        if func in (torch.Tensor.expand, torch.Tensor.repeat):
-            sizes = args[1] if len(args) == 2 and not isinstance(args[1], int) else args[1:]
-            shared = func is torch.Tensor.repeat or args[0].ndim < len(sizes) or len(args[0]) == 1
-            return len(sizes) > 1 and shared and sizes[0] > 0 and sizes[0] % self._examples == 0
+        if any(use.copies > 0 and use.copies % self._examples == 0 for use in uses):
+            return True
         return any(
             isinstance(t, Tensor) and id(t) not in self._roots and t.ndim > 1 and len(t) == self._examples for t in args
         )
@@ -221,10 +224,8 @@ class Capture(TorchFunctionMode):
                     f"{type(module).__name__} returned {type(result).__name__}; a registered layer must return a tensor"
                 )
             inputs = tuple(t.detach() if isinstance(t, Tensor) else t for t in args)
-            if not result.requires_grad:
-                result = _Start.apply(result.clone() if result._is_view() else result, self._anchor)
+            result = self._joined(result)
             result.register_hook(lambda g: emit(inputs, g))
-            _mark(result)
             return result
 
         def emit(inputs: Any, g: Tensor) -> None:

@@ -61,7 +61,10 @@ register_operation(torch.div, torch.Tensor.div, torch.true_divide)(
 @register_operation(torch.Tensor.expand)
 def expand(input: Tensor, *sizes: Any) -> list[Use] | None:
     """A class token seen by every example."""
-    return [Use(input, lambda g: _reduced(g, input.shape))] if _broadcast(input, len(_unpacked(sizes))) else None
+    target = _unpacked(sizes)
+    if not _broadcast(input, len(target)):
+        return None
+    return [Use(input, lambda g: _reduced(g, input.shape), copies=target[0] if len(target) > 1 else 0)]
 
 
 @register_operation(torch.Tensor.repeat)
@@ -75,7 +78,7 @@ def repeat(input: Tensor, *repeats: Any) -> list[Use]:
         parts = g.reshape(len(g), -1, sizes[0], *pairs)
         return parts.sum((1, *range(3, parts.ndim, 2))).reshape(len(g), *input.shape)
 
-    return [Use(input, block)]
+    return [Use(input, block, copies=times[0] if len(times) > 1 else 0)]
 
 
 def _unpacked(sizes: Any) -> Any:

@@ -9,24 +9,23 @@ from torch.nn import functional as F
 
 from trak.gradients.layers.registry import Use, register_operation
 
+Dims = Callable[[Tensor], Sequence[int]]
+
 
 def _affine(
-    normalize: Callable[[Tensor], Tensor],
-    dims: Callable[[Tensor], Sequence[int]],
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
+    by_weight: Callable[[Tensor, Tensor], Tensor], dims: Dims, input: Tensor, weight: Tensor | None, bias: Tensor | None
 ) -> list[Use]:
-    """y = w · x̂ + b: ∂w = Σ g x̂ and ∂b = Σ g, over the dimensions of (b, c, ...) that `dims` gives."""
-
-    def by_weight(g: Tensor, x: Tensor) -> Tensor:
-        return (g * normalize(x.flatten(0, 1)).view_as(g)).sum(tuple(dims(g)))
-
+    """y = w · x̂ + b: ∂w is what `by_weight` says, ∂b = Σ g over the dimensions of (b, c, ...) that `dims` gives."""
     found = [] if weight is None else [Use(weight, by_weight, (input,))]
     return found if bias is None else [*found, Use(bias, lambda g: g.sum(tuple(dims(g))))]
 
 
-def _leading(shape: Sequence[int]) -> Callable[[Tensor], Sequence[int]]:
+def _product(normalize: Callable[[Tensor], Tensor], dims: Dims) -> Callable[[Tensor, Tensor], Tensor]:
+    """∂w = Σ g x̂."""
+    return lambda g, x: (g * normalize(x.flatten(0, 1)).view_as(g)).sum(tuple(dims(g)))
+
+
+def _leading(shape: Sequence[int]) -> Dims:
     return lambda g: range(1, g.ndim - len(shape))
 
 
@@ -45,7 +44,8 @@ def layer_norm(
 ) -> list[Use]:
     """LayerNorm (Ba et al., 2016)."""
     shape = tuple(normalized_shape)
-    return _affine(lambda x: F.layer_norm(x, shape, None, None, eps), _leading(shape), input, weight, bias)
+    dims = _leading(shape)
+    return _affine(_product(lambda x: F.layer_norm(x, shape, None, None, eps), dims), dims, input, weight, bias)
 
 
 @register_operation(F.rms_norm, torch.rms_norm)
@@ -54,7 +54,8 @@ def rms_norm(
 ) -> list[Use]:
     """RMSNorm (Zhang & Sennrich, 2019)."""
     shape = tuple(normalized_shape)
-    return _affine(lambda x: F.rms_norm(x, shape, None, eps), _leading(shape), input, weight, None)
+    dims = _leading(shape)
+    return _affine(_product(lambda x: F.rms_norm(x, shape, None, eps), dims), dims, input, weight, None)
 
 
 @register_operation(F.group_norm, torch.group_norm)
@@ -67,7 +68,8 @@ def group_norm(
     cudnn_enabled: bool = True,
 ) -> list[Use]:
     """GroupNorm (Wu & He, 2018)."""
-    return _affine(lambda x: F.group_norm(x, num_groups, None, None, eps), _all_but_channels, input, weight, bias)
+    product = _product(lambda x: F.group_norm(x, num_groups, None, None, eps), _all_but_channels)
+    return _affine(product, _all_but_channels, input, weight, bias)
 
 
 @register_operation(F.batch_norm)
@@ -92,8 +94,7 @@ def batch_norm(
         dots = torch.matmul(g.unsqueeze(-2), x.unsqueeze(-1)).flatten(2).squeeze(-1)
         return (dots - mean * g.sum(-1)) * scale
 
-    uses = [] if weight is None else [Use(weight, by_weight, (input,))]
-    return uses if bias is None else [*uses, Use(bias, lambda g: g.sum(tuple(_all_but_channels(g))))]
+    return _affine(by_weight, _all_but_channels, input, weight, bias)
 
 
 @register_operation(F.instance_norm)
@@ -111,10 +112,5 @@ def instance_norm(
     if use_input_stats and math.prod(input.shape[2:]) == 1:
         return None
     kept = (None, None) if use_input_stats else (running_mean, running_var)
-    return _affine(
-        lambda x: F.instance_norm(x, *kept, use_input_stats=use_input_stats, eps=eps),
-        _all_but_channels,
-        input,
-        weight,
-        bias,
-    )
+    product = _product(lambda x: F.instance_norm(x, *kept, use_input_stats=use_input_stats, eps=eps), _all_but_channels)
+    return _affine(product, _all_but_channels, input, weight, bias)

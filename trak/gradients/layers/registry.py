@@ -28,6 +28,8 @@ class Use:
     """Tensors that, as the result, hold the same number of leading entries for each example."""
     elements: int = 0
     """Numbers that a block takes for each example, if other than the parameter's; decides how many come at once."""
+    copies: int = 0
+    """How many leading entries the operation itself makes of one, where it repeats the parameter."""
 
 
 Rule = Callable[..., Sequence[Use] | None]
