@@ -492,17 +492,6 @@ def test_input_changed_in_place_after_its_use_is_an_error():
         collect(Layers(model, Curved(), names), (torch.randn(2, 3),))
 
 
-class Peeking(nn.Module):
-    """Its examples see each other: statistics of the batch."""
-
-    def __init__(self):
-        super().__init__()
-        self.norm = nn.BatchNorm2d(2, track_running_stats=False)
-
-    def forward(self, x):
-        return self.norm(x)
-
-
 class TimeFirst(nn.Module):
     """Examples along the second dimension inside."""
 
@@ -517,7 +506,6 @@ class TimeFirst(nn.Module):
 @pytest.mark.parametrize(
     "model, batch",
     [
-        (Peeking(), (torch.randn(4, 2, 3, 3),)),
         (TimeFirst(), (torch.randn(4, 6, 3),)),
         (TimeFirst(), (torch.randn(4, 5, 3),)),
     ],
@@ -528,6 +516,25 @@ def test_auto_is_right_where_examples_are_not_along_the_first_dimension(model, b
         found = collect(choose_engine("auto", model, Curved(), names, batch), batch)
     for name, expected in gradients(model, Curved(), batch).items():
         torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-5)
+
+
+class Stubborn(nn.BatchNorm2d):
+    """Normalizes by the batch in every mode."""
+
+    def forward(self, x):
+        return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=True)
+
+
+@pytest.mark.parametrize("engine", ["auto", "layers", "functional", "single"])
+@pytest.mark.parametrize(
+    "norm, size", [(nn.BatchNorm2d(2, track_running_stats=False), 3), (Stubborn(2), 3), (Stubborn(2), 1)]
+)
+def test_statistics_of_the_batch_are_refused_with_the_module_and_the_cure(engine, norm, size):
+    model, batch = nn.Sequential(nn.Conv2d(1, 2, 1), norm), (torch.randn(4, 1, size, size),)
+    names = [name for name, _ in model.named_parameters()]
+    where = "can't run on one example alone" if size == 1 else f"{type(norm).__name__} '1' gives an example another"
+    with differentiable(model, names), pytest.raises(ValueError, match=rf"{where}.*running statistics.*GroupNorm"):
+        choose_engine(engine, model, Curved(), names, batch)
 
 
 def test_reentrant_checkpointing_is_refused_with_the_cure():

@@ -20,6 +20,7 @@ from trak.projectors import (
     Accumulator,
     BasicProjector,
     CudaProjector,
+    Factored,
     Gaussian,
     Identity,
     NoOpProjector,
@@ -231,7 +232,7 @@ class ProjectorContract:
         projector = self.make(k, 3)
         expected = projector.project({"weight": weight + table, "bias": left.sum(1)}, 2)
         for _ in range(2):  # the second time in memory that was used before
-            projector.bind({"weight": 36, "bias": 9})
+            projector.bind({"weight": (9, 4), "bias": (9,)})
             total = Accumulator(projector, 5, 2, left.device, left.dtype)
             total.add("weight", OuterProducts(left[:2], right[:2], (3, 3, 4)), 0)
             total.add("bias", left[3:].sum(1), 3)
@@ -244,7 +245,7 @@ class ProjectorContract:
     def test_sums_of_two_batches_at_a_time_do_not_mix(self):
         x, y = torch.randn(2, 3, 37, generator=torch.Generator().manual_seed(0))
         projector = self.make(8, 1)
-        projector.bind({"": 37})
+        projector.bind({"": (37,)})
         sums = [Accumulator(projector, 3, 0, x.device, x.dtype) for _ in range(2)]
         for total, block in zip(sums, (x, y), strict=True):
             total.add("", block)
@@ -339,7 +340,7 @@ class ProjectorContract:
 
     def test_parameters_added_one_at_a_time_equal_those_projected_at_once(self):
         grads, projector = small_gradients(), self.make(5, 7)
-        projector.bind({name: grad[0].numel() for name, grad in grads.items()})
+        projector.bind({name: grad.shape[1:] for name, grad in grads.items()})
         total = Accumulator(projector, 2, 3, torch.device("cpu"), torch.float32)
         for name in reversed(grads):
             total.add(name, grads[name])
@@ -402,6 +403,103 @@ class TestSketch(RandomContract):
     def test_one_block_keeps_lengths_exactly(self):
         grads = torch.randn(3, 16, dtype=torch.float64)
         torch.testing.assert_close(Sketch(16, 0).project(grads).norm(dim=1), grads.norm(dim=1), rtol=1e-12, atol=0)
+
+
+def factored_reference(grads, k, seed, model_id, inner_dim):
+    """The longer side of a matrix is multiplied by signs / √r first, if that halves the count at least."""
+    left = {}
+    for name, grad in grads.items():
+        shape = grad.shape[1:]
+        if len(shape) == 2 and 2 * inner_dim * sum(shape) <= math.prod(shape):
+            side = 0 if shape[1] < shape[0] < 8 * shape[1] else 1
+            counters = np.arange(shape[side])[:, None] * -(-inner_dim // 32) + np.arange(inner_dim) // 32
+            words = words_of(key_of("factored", seed, model_id, name), counters)
+            signs = ((words >> (np.arange(inner_dim) % 32).astype(np.uint64)) & np.uint64(1)).astype(np.float64) * 2 - 1
+            signs /= math.sqrt(inner_dim)
+            grad = np.einsum("bmn,mr->brn" if side == 0 else "bmn,nr->bmr", grad, signs)
+        left[name] = grad
+    return sketch_reference(left, k, seed, model_id)
+
+
+class TestFactored(RandomContract):
+    golden = TestSketch.golden
+
+    def make(self, k, seed):
+        return Factored(k, seed, inner_dim=1)
+
+    def reference(self, grads, k, seed, model_id):
+        return factored_reference(grads, k, seed, model_id, 1)
+
+    def test_a_tensor_is_one_nameless_parameter(self):
+        grads = torch.randn(3, 50)
+        assert torch.equal(self.make(8, 1).project(grads), self.make(8, 1).project({"": grads}))
+
+    @pytest.mark.parametrize(
+        "shape", [(9, 4), (4, 9), (40, 4), (12, 12), (4, 4), (6, 6, 1), (36,), (80, 100), (100, 80)]
+    )
+    @pytest.mark.parametrize("inner_dim", [1, 2, 33])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_every_shape_and_form_matches_the_definition(self, shape, inner_dim, dtype):
+        generator, k = torch.Generator().manual_seed(0), 16
+        projector = Factored(k, 3, inner_dim)
+        whole = torch.randn(5, *shape, generator=generator, dtype=dtype)
+        projector.bind({"weight": shape})
+        total = Accumulator(projector, 5, 2, whole.device, dtype)
+        total.add("weight", whole)
+        truth = whole.double()
+        if len(shape) == 2:
+            left, right = (torch.randn(5, 7, n, generator=generator, dtype=dtype) for n in shape)
+            values = torch.randn(5, 3, shape[1], generator=generator, dtype=dtype)
+            indices = torch.randint(shape[0], (5, 3), generator=generator)
+            total.add("weight", OuterProducts(left, right))
+            total.add("weight", SparseRows(indices, values, shape[0]))
+            truth = truth + torch.einsum("bsm,bsn->bmn", left.double(), right.double())
+            truth = truth + SparseRows(indices, values.double(), shape[0]).dense()
+        expected = factored_reference({"weight": truth.numpy()}, k, 3, 2, inner_dim)
+        tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+        np.testing.assert_allclose(
+            total.result().double().numpy(), expected, rtol=0, atol=tolerance * np.abs(expected).max()
+        )
+
+    @pytest.mark.parametrize("k, inner_dim", [(64, 1), (64, 4), (4, 4)])
+    def test_variance_grows_by_no_more_than_the_inner_projections(self, k, inner_dim):
+        rng = np.random.default_rng(0)
+        # Of rank one, on which the inner projection errs most.
+        x, y = (np.einsum("lm,ln->lmn", *rng.normal(size=(2, 3, 24))) for _ in range(2))
+        y += x / 2
+        grads = torch.from_numpy(np.stack([x, y], axis=1))
+        samples = []
+        for seed in range(600):
+            features = Factored(k, seed, inner_dim).project({f"layer{i}": grads[i] for i in range(3)})
+            samples.append(float(features[0] @ features[1]))
+        samples = np.array(samples)
+        dots, xx, yy = (x * y).sum((1, 2)), (x * x).sum((1, 2)), (y * y).sum((1, 2))
+        inner = ((xx * yy + dots**2) / inner_dim).sum()
+        bound = inner + (1 + 1 / 64) * (xx.sum() * yy.sum() + dots.sum() ** 2) / k * (1 + 1 / inner_dim) ** 2
+        assert abs(samples.mean() - dots.sum()) <= 4.5 * samples.std() / math.sqrt(len(samples))
+        squares = (samples - dots.sum()) ** 2
+        assert squares.mean() <= bound + 4.5 * squares.std() / math.sqrt(len(samples))
+
+    def test_explanation_counts_what_the_rule_compares(self):
+        projector = Factored(16, 0, 4)
+        with pytest.raises(ValueError, match="bind"):
+            projector.explain()
+        projector.bind({"wide": (32, 128), "small": (8, 8), "bias": (32,), "table": (1000, 32)})
+        rows = {line.split()[0]: line.split()[1:] for line in projector.explain().splitlines()}
+        assert rows["wide"] == ["32×128", "4096", "640", "factored", "128"]
+        assert rows["small"] == ["8×8", "64", "64", "plain", "64"]
+        assert rows["bias"] == ["32", "-", "-", "plain", "32"]
+        assert rows["table"] == ["1000×32", "32000", "4128", "factored", "4000"]
+
+    @pytest.mark.parametrize(
+        "inner_dim, error", [(0, ValueError), (-2, ValueError), (1.5, TypeError), (True, TypeError)]
+    )
+    def test_wrong_inner_dimension_is_refused_with_its_value(self, inner_dim, error):
+        with pytest.raises(error, match=f"inner_dim must be .*{inner_dim}"):
+            Factored(16, 0, inner_dim)
+
+    def test_record_holds_the_inner_dimension(self):
+        assert Factored(16, 0, 4).describe() != Factored(16, 0, 8).describe()
 
 
 class TestRademacher(RandomContract):
@@ -489,7 +587,7 @@ class TestIdentity(ProjectorContract):
 
     def test_unknown_parameter_is_refused_with_its_name_and_size(self):
         projector = self.make(8, 0)
-        projector.bind({"a": 4})
+        projector.bind({"a": (4,)})
         total = Accumulator(projector, 1, 0, torch.device("cpu"), torch.float32)
         with pytest.raises(ValueError, match=r"'a' have 5 elements, expected 4"):
             total.add("a", torch.zeros(1, 5))
@@ -506,6 +604,7 @@ class TestPublishedNoOp(TestIdentity):
 
 CONTRACTS = [
     TestSketch,
+    TestFactored,
     TestRademacher,
     TestGaussian,
     TestPublishedBasicNormal,
@@ -537,6 +636,7 @@ def test_a_projector_written_for_the_published_package_gets_whole_gradients_and_
 def test_projectors_are_made_by_name_with_their_dimension_and_seed():
     assert {name: type(make_projector(name, 8, 3)) for name in PROJECTORS} == {
         "sketch": Sketch,
+        "factored": Factored,
         "rademacher": Rademacher,
         "gaussian": Gaussian,
         "identity": Identity,
@@ -549,7 +649,7 @@ def test_projectors_are_made_by_name_with_their_dimension_and_seed():
 def test_unknown_projector_name_suggests_the_nearest():
     with pytest.raises(ValueError, match=r"unknown projector 'skecth': did you mean 'sketch'\?"):
         make_projector("skecth")
-    with pytest.raises(ValueError, match="'fft': known are: gaussian, identity, rademacher, sketch"):
+    with pytest.raises(ValueError, match="'fft': known are: factored, gaussian, identity, rademacher, sketch"):
         make_projector("fft")
 
 

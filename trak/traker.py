@@ -129,7 +129,7 @@ class TRAKer:
         parameters = select_parameters(model, grad_wrt)
         self.parameters = tuple(parameters)
         self.projector = make_projector(projector, proj_dim, projector_seed)
-        self.projector.bind({name: p.numel() for name, p in parameters.items()})
+        self.projector.bind({name: p.shape for name, p in parameters.items()})
         self.train_set_size, self.proj_dim = train_set_size, self.projector.proj_dim
         self.store = FeatureStore.create(
             save_dir,

@@ -60,10 +60,12 @@ def choose_engine(name: str, model: nn.Module, task: Task, parameters: Sequence[
     take the last, and says in one line what it took.
 
     Raises:
-        ValueError: if the model gives an example another output the second time.
+        ValueError: if the model gives an example another output the second time, or without the other
+            examples of its batch.
     """
     few = batches.take(batch, 0, 2)
     check_repeatable(model, task, few)
+    check_independent(model, task, few)
     if name != "auto":
         return ENGINES[name](model, task, parameters)
     truth = collect(Single(model, task, parameters), few)
@@ -140,11 +142,40 @@ def check_repeatable(model: nn.Module, task: Task, batch: Batch) -> None:
             return
         pairs = zip(*(_results(model, task, batch) for _ in range(2)), strict=False)
     name = next((a[0] for a, b in pairs if not _same(a[1], b[1])), "")
-    kind = type(model.get_submodule(name)).__name__
     raise ValueError(
-        f"{kind} {name!r} gives another result when the same batch comes again, though the model is in evaluation "
+        f"{_kind(model, name)} gives another result when the same batch comes again, though the model is in evaluation "
         "mode: dropout called with training=True, or other randomness; make it deterministic"
     )
+
+
+def check_independent(model: nn.Module, task: Task, batch: Batch) -> None:
+    """Raise a ValueError naming the first module whose result for an example depends on the others in its batch."""
+    count = batches.size(batch)
+    if count == 1:
+        return
+    first = batches.take(batch, 0, 1)
+    with torch.no_grad():
+        together = task.output(model, batch)[:1]
+        try:
+            alone = task.output(model, first)
+        except ValueError as error:  # torch's, of normalizations that need several values
+            raise ValueError(
+                f"the model can't run on one example alone ({error}), so that none has a gradient of its own; let "
+                "normalizations use running statistics (track_running_stats=True, eval()), or use GroupNorm"
+            ) from error
+        if _same(together, alone, 1e-2):
+            return
+        pairs = zip(_results(model, task, batch), _results(model, task, first), strict=False)
+    name = next((a[0] for a, b in pairs if not _same(a[1][: len(b[1])], b[1], 1e-2)), "")
+    raise ValueError(
+        f"{_kind(model, name)} gives an example another result without the other examples of its batch, so that none "
+        "has a gradient of its own; let normalizations use running statistics (track_running_stats=True, eval()), or "
+        "use GroupNorm"
+    )
+
+
+def _kind(model: nn.Module, name: str) -> str:
+    return f"{type(model.get_submodule(name)).__name__} {name!r}"
 
 
 def _results(model: nn.Module, task: Task, batch: Batch) -> list[tuple[str, Tensor]]:
@@ -167,6 +198,8 @@ def _results(model: nn.Module, task: Task, batch: Batch) -> list[tuple[str, Tens
     return found
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Up to what the order of a parallel sum may change."""
-    return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-3, atol=1e-5, equal_nan=True)
+def _same(a: Tensor, b: Tensor, tolerance: float = 1e-3) -> bool:
+    """Up to what the order of a parallel sum, or with more tolerance half precision, may change."""
+    return a.shape == b.shape and torch.allclose(
+        a.double(), b.double(), rtol=tolerance, atol=tolerance / 100, equal_nan=True
+    )

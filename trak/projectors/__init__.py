@@ -4,6 +4,7 @@ from trak.naming import did_you_mean
 from trak.projectors.base import Accumulator, Projector, examples_together
 from trak.projectors.blocks import Block, OuterProducts, SparseRows
 from trak.projectors.dense import Gaussian, Rademacher
+from trak.projectors.factored import Factored
 from trak.projectors.identity import Identity
 from trak.projectors.published import (
     AbstractProjector,
@@ -17,7 +18,7 @@ from trak.projectors.published import (
 from trak.projectors.scratch import scratch
 from trak.projectors.sketch import Sketch
 
-PROJECTORS: dict[str, type[Projector]] = {c.kind: c for c in (Sketch, Rademacher, Gaussian, Identity)}
+PROJECTORS: dict[str, type[Projector]] = {c.kind: c for c in (Sketch, Factored, Rademacher, Gaussian, Identity)}
 
 
 def make_projector(projector: Projector | str | None, proj_dim: int = 2048, seed: int = 0) -> Projector:
@@ -47,6 +48,7 @@ __all__ = [
     "Block",
     "ChunkedCudaProjector",
     "CudaProjector",
+    "Factored",
     "Gaussian",
     "Identity",
     "NoOpProjector",

@@ -3,7 +3,7 @@
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -50,8 +50,8 @@ class Projector(ABC):
         self.proj_dim = int(proj_dim)
         self.seed = int(seed)
 
-    def bind(self, sizes: Mapping[str, int]) -> None:
-        """Learn the parameters' names and numbers of elements before the first projection."""
+    def bind(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Learn the parameters' names and shapes before the first projection."""
 
     def describe(self) -> dict[str, Any]:
         """What decides the numbers, for the store's record."""
@@ -116,7 +116,7 @@ class Projector(ABC):
         blocks = {"": grads} if isinstance(grads, Tensor) else dict(grads)
         if not blocks:
             raise ValueError("grads is empty: there is nothing to project")
-        self.bind({name: math.prod(block.shape[1:]) for name, block in blocks.items()})
+        self.bind({name: block.shape[1:] for name, block in blocks.items()})
         first = next(iter(blocks.values()))
         for name, block in blocks.items():
             if block.shape[:1] != first.shape[:1]:

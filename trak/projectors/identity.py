@@ -1,6 +1,7 @@
 """No projection at all: the features are the gradient itself."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,9 +19,9 @@ class Identity(Projector):
         super().__init__(1, seed)
         self._sizes: dict[str, int] = {}
 
-    def bind(self, sizes: Mapping[str, int]) -> None:
-        self._sizes = dict(sizes)
-        self.proj_dim = sum(sizes.values())
+    def bind(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        self._sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+        self.proj_dim = sum(self._sizes.values())
 
     def describe(self) -> dict[str, Any]:
         return {"kind": self.kind}
@@ -29,7 +30,7 @@ class Identity(Projector):
         if first + block.shape[1] > self._sizes.get(name, 0):
             raise ValueError(
                 f"gradients of {name!r} have {first + block.shape[1]} elements, expected {self._sizes.get(name)}; "
-                "call bind() with the model's parameter sizes first"
+                "call bind() with the model's parameter shapes first"
             )
         start = first
         for other, size in self._sizes.items():

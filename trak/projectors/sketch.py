@@ -1,5 +1,6 @@
 """Rotated-block CountSketch: a projection that costs one pass over the gradient."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -60,8 +61,8 @@ class Sketch(Projector):
         self._views: dict[tuple[int, int, str, int, int], Sequence[Tensor]] = {}
         self._view_count = 0
 
-    def bind(self, sizes: Mapping[str, int]) -> None:
-        self._sizes = dict(sizes)
+    def bind(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        self._sizes = {name: math.prod(shape) for name, shape in shapes.items()}
 
     def _plan(self, name: str, numel: int, model_id: int, like: Tensor) -> _Plan:
         if model_id != self._cached_for:
