@@ -489,6 +489,37 @@ class TestStateBetweenCalls:
         assert np.abs(found[0]).max() > 0
         np.testing.assert_array_equal(*found)
 
+    def test_overlapped_writes_store_the_same_bytes(self, make, case, tmp_path):
+        with (behind := make(save_dir=tmp_path / "behind")).overlapped():
+            run(behind, case)
+        run(make(save_dir=tmp_path / "at_once"), case)
+        contents = [[*files(tmp_path / name).values()] for name in ("behind", "at_once")]
+        assert contents[0] == contents[1]
+
+    def test_overlapped_writes_are_seen_by_the_calls_that_follow(self, make, case):
+        traker = self.load(make, case)
+        with traker.overlapped():
+            traker.featurize(case.batches[0])
+            x, y = case.batches[0]
+            with pytest.raises(ValueError, match="was featurized from other data"):
+                traker.featurize((x + 1, y), inds=range(len(y)))
+            traker.featurize(case.batches[1])
+            assert traker.store.table(0).is_done()[: 2 * len(y)].all()
+
+    @pytest.mark.parametrize("calls", [1, 2])
+    def test_an_overlapped_write_that_fails_is_an_error_at_the_latest_on_leaving(self, make, case, monkeypatch, calls):
+        traker = self.load(make, case)
+
+        def full(*_):
+            raise OSError("no room")
+
+        monkeypatch.setattr(type(traker.store.table(0)), "write", full)
+        with pytest.raises(OSError, match="no room"), traker.overlapped():  # noqa: PT012
+            for batch in case.batches[:calls]:
+                traker.featurize(batch)
+        with pytest.raises(OSError, match="no room"):
+            traker.featurize(case.batches[0], inds=range(len(case.batches[0][1])))
+
     def test_code_that_changed_since_is_noticed(self, make, case):
         self.load(make, case).featurize(case.batches[0])
         traker = self.load(make, case)

@@ -68,7 +68,8 @@ def attribute(
     several = [snapshot(checkpoint) if shares_memory(checkpoint, model) else checkpoint for checkpoint in several]
     traker = TRAKer(model, task, n, save_dir, **options)
     try:
-        with tqdm(total=len(several) * (n + m), desc="featurizing", unit="ex", disable=not progress) as bar:
+        bar = tqdm(total=len(several) * (n + m), desc="featurizing", unit="ex", disable=not progress)
+        with bar, traker.overlapped():
             for model_id, checkpoint in enumerate(several):
                 traker.load_checkpoint(checkpoint, model_id)
                 if not traker.store.is_finalized(model_id, traker.weighting):

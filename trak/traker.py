@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from trak.store import (
     RowValues,
     StoreConfig,
     Table,
+    Writer,
     check_model_id,
     missing_rows,
 )
@@ -131,7 +132,8 @@ class TRAKer:
         self.projector = make_projector(projector, proj_dim, projector_seed)
         self.projector.bind({name: p.shape for name, p in parameters.items()})
         self.train_set_size, self.proj_dim = train_set_size, self.projector.proj_dim
-        self.store = FeatureStore.create(
+        self._writer = Writer()
+        self._store = FeatureStore.create(
             save_dir,
             StoreConfig(
                 train_set_size=train_set_size,
@@ -151,6 +153,18 @@ class TRAKer:
         self._versions: list[tuple[int, int]] = []
         self._compared = False
 
+    def overlapped(self) -> AbstractContextManager[None]:
+        """While entered, `featurize` and `score` return before what they computed is on disk, and write it while the
+        next batch is computed. An error of a write raises from the next call, or on leaving.
+        """
+        return self._writer.overlapped()
+
+    @property
+    def store(self) -> FeatureStore:
+        """What is stored; everything featurized so far is in it."""
+        self._writer.wait()
+        return self._store
+
     def load_checkpoint(
         self, checkpoint: Checkpoint, model_id: int, _allow_featurizing_already_registered: bool = True
     ) -> None:
@@ -163,6 +177,7 @@ class TRAKer:
         Raises:
             ValueError: if the weights do not fit the model, or the id belongs to other weights.
         """
+        self._writer.wait()
         # Nothing of the last checkpoint may be written to if this one can't be loaded.
         self._engine = self._experiment = self._targets = self._table = self._model_id = None
         model_id, fingerprint = check_model_id(model_id), load_into(self.model, checkpoint)
@@ -199,6 +214,7 @@ class TRAKer:
             raise ValueError("no checkpoint is loaded: call load_checkpoint before featurize")
         indices = row_indices(batch, inds, num_samples, self._next_row, self.train_set_size, "train_set_size")
         hashes = batches.digests(batch)
+        self._writer.wait(indices)
         done = self._table.is_done()[indices]
         changed = done & (self._table.hashes(indices) != hashes) if done.any() else done
         if changed.any():
@@ -209,7 +225,7 @@ class TRAKer:
             )
         self._compare_outputs(self._table, batch, indices, done, "training")
         if not done.all():
-            self._table.write(indices, self._values(batch, indices, hashes, "training"))
+            self._writer.write(self._table, indices, self._values(batch, indices, hashes, "training"))
         if inds is None:
             self._next_row += len(indices)
 
@@ -273,6 +289,7 @@ class TRAKer:
             raise ValueError("no experiment is started: call start_scoring_checkpoint before score")
         indices = row_indices(batch, inds, num_samples, self._next_target, self._experiment.num_targets, "num_targets")
         hashes = batches.digests(batch)
+        self._writer.wait(indices)
         done = self._targets.is_done()[indices]
         same = done & (self._targets.hashes(indices) == hashes) if done.any() else done
         self._compare_outputs(self._targets, batch, indices, same, "target")
@@ -280,7 +297,7 @@ class TRAKer:
             values = self._values(batch, indices, hashes, "target")
             if (done & ~same).any():
                 self._experiment.forget_scores()
-            self._targets.write(indices, values)
+            self._writer.write(self._targets, indices, values)
         if inds is None:
             self._next_target += len(indices)
 

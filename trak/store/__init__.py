@@ -5,6 +5,7 @@ from trak.store.config import StoreConfig
 from trak.store.experiment import Experiment
 from trak.store.store import FeatureStore, check_model_id, missing_rows, open_store
 from trak.store.table import DTYPES, RowValues, Table
+from trak.store.writer import Writer
 
 __all__ = [
     "DTYPES",
@@ -14,6 +15,7 @@ __all__ = [
     "StoreConfig",
     "StoreError",
     "Table",
+    "Writer",
     "check_model_id",
     "missing_rows",
     "open_store",
