@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 from models import CASES, plain_step
+from scaling import growing
 
 import trak
 from trak.gradients import Layers, differentiable, featurize
-from trak.projectors import Accumulator, Sketch
+from trak.projectors import Accumulator, Factored, Projector, Sketch
 from trak.scoring import Damping, Scorer, gram
 from trak.store import FeatureStore, RowValues, StoreConfig, Table
 from trak.tasks import make_task
@@ -60,13 +61,14 @@ def show(row: dict[str, Any]) -> None:
     print(f"| {row['work']} | {row['figure']} | {row['median']:.2f} | {spread} | {row['goal']:g} |", flush=True)
 
 
-def steps(name: str, k: int) -> tuple[Callable[[], None], Callable[[], None]]:
+def steps(name: str, projector: Projector) -> tuple[Callable[[], None], Callable[[], None]]:
     """A plain training step and the featurizing of the same batch."""
     torch.manual_seed(0)
     case = CASES[name]
     model, task, batch = case.make().eval(), make_task(case.task), case.batch(case.batch_size)
     names = [parameter for parameter, _ in model.named_parameters()]
-    engine, projector = Layers(model, task, names), Sketch(k)
+    engine = Layers(model, task, names)
+    projector.bind({parameter: p.shape for parameter, p in model.named_parameters()})
 
     def features() -> None:
         with differentiable(model, names):
@@ -77,17 +79,17 @@ def steps(name: str, k: int) -> tuple[Callable[[], None], Callable[[], None]]:
 
 def featurizing(rounds: int) -> list[dict[str, Any]]:
     rows = []
-    for name, dims, goal in (
-        ("resnet9", (2048, 4096), 1.4),
-        ("resnet18", (4096,), 1.5),
-        ("bert", (4096,), 1.1),
-        ("gpt2", (4096,), 1.1),
+    for name, projectors in (
+        ("resnet9", ((Sketch(2048), 1.4), (Sketch(4096), 1.4))),
+        ("resnet18", ((Sketch(4096), 1.5),)),
+        ("bert", ((Sketch(4096), 1.1), (Factored(4096), 0.8))),
+        ("gpt2", ((Sketch(4096), 1.1), (Factored(4096), 0.8))),
     ):
-        for k in dims:
-            plain, features = steps(name, k)
+        for projector, goal in projectors:
+            plain, features = steps(name, projector)
             seconds = interleaved({"plain": plain, "features": features}, rounds)
-            what = "featurize ÷ plain forward + backward"
-            rows.append(ratio(f"{name}, k = {k}", what, goal, seconds["features"], seconds["plain"]))
+            work, what = f"{name}, {projector.kind}, k = {projector.proj_dim}", "featurize ÷ plain forward + backward"
+            rows.append(ratio(work, what, goal, seconds["features"], seconds["plain"]))
         peaks = [peak(name, kind) for kind in ("features", "plain")]
         rows.append(ratio(name, "peak memory ÷ plain forward + backward", 1.5, peaks[:1], peaks[1:]))
     return rows
@@ -100,7 +102,7 @@ def peak(name: str, kind: str) -> float:
 
 
 def print_peak(name: str, kind: str) -> None:
-    plain, features = steps(name, 4096)
+    plain, features = steps(name, Sketch(4096))
     Path("/proc/self/clear_refs").write_text("5")  # begins a new peak
     before = resident("VmRSS")
     for _ in range(2):
@@ -207,6 +209,7 @@ def main() -> None:
     print("| work | figure | median | lowest - highest | goal |\n| --- | --- | --- | --- | --- |")
     rows = [
         *importing(), *featurizing(arguments.rounds), *projecting(arguments.rounds), *scoring(arguments.rounds),
+        *growing(),
     ]  # fmt: skip
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
