@@ -24,23 +24,27 @@ from models import CASES, plain_step
 from scaling import growing
 
 import trak
+from trak import batches
 from trak.gradients import Layers, differentiable, featurize
 from trak.projectors import Accumulator, Factored, Projector, Sketch
 from trak.scoring import Damping, Scorer, gram
 from trak.store import FeatureStore, RowValues, StoreConfig, Table
-from trak.tasks import make_task
+from trak.tasks import Task, make_task
 
 PLENTY = 2**40
 
 
 def interleaved(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each function in each round."""
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
             function()
+            wait()
             start = time.perf_counter()
             function()
+            wait()
             seconds[name].append(time.perf_counter() - start)
     return seconds
 
@@ -61,11 +65,14 @@ def show(row: dict[str, Any]) -> None:
     print(f"| {row['work']} | {row['figure']} | {row['median']:.2f} | {spread} | {row['goal']:g} |", flush=True)
 
 
-def steps(name: str, projector: Projector) -> tuple[Callable[[], None], Callable[[], None]]:
+def steps(
+    name: str, projector: Projector, device: str = "cpu", task: Task | None = None
+) -> tuple[Callable[[], None], Callable[[], None]]:
     """A plain training step and the featurizing of the same batch."""
     torch.manual_seed(0)
     case = CASES[name]
-    model, task, batch = case.make().eval(), make_task(case.task), case.batch(case.batch_size)
+    model, task = case.make().eval().to(device), task or make_task(case.task)
+    batch = batches.to_device(case.batch(case.batch_size), torch.device(device))
     names = [parameter for parameter, _ in model.named_parameters()]
     engine = Layers(model, task, names)
     projector.bind({parameter: p.shape for parameter, p in model.named_parameters()})

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trak.projectors.base import Projector
+from trak.projectors.gpu import kernels_for
 from trak.projectors.hashing import random_normals, random_signs, stream_key
 
 _MAX_ENTRIES = 1 << 22
@@ -31,6 +32,13 @@ class Rademacher(_Dense):
 
     kind = "rademacher"
     _entries = staticmethod(random_signs)
+
+    def add(self, total: Tensor, name: str, block: Tensor, model_id: int, first: int = 0) -> None:
+        kernels = kernels_for(block) if block.dtype == torch.float32 else None
+        if kernels is None:
+            super().add(total, name, block, model_id, first)
+        else:
+            kernels.add_rademacher(total, block, stream_key(self.kind, self.seed, model_id, name), first)
 
 
 class Gaussian(_Dense):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from trak.projectors.base import Projector
 from trak.projectors.blocks import SparseRows
+from trak.projectors.gpu import kernels_for
 from trak.projectors.hashing import random_words, stream_key
 
 _POOL_BLOCKS = 65
@@ -19,15 +20,25 @@ class _Plan:
 
     def __init__(self, seed: int, model_id: int, name: str, blocks: int, proj_dim: int, pool: Tensor) -> None:
         counters = torch.arange(blocks)
-        rows = random_words(stream_key("sketch-blocks", seed, model_id, name), counters)
-        starts = random_words(stream_key("sketch-offsets", seed, model_id, name), counters)
+        row_key, offset_key = _keys(seed, model_id, name)
+        rows, starts = random_words(row_key, counters), random_words(offset_key, counters)
         block_signs = (rows & 1) * 2 - 1
-        offsets = (starts & (2**63 - 1)) % ((_POOL_BLOCKS - 1) * proj_dim + 1)
+        offsets = (starts & (2**63 - 1)) % _starts(proj_dim)
         shifts = ((rows >> 1) & (2**62 - 1)) % proj_dim
         self.pool, self.block_signs = pool, block_signs.to(pool)
         self.offsets, self.shifts = offsets.to(pool.device), shifts.to(pool.device)
         self.sign_list, self.shift_list = block_signs.to(torch.float64).tolist(), shifts.tolist()
         self.signs = [pool[offset : offset + proj_dim] for offset in offsets.tolist()]
+
+
+def _keys(seed: int, model_id: int, name: str) -> tuple[int, int]:
+    """Of the words that give blocks their signs and shifts, and their places in the pool."""
+    return stream_key("sketch-blocks", seed, model_id, name), stream_key("sketch-offsets", seed, model_id, name)
+
+
+def _starts(proj_dim: int) -> int:
+    """Number of places in the pool at which a block may begin."""
+    return (_POOL_BLOCKS - 1) * proj_dim + 1
 
 
 class Sketch(Projector):
@@ -64,7 +75,8 @@ class Sketch(Projector):
     def bind(self, shapes: Mapping[str, Sequence[int]]) -> None:
         self._sizes = {name: math.prod(shape) for name, shape in shapes.items()}
 
-    def _plan(self, name: str, numel: int, model_id: int, like: Tensor) -> _Plan:
+    def _pool(self, model_id: int, like: Tensor) -> Tensor:
+        """The checkpoint's signs; what is kept of another checkpoint is dropped."""
         if model_id != self._cached_for:
             self._pools.clear()
             self._plans.clear()
@@ -76,11 +88,14 @@ class Sketch(Projector):
                 stream_key("sketch-signs", self.seed, model_id), torch.arange(_POOL_BLOCKS * self.proj_dim)
             )
             self._pools[where] = ((words & 1) * 2 - 1).to(device=like.device, dtype=like.dtype)
-        key = (name, *where)
+        return self._pools[where]
+
+    def _plan(self, name: str, numel: int, model_id: int, like: Tensor) -> _Plan:
+        pool, key = self._pool(model_id, like), (name, like.device, like.dtype)
         # Of the whole parameter, though a part may be all that is asked for now.
         blocks = -(-max(numel, self._sizes.get(name, 0)) // self.proj_dim)
         if key not in self._plans or len(self._plans[key].signs) < blocks:
-            self._plans[key] = _Plan(self.seed, model_id, name, blocks, self.proj_dim, self._pools[where])
+            self._plans[key] = _Plan(self.seed, model_id, name, blocks, self.proj_dim, pool)
         return self._plans[key]
 
     def new_sum(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -103,15 +118,24 @@ class Sketch(Projector):
 
     def add(self, total: Tensor, name: str, block: Tensor, model_id: int, first: int = 0) -> None:
         k, width = self.proj_dim, block.shape[1]
+        kernels = kernels_for(block)
+        if kernels is not None:
+            keys = _keys(self.seed, model_id, name)
+            kernels.add_sketch(total, block, self._pool(model_id, block), first // k, *keys, _starts(k))
+            return
         plan, whole, begin = self._plan(name, first + width, model_id, block), width // k, first // k
         if whole:
             these = slice(begin, begin + whole)
-            torch._foreach_addcmul_(
-                self._windows(total, plan.shift_list[these], (name, begin, whole)),
-                list(block[:, : whole * k].unflatten(1, (whole, k)).unbind(1)),
-                plan.signs[these],
-                plan.sign_list[these],
-            )
+            windows = self._windows(total, plan.shift_list[these], (name, begin, whole))
+            parts = block[:, : whole * k].unflatten(1, (whole, k)).unbind(1)
+            if block.device.type == "cpu":
+                torch._foreach_addcmul_(windows, list(parts), plan.signs[these], plan.sign_list[these])
+            else:
+                # There, a _foreach function may work on several at a time, and windows overlap.
+                for window, part, signs, sign in zip(
+                    windows, parts, plan.signs[these], plan.sign_list[these], strict=True
+                ):
+                    window.addcmul_(part, signs, value=sign)
         if whole * k < width:
             rest, shift = block[:, whole * k :], plan.shift_list[begin + whole]
             total[:, shift : shift + rest.shape[1]].addcmul_(
