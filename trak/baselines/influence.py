@@ -133,14 +133,18 @@ class _Matrix:
         return torch.cat(parts, dim=1).to(columns)
 
     def mean_eigenvalue(self, seed: int) -> float:
-        """trace(H)/p, estimated (Hutchinson, 1989).
+        """trace(H)/p, estimated (Hutch++; Meyer et al., 2021, algorithm 1).
 
         Raises:
             ValueError: if it is not positive.
         """
         rows = torch.arange(self.p, device=self.device)
-        probes = random_signs(stream_key("hutchinson", seed), rows, _COLUMNS).to(self.dtype)
-        mean = float((probes * (self @ probes)).sum() / (self.p * _COLUMNS))
+        first, second = (
+            random_signs(stream_key("hutch++", seed, i), rows, _COLUMNS).to(self.dtype) for i in ("range", "rest")
+        )
+        basis = torch.linalg.qr(self @ first).Q
+        rest = second - basis @ (basis.T @ second)
+        mean = float((basis * (self @ basis)).sum() + (rest * (self @ rest)).sum() / _COLUMNS) / self.p
         if not mean > 0:
             raise ValueError(f"the Hessian's mean eigenvalue is {mean:.3g}: give damping, or use hessian='ggn'")
         return mean
