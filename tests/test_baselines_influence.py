@@ -228,6 +228,23 @@ def test_only_the_named_parameters_take_part():
     agree(found, dense_influence(case, inverse))
 
 
+def test_tied_parameters_count_once():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.b(torch.tanh(self.a(x)))
+
+    _, task, data = mlp_case()
+    case = Tied().double(), task, data
+    for kind in ("ggn", "exact"):
+        expected = dense_influence(case, damped_inverse(dense_hessian(case, kind), 1.0))
+        agree(attributed(InfluenceFunctions(damping=1.0, hessian=kind, tolerance=1e-9), case), expected)
+
+
 def test_temperature_is_part_of_the_loss():
     model, task, data = softmax_case()
     hot = type(task)(temperature=3.0)
@@ -428,6 +445,22 @@ class TestEKFAC:
         scores = EKFAC(0.1).attribute(model, task, model.state_dict(), data, data, progress=False).scores
         head = EKFAC(0.1, grad_wrt="4.*").attribute(model, task, model.state_dict(), data, data, progress=False).scores
         assert np.abs(scores - head).max() > 0.01 * np.abs(head).max()
+
+    def test_no_hook_stays_when_the_model_stops_halfway(self):
+        class Stops(nn.Linear):
+            calls = 0
+
+            def forward(self, x):
+                type(self).calls += 1
+                if self.calls == 3:
+                    raise KeyboardInterrupt
+                return super().forward(x)
+
+        model, (_, task, data) = Stops(3, 4).double(), softmax_case()
+        model.register_forward_hook(lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            attributed(EKFAC(0.1), (model, task, data))
+        assert (len(model._forward_hooks), len(model._forward_pre_hooks)) == (1, 0)
 
     def test_a_singular_matrix_is_refused(self):
         model, _, data = mlp_case()

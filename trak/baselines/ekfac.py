@@ -3,6 +3,8 @@
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +122,9 @@ class EKFAC(CheckpointBaseline):
                 lambda model, batch: task.output(model, batch)[:, None] / math.sqrt(2),  # its square is f²/2
                 nn.MSELoss(), lambda count: torch.zeros(count, 1, dtype=dtype), **settings,
             )  # fmt: skip
-        damping = RELATIVE_DAMPING * float(operator.trace) / operator.shape[0] if self.damping is None else self.damping
+        with _hooks_as_found(run.model):
+            mean_eigenvalue = float(operator.trace) / operator.shape[0]
+        damping = RELATIVE_DAMPING * mean_eigenvalue if self.damping is None else self.damping
         inverse = library.KFACInverseLinearOperator(operator, damping=damping, use_exact_damping=True)
 
         def solve(columns: Tensor) -> Tensor:
@@ -130,6 +134,23 @@ class EKFAC(CheckpointBaseline):
             return solution
 
         yield from influences(run, gradients, solve, self.memory_budget, _TARGETS_AT_ONCE)
+
+
+@contextmanager
+def _hooks_as_found(model: nn.Module) -> Iterator[None]:
+    """Removes hooks set since, as curvlinops does not when it is interrupted."""
+    found = [(module, [dict(hooks) for hooks in _hooks(module)]) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, before in found:
+            for hooks, kept in zip(_hooks(module), before, strict=True):
+                for key in hooks.keys() - kept.keys():
+                    del hooks[key]
+
+
+def _hooks(module: nn.Module) -> tuple[Any, Any]:
+    return module._forward_pre_hooks, module._forward_hooks
 
 
 def _owners(model: nn.Module) -> dict[int, set[nn.Module]]:

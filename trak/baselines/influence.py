@@ -38,7 +38,8 @@ class InfluenceFunctions(CheckpointBaseline):
 
     The solver "cg" solves for each target by conjugate gradients, every step a pass over the training
     set. "arnoldi" finds the top eigenpairs of H once, as many passes as about twice their number, and
-    drops the rest (Schioppa et al., "Scaling up influence functions", 2022).
+    drops the rest (Schioppa et al., "Scaling up influence functions", 2022). H is multiplied with up to
+    16 vectors at once, which takes the memory of training on 16 times the batch.
     """
 
     name = "influence_functions"

@@ -77,10 +77,10 @@ class KNNShapley(CheckpointBaseline):
             yield 0, first, shapley_of_neighbours(distances[some], labels == wanted[some, None], self.k).T
 
     def _features(self, run: Run, data: Data, like: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        for _, batch in data:
+        for start, batch in data:
             with torch.no_grad():
                 features, labels = self._layer.read(run.model, batch, partial(self._labels, run, batch))
-            like = features = check_features(features, like, f"{data.what}, {run.where}")
+            like = features = check_features(features, like, f"{data.what}, {run.where}", start)
             yield features, labels.reshape(-1)
 
     def _labels(self, run: Run, batch: Batch) -> Tensor:

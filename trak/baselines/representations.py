@@ -82,7 +82,7 @@ class Layer:
         return features.mean(self.pool)
 
 
-def check_features(features: Tensor, like: Tensor | None, what: str) -> Tensor:
+def check_features(features: Tensor, like: Tensor | None, what: str, first: int) -> Tensor:
     """The features (B, d) in float32, or float64 if they are.
 
     Raises:
@@ -98,8 +98,12 @@ def check_features(features: Tensor, like: Tensor | None, what: str) -> Tensor:
             f"features of {what} have {features.shape[1]} numbers an example, others {like.shape[1]}: inputs of "
             "several lengths; average over positions with pool, or pad all to one length"
         )
-    if not torch.isfinite(features).all():
-        raise ValueError(f"features of {what} are not finite; attribute a checkpoint that trained without NaN")
+    bad = ~torch.isfinite(features).all(dim=1)
+    if bad.any():
+        raise ValueError(
+            f"features of example {first + int(bad.nonzero()[0])}, {what}, are not finite; look for NaN or infinity in "
+            "its input and in the checkpoint"
+        )
     return features if features.dtype == torch.float64 else features.float()
 
 
@@ -143,7 +147,7 @@ class RepresentationSimilarity(CheckpointBaseline):
         for start, batch in data:
             with torch.no_grad():
                 features, _ = self._layer.read(run.model, batch, partial(run.task.output, run.model, batch))
-            like = features = check_features(features, like, f"{data.what}, {run.where}, layer {self.layer!r}")
+            like = features = check_features(features, like, f"{data.what}, {run.where}, layer {self.layer!r}", start)
             yield start, features
 
 
