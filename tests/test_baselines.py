@@ -213,7 +213,7 @@ class TestTracIn(BaselineContract):
 
 
 class TestInfluenceFunctions(BaselineContract):
-    cases = ("images", "texts", "numbers")
+    cases = ("images", "texts")
     sizes = (5,)
 
     def make(self, case="images"):

@@ -264,6 +264,31 @@ def test_negative_eigenvalues_are_not_passed_over_in_silence():
         attributed(InfluenceFunctions("arnoldi", damping=-least / 2, hessian="exact", rank=31), case)
 
 
+def test_a_loss_without_positive_curvature_is_refused():
+    class Concave(Margins):
+        def loss(self, output):
+            return -output.square()
+
+    _, _, data = own_case()
+    case = nn.Linear(3, 1).double(), Concave(), data
+    with pytest.raises(ValueError, match=r"mean eigenvalue is -.*: give damping, or use hessian='ggn'"):
+        attributed(InfluenceFunctions(hessian="exact"), case)
+    with pytest.raises(ValueError, match="no damped eigenvalue is positive: use a larger damping"):
+        attributed(InfluenceFunctions("arnoldi", damping=1e-3, hessian="exact"), case)
+
+
+def test_errors_of_the_model_itself_are_passed_on():
+    class Breaks(nn.Linear):
+        def forward(self, x):
+            if not torch.is_grad_enabled():
+                raise RuntimeError("out of patience")
+            return super().forward(x)
+
+    _, task, data = softmax_case()
+    with pytest.raises(RuntimeError, match="out of patience"):
+        attributed(InfluenceFunctions(damping=0.1), (Breaks(3, 4).double(), task, data))
+
+
 def test_too_few_iterations_are_noticed():
     with pytest.warns(UserWarning, match=r"reached a relative residual of .*more max_iterations"):
         attributed(InfluenceFunctions(damping=0.1, max_iterations=6, tolerance=1e-8), mlp_case())

@@ -1,6 +1,5 @@
 """The training loss as curvlinops wants it, its curvature as a linear operator, and scores from the inverse."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,9 +25,7 @@ def require_curvlinops() -> Any:
         ImportError: if it is not installed.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of what its dependencies call
-            import curvlinops
+        import curvlinops
     except ImportError as error:
         raise ImportError("influence functions need curvlinops: pip install 'trak-attribution[baselines]'") from error
     return curvlinops
