@@ -31,7 +31,7 @@ _COLUMNS = 16
 
 class InfluenceFunctions(CheckpointBaseline):
     """Q_i ∇f_tᵀ (H + λI)⁻¹ ∇f_i / n: by how much f_t is higher than it would be if the model were trained without i,
-    to first order (Koh & Liang, "Understanding black-box predictions via influence functions", 2017, equation 1).
+    to first order (Koh & Liang, "Understanding black-box predictions via influence functions", 2017, equation 2).
 
     H is the Hessian of the mean training loss, or its generalised Gauss-Newton matrix, and λ what is
     added to it: the weight decay if the loss is convex and has one. Mean over checkpoints.
