@@ -26,4 +26,5 @@ clean:
 $(VENV)/demo $(VENV)/test: $(VENV)/%: pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[$*]'
+	$(if $(filter test,$*),$(RUN) -m pip install --quiet --no-compile --no-deps --constraint constraints.txt curvlinops-for-pytorch)
 	touch $@

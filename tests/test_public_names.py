@@ -64,7 +64,7 @@ print(json.dumps({"seconds": seconds, "new": sorted({m.split(".")[0] for m in se
 def test_layers_import_one_way():
     order = [
         "version", "naming", "batches", "tasks", "projectors", "gradients", "store", "scoring", "attribution",
-        "checkpoints", "traker", "api", "evaluation",
+        "checkpoints", "loaders", "traker", "api", "evaluation", "baselines",
     ]  # fmt: skip
     for i, lower in enumerate(order):
         modules = [m for m in ["trak." + lower, *MODULES] if m == f"trak.{lower}" or m.startswith(f"trak.{lower}.")]

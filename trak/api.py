@@ -5,15 +5,14 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from tqdm.auto import tqdm
 
 from trak import batches
-from trak.attribution import Attribution
+from trak.attribution import StoredAttribution
 from trak.batches import Batch
-from trak.checkpoints import Checkpoint, shares_memory, snapshot
+from trak.checkpoints import Checkpoint, loadable
+from trak.loaders import count_examples
 from trak.store.location import Location
 from trak.tasks import Task
 from trak.traker import TRAKer
@@ -33,7 +32,7 @@ def attribute(
     index_key: str | int | None = None,
     progress: bool = True,
     **options: Any,
-) -> Attribution:
+) -> StoredAttribution:
     """Attribute a model's outputs on `targets` to the examples of `train`.
 
     Args:
@@ -58,16 +57,10 @@ def attribute(
     Raises:
         ValueError, TypeError: for what can't be attributed; the message says why and what to do.
     """
-    single = isinstance(checkpoints, Mapping | str | nn.Module) or not isinstance(checkpoints, Iterable)
-    several: list[Checkpoint] = [checkpoints] if single else list(checkpoints)  # type: ignore[arg-type]
-    if not several:
-        raise ValueError("checkpoints is empty: give at least one")
-    n = _count(train, "train", index_key, train_set_size)
-    m = _count(targets, "targets", index_key, num_targets)
-    found = snapshot(model)
-    several = [snapshot(checkpoint) if shares_memory(checkpoint, model) else checkpoint for checkpoint in several]
-    traker = TRAKer(model, task, n, save_dir, **options)
-    try:
+    n = count_examples(train, "train", train_set_size, index_key)
+    m = count_examples(targets, "targets", num_targets, index_key)
+    with loadable(model, checkpoints) as several:
+        traker = TRAKer(model, task, n, save_dir, **options)
         bar = tqdm(total=len(several) * (n + m), desc="featurizing", unit="ex", disable=not progress)
         with bar, traker.overlapped():
             for model_id, checkpoint in enumerate(several):
@@ -80,8 +73,6 @@ def attribute(
                     bar.update(n - _each(traker.featurize, islice(train, 1), index_key, bar))
                 traker.start_scoring_checkpoint(exp_name, checkpoint, model_id, m)
                 _each(traker.score, targets, index_key, bar)
-    finally:
-        model.load_state_dict(found)
     return traker.attribution(exp_name, range(len(several)))
 
 
@@ -110,44 +101,3 @@ def _split(batch: Batch, index_key: str | int) -> tuple[Batch, np.ndarray]:
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError(f"index_key={index_key!r} names no field of the batches ({type(batch).__name__})") from error
     return rest, np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)
-
-
-def _count(loader: Iterable[Batch], what: str, index_key: str | int | None, given: int | None) -> int:
-    if iter(loader) is loader:
-        raise TypeError(
-            f"{what} is an iterator, which can be read only once; pass something that can be iterated again for every "
-            "checkpoint, such as a DataLoader or a list of batches"
-        )
-    if isinstance(loader, torch.utils.data.Dataset):
-        raise TypeError(
-            f"{what} is a Dataset, which yields single examples; wrap it: DataLoader({what}, batch_size=100)"
-        )
-    if isinstance(loader, DataLoader):
-        if index_key is None and not _in_order(loader):
-            raise ValueError(
-                f"{what} is a DataLoader with its own order of examples (shuffle=True or a sampler), so a row could "
-                "not be told which example it is; use shuffle=False, or let each batch carry the examples' indices "
-                "and name that field in index_key"
-            )
-        if given is None and hasattr(loader.dataset, "__len__"):
-            given = len(loader.dataset)
-            size = loader.batch_size
-            if loader.drop_last and size and given % size:
-                raise ValueError(
-                    f"{what} is a DataLoader with drop_last=True, which would leave out {given % size} of {given} "
-                    "examples; use drop_last=False"
-                )
-    if given is None:
-        given = sum(batches.size(batch) for batch in loader)
-    if given < 1:
-        raise ValueError(f"{what} yields no examples")
-    return given
-
-
-def _in_order(loader: DataLoader[Any]) -> bool:
-    if isinstance(loader.dataset, torch.utils.data.IterableDataset):
-        return True
-    inner = loader.batch_sampler
-    if inner is None:
-        return isinstance(loader.sampler, SequentialSampler)
-    return type(inner) is BatchSampler and isinstance(inner.sampler, SequentialSampler)

@@ -1,5 +1,6 @@
 """The result of an attribution: what a person looks at."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,48 +17,47 @@ from trak.store.location import Location
 if TYPE_CHECKING:
     import pandas
 
+_SORTED_AT_ONCE = 1 << 24
 
-class Attribution:
-    """Scores of every training example for every target of one experiment.
+Array = np.ndarray[Any, Any]
+
+
+class Attribution(ABC):
+    """Scores of every training example for every target.
 
     A score says how much training on the example moved the target's output: positive pushed it up,
-    negative down, in units of the output f (log-odds for the margin) to first order. Nothing is
-    computed before it is asked for.
+    negative down. Scores of one target may be compared with each other.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        model_ids: Sequence[int] | None = None,
-        weighting: str = "curvature",
-        damping: Damping | None = None,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        """
-        Args:
-            experiment: the targets, featurized.
-            model_ids: checkpoints to average over; by default all that featurized the targets.
-            weighting: "curvature" or "identity", see `trak.scoring.gram`.
-            damping: λ; by default relative.
-            device: where to multiply.
-        """
-        self.experiment = experiment
-        self.model_ids = sorted(experiment.checkpoints() if model_ids is None else map(check_model_id, model_ids))
-        self.weighting = check_weighting(weighting)
-        self.damping = damping or Damping()
-        self._device = device
-        self._targets = self._target_hashes()
+    name: str
+    """What the scores are of, or by."""
 
-    def _target_hashes(self) -> dict[int, bytes]:
-        known = set(self.experiment.checkpoints())
-        return {i: self.experiment.targets(i).hashes(slice(None)).tobytes() for i in self.model_ids if i in known}
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(n_train, n_targets)."""
 
-    def _check_targets(self) -> None:
-        if self._target_hashes() != self._targets:
-            raise ValueError(
-                f"the targets of experiment {self.experiment.name!r} were replaced by others since this attribution "
-                "was made; give each set of targets an exp_name of its own"
-            )
+    @property
+    @abstractmethod
+    def scores(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """All scores, float32 (n_train, n_targets), not to be written to."""
+
+    def top(self, k: int | None = None, bottom: bool = False) -> TopK:
+        """The k most helpful training examples of each target, or with `bottom` the most harmful.
+
+        Of equal scores the lower index comes first. By default k is 10, or n_train if that is less.
+
+        Returns:
+            indices and scores, (n_targets, k) each, strongest first.
+
+        Raises:
+            ValueError: if k is not between 1 and n_train.
+            TypeError: if it is no integer.
+        """
+        return self._top(min(10, self.shape[0]) if k is None else k, bottom)
+
+    @abstractmethod
+    def _top(self, k: int, bottom: bool) -> TopK: ...
 
     @classmethod
     def open(
@@ -68,59 +68,18 @@ class Attribution:
         damping: float | None = None,
         lambda_reg: float | None = None,
         **options: Any,
-    ) -> "Attribution":
-        """The attribution of an experiment stored before; options as of the constructor.
+    ) -> "StoredAttribution":
+        """The attribution of an experiment stored before; options as of the constructor of `StoredAttribution`.
 
         Raises:
             FileNotFoundError: if there is no store.
             ValueError: if there is no such experiment.
         """
-        return cls(
+        return StoredAttribution(
             open_store(save_dir, writable=True).experiment(exp_name),
             damping=Damping.make(damping, lambda_reg),
             **options,
         )
-
-    @cached_property
-    def scorer(self) -> Scorer:
-        """Streams the scores."""
-        return Scorer(self.experiment, self.model_ids, self.weighting, self.damping, self._device)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n_train, n_targets)."""
-        return self.experiment.store.config.train_set_size, self.experiment.num_targets
-
-    @cached_property
-    def scores(self) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """All scores, float32 (n_train, n_targets): computed once, kept in the store and mapped."""
-        self._check_targets()
-        settings = {
-            "model_ids": self.model_ids,
-            "fingerprints": [self.experiment.store.fingerprint(i) for i in self.model_ids],
-            "weighting": self.weighting,
-            **self.damping.describe(),
-        }
-
-        def fill(out: np.ndarray[Any, Any]) -> None:
-            with tqdm(total=out.size, desc="scoring", unit="score", unit_scale=True) as bar:
-                self.scorer.fill(out, bar.update)
-
-        return self.experiment.scores(settings, fill)
-
-    def top(self, k: int | None = None, bottom: bool = False) -> TopK:
-        """The k most helpful training examples of each target, or with `bottom` the most harmful.
-
-        Streams the store; the full scores are never formed. By default k is 10, or n_train if that is less.
-
-        Returns:
-            indices and scores, (n_targets, k) each, strongest first.
-
-        Raises:
-            ValueError: if k is not between 1 and n_train.
-        """
-        self._check_targets()
-        return self.scorer.top(min(10, self.shape[0]) if k is None else k, bottom)
 
     def to_frame(self, k: int | None = None, bottom: bool = False) -> "pandas.DataFrame":
         """`top(k)` as a long table with columns target, rank (from 1), train_index, score.
@@ -149,10 +108,137 @@ class Attribution:
 
         return show_images(self, *args, **kwargs)
 
+    def _details(self) -> str:
+        return ""
+
     def __repr__(self) -> str:
         train, targets = self.shape
+        return f"Attribution({self.name!r}: {targets} targets to {train} training examples{self._details()})"
+
+
+class StoredAttribution(Attribution):
+    """TRAK scores of one experiment in a feature store.
+
+    In units of the output f (log-odds for the margin) to first order. Nothing is computed before it
+    is asked for.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        model_ids: Sequence[int] | None = None,
+        weighting: str = "curvature",
+        damping: Damping | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """
+        Args:
+            experiment: the targets, featurized.
+            model_ids: checkpoints to average over; by default all that featurized the targets.
+            weighting: "curvature" or "identity", see `trak.scoring.gram`.
+            damping: λ; by default relative.
+            device: where to multiply.
+        """
+        self.experiment, self.name = experiment, experiment.name
+        self.model_ids = sorted(experiment.checkpoints() if model_ids is None else map(check_model_id, model_ids))
+        self.weighting = check_weighting(weighting)
+        self.damping = damping or Damping()
+        self._device = device
+        self._targets = self._target_hashes()
+
+    def _target_hashes(self) -> dict[int, bytes]:
+        known = set(self.experiment.checkpoints())
+        return {i: self.experiment.targets(i).hashes(slice(None)).tobytes() for i in self.model_ids if i in known}
+
+    def _check_targets(self) -> None:
+        if self._target_hashes() != self._targets:
+            raise ValueError(
+                f"the targets of experiment {self.experiment.name!r} were replaced by others since this attribution "
+                "was made; give each set of targets an exp_name of its own"
+            )
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Streams the scores."""
+        return Scorer(self.experiment, self.model_ids, self.weighting, self.damping, self._device)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.experiment.store.config.train_set_size, self.experiment.num_targets
+
+    @cached_property
+    def scores(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """All scores, float32 (n_train, n_targets): computed once, kept in the store and mapped."""
+        self._check_targets()
+        settings = {
+            "model_ids": self.model_ids,
+            "fingerprints": [self.experiment.store.fingerprint(i) for i in self.model_ids],
+            "weighting": self.weighting,
+            **self.damping.describe(),
+        }
+
+        def fill(out: np.ndarray[Any, Any]) -> None:
+            with tqdm(total=out.size, desc="scoring", unit="score", unit_scale=True) as bar:
+                self.scorer.fill(out, bar.update)
+
+        return self.experiment.scores(settings, fill)
+
+    def _top(self, k: int, bottom: bool) -> TopK:
+        # Streams the store; the full scores are never formed.
+        self._check_targets()
+        return self.scorer.top(k, bottom)
+
+    def _details(self) -> str:
         (option, value), *_ = self.damping.describe().items()
-        return (
-            f"Attribution({self.experiment.name!r}: {targets} targets to {train} training examples, "
-            f"{len(self.model_ids)} checkpoints, weighting={self.weighting}, {option}={value:g})"
-        )
+        return f", {len(self.model_ids)} checkpoints, weighting={self.weighting}, {option}={value:g}"
+
+
+class ArrayAttribution(Attribution):
+    """Scores that are there already, in memory."""
+
+    def __init__(self, scores: Any, name: str = "scores") -> None:
+        """
+        Args:
+            scores: (n_train, n_targets), anything that NumPy takes; float32 is not copied.
+            name: what they are called when printed.
+
+        Raises:
+            ValueError: for another shape, an empty one, or scores that are not finite.
+        """
+        array = np.asarray(scores.detach().cpu() if isinstance(scores, torch.Tensor) else scores)
+        if array.ndim != 2 or not array.size or array.dtype.kind not in "biuf":
+            raise ValueError(
+                f"scores must be numbers of shape (n_train, n_targets), at least one of each, got {array.dtype} of "
+                f"shape {array.shape}"
+            )
+        with np.errstate(over="ignore"):  # noticed as infinite
+            array = array.astype(np.float32, copy=False)
+        if not np.isfinite(array).all():
+            row, column = np.argwhere(~np.isfinite(array))[0].tolist()
+            raise ValueError(
+                f"the score of training example {row} for target {column} is {array[row, column]} ({name}); scores "
+                "must be finite"
+            )
+        self.name, self._scores = name, array.view()
+        self._scores.flags.writeable = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._scores.shape
+
+    @property
+    def scores(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        return self._scores
+
+    def _top(self, k: int, bottom: bool) -> TopK:
+        n, targets = self.shape
+        if isinstance(k, bool) or not hasattr(k, "__index__"):
+            raise TypeError(f"k must be an integer, got {k!r}")
+        if not 1 <= k <= n:
+            raise ValueError(f"k must be between 1 and the number of training examples, {n}, got {k}")
+        indices, sign = np.empty((targets, k), np.int64), 1 if bottom else -1
+        step = max(1, _SORTED_AT_ONCE // n)
+        for start in range(0, targets, step):
+            order = np.argsort(sign * self._scores[:, start : start + step].T, axis=1, kind="stable")
+            indices[start : start + step] = order[:, :k]
+        return TopK(indices, self._scores[indices, np.arange(targets)[:, None]])

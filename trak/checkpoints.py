@@ -4,7 +4,8 @@ import copy
 import hashlib
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -108,6 +109,26 @@ def shares_memory(checkpoint: Checkpoint, model: nn.Module) -> bool:
         return False
     own = {value.data_ptr() for value in model.state_dict().values() if isinstance(value, Tensor) and value.numel()}
     return any(isinstance(value, Tensor) and value.numel() and value.data_ptr() in own for value in state.values())
+
+
+@contextmanager
+def loadable(model: nn.Module, checkpoints: Checkpoint | Sequence[Checkpoint]) -> Iterator[list[Checkpoint]]:
+    """One checkpoint or several as a list, whose members may be loaded into the model while this is entered; on leaving
+    the model has the weights that it had.
+
+    Raises:
+        ValueError: if there is no checkpoint.
+    """
+    single = isinstance(checkpoints, Mapping | str | nn.Module) or not isinstance(checkpoints, Iterable)
+    several: list[Checkpoint] = [checkpoints] if single else list(checkpoints)  # type: ignore[arg-type]
+    if not several:
+        raise ValueError("checkpoints is empty: give at least one")
+    found = snapshot(model)
+    several = [snapshot(checkpoint) if shares_memory(checkpoint, model) else checkpoint for checkpoint in several]
+    try:
+        yield several
+    finally:
+        model.load_state_dict(found)
 
 
 def fingerprint(state: State) -> str:

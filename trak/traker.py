@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from trak import batches
-from trak.attribution import Attribution
+from trak.attribution import StoredAttribution
 from trak.batches import Batch
 from trak.checkpoints import Checkpoint, load_into
 from trak.gradients import (
@@ -323,8 +323,8 @@ class TRAKer:
 
     def attribution(
         self, exp_name: str, model_ids: Iterable[int] | None = None, allow_skip: bool = False
-    ) -> Attribution:
-        """The same as an `Attribution`, which computes what it is asked for; arguments and errors as above."""
+    ) -> StoredAttribution:
+        """The same as an attribution, which computes what it is asked for; arguments and errors as above."""
         experiment = self.store.experiment(exp_name)
         ids = self._chosen(model_ids)
         for model_id in ids:
@@ -334,7 +334,7 @@ class TRAKer:
             warnings.warn(f"model_ids {skipped} have not featurized the targets of {exp_name!r}: skipped", stacklevel=2)
             ids = [model_id for model_id in ids if model_id not in skipped]
         self._next_target = 0
-        return Attribution(experiment, ids, self.weighting, self.damping, self.device)
+        return StoredAttribution(experiment, ids, self.weighting, self.damping, self.device)
 
     def _chosen(self, model_ids: Iterable[int] | None) -> list[int]:
         if model_ids is None:

@@ -1,0 +1,181 @@
+"""The training loss as curvlinops wants it, its curvature as a linear operator, and scores from the inverse."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trak import batches
+from trak.baselines.base import Data, Run
+from trak.baselines.features import Directions, Gradients
+from trak.batches import Batch
+from trak.projectors import Identity
+from trak.tasks import Regression, Task
+from trak.tasks.classification import Classification
+
+RELATIVE_DAMPING = 0.1
+_COPIES = 10
+
+
+def require_curvlinops() -> Any:
+    """The package curvlinops.
+
+    Raises:
+        ImportError: if it is not installed.
+    """
+    try:
+        import curvlinops
+    except ImportError as error:
+        raise ImportError("influence functions need curvlinops: pip install 'trak-attribution[baselines]'") from error
+    return curvlinops
+
+
+def check_damping(damping: float | None) -> float | None:
+    """The damping.
+
+    Raises:
+        ValueError: if it is neither None nor a finite number, 0 or more.
+    """
+    if damping is not None and not 0 <= damping < float("inf"):
+        raise ValueError(f"damping must be 0 or more and finite, or None for a relative one, got {damping}")
+    return None if damping is None else float(damping)
+
+
+def has_cross_entropy(task: Task) -> bool:
+    """Whether the training loss is the cross-entropy of logits."""
+    return isinstance(task, Classification) and type(task).output is Classification.output and _has_default_loss(task)
+
+
+def has_squared_error(task: Task) -> bool:
+    """Whether the training loss is f²/2 with f the residual of a prediction."""
+    return isinstance(task, Regression) and type(task).loss is Regression.loss
+
+
+def _has_default_loss(task: Task) -> bool:
+    return type(task).loss is Task.loss and type(task).weights is Task.weights
+
+
+def check_loss(task: Task) -> Task:
+    """The task.
+
+    Raises:
+        ValueError: if it does not say what the training loss is.
+    """
+    if type(task).weights is not Task.weights:
+        raise ValueError(
+            f"{type(task).__name__} says how the loss changes with the output, not what the loss is; write a "
+            "trak.tasks.Task with output() and loss()"
+        )
+    return task
+
+
+class Prediction(nn.Module):
+    """The model as a function of {"batch": batch}; what it returns is `predict(model, batch)`."""
+
+    def __init__(self, model: nn.Module, predict: Callable[[nn.Module, Batch], Tensor]) -> None:
+        super().__init__()
+        self.model, self._predict = model, predict
+
+    def forward(self, inputs: dict[str, Batch]) -> Tensor:
+        """The prediction."""
+        return self._predict(self.model, inputs["batch"])
+
+
+class MeanLoss(nn.Module):
+    """The mean of ℓ(f), for predictions f, which know their labels."""
+
+    reduction = "mean"
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self._task = task
+
+    def forward(self, prediction: Tensor, y: Tensor) -> Tensor:
+        """The loss."""
+        return self._task.loss(prediction).mean()
+
+
+class _Pairs:
+    """Batches as curvlinops takes them. Each y is zeros: none of the curvatures here depends on it."""
+
+    def __init__(self, data: Data, y: Callable[[int], Tensor]) -> None:
+        self._data, self._y = data, y
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Batch], Tensor]]:
+        for _, batch in self._data:
+            yield {"batch": batch}, self._y(batches.size(batch))
+
+
+def logits_of(task: Classification) -> Callable[[nn.Module, Batch], Tensor]:
+    """The logits, divided by the task's temperature."""
+    return lambda model, batch: task.logits_and_labels(model, batch)[0] / task.temperature
+
+
+def class_zero(count: int) -> Tensor:
+    """A y for each of so many examples, where the loss takes classes or nothing."""
+    return torch.zeros(count, dtype=torch.int64)
+
+
+def make_operator(
+    kind: Any,
+    run: Run,
+    predict: Callable[[nn.Module, Batch], Tensor],
+    loss: nn.Module,
+    y: Any = class_zero,
+    **more: Any,
+) -> Any:
+    """A linear operator of curvlinops of the given class, of shape (p, p) for the p numbers in `run.parameters`."""
+    own = dict(run.model.named_parameters())
+    return kind(
+        Prediction(run.model, predict), loss, [own[name] for name in run.parameters], _Pairs(run.train, y),
+        check_deterministic=False, num_data=run.train.size, batch_size_fn=lambda x: batches.size(x["batch"]), **more,
+    )  # fmt: skip
+
+
+def hessian_operator(run: Run, kind: str) -> Any:
+    """The Hessian of the mean training loss ("exact") or its generalised Gauss-Newton matrix ("ggn"), (p, p).
+
+    The latter linearises the logits where the loss is their cross-entropy (Schraudolph, 2002), and
+    f itself for every other task.
+    """
+    library, task = require_curvlinops(), run.task
+    if kind == "exact":
+        return make_operator(library.HessianLinearOperator, run, task.output, MeanLoss(task))
+    if has_cross_entropy(task):
+        assert isinstance(task, Classification)
+        return make_operator(library.GGNLinearOperator, run, logits_of(task), nn.CrossEntropyLoss())
+    return make_operator(library.GGNLinearOperator, run, task.output, MeanLoss(task))
+
+
+def influences(
+    run: Run, gradients: Gradients, solve: Callable[[Tensor], Tensor], memory_budget: int, limit: int
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Q_i ∇f_tᵀ (H + λI)⁻¹ ∇f_i / n, as blocks with their first training example and first target.
+
+    Args:
+        run: the checkpoint.
+        gradients: of it.
+        solve: (H + λI)⁻¹ v for columns v, (p, m).
+        memory_budget: bytes that the targets' gradients, and what `solve` makes of them, may take.
+        limit: how many targets to solve for at once, at most.
+    """
+    p = sum(gradients.sizes.values())
+    at_once = max(1, min(limit, memory_budget // (_COPIES * gradients.dtype.itemsize * p)))
+    for column, targets in _groups(gradients, run, at_once):
+        directions = Directions(solve(targets.T.contiguous()) / run.train.size, gradients.sizes)
+        for start, rows in gradients.rows(directions, run.train):
+            yield start, column, rows.out_to_loss_grad[:, None] * rows.features
+
+
+def _groups(gradients: Gradients, run: Run, at_once: int) -> Iterator[tuple[int, Tensor]]:
+    """The targets' whole gradients (m, p), at most so many at once, with the index of the first."""
+    column, held = 0, list[Tensor]()
+    for _, rows in gradients.rows(Identity(), run.targets):
+        held.extend(rows.features.unbind())
+        while len(held) >= at_once:
+            group, held = held[:at_once], held[at_once:]
+            yield column, torch.stack(group)
+            column += at_once
+    if held:
+        yield column, torch.stack(held)

@@ -1,0 +1,93 @@
+"""Projected gradients of a loader's examples, as they are needed: nothing is stored."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trak import batches
+from trak.baselines.base import Data, Run
+from trak.batches import Batch
+from trak.gradients import Engine, Rows, check_finite, choose_engine, featurize
+from trak.projectors import Projector, SparseRows
+
+MEMORY_BUDGET = 2 * 2**30
+
+
+def check_budget(memory_budget: int) -> int:
+    """The number of bytes.
+
+    Raises:
+        ValueError: if it is no positive integer.
+    """
+    if isinstance(memory_budget, bool) or not hasattr(memory_budget, "__index__") or memory_budget < 1:
+        raise ValueError(f"memory_budget must be a positive integer, in bytes, got {memory_budget!r}")
+    return int(memory_budget)
+
+
+class Gradients:
+    """Gradients of f by `run.parameters`, for each example, projected."""
+
+    def __init__(self, run: Run, engine: str, memory_budget: int) -> None:
+        """
+        Args:
+            run: the checkpoint.
+            engine: as for `trak.TRAKer`.
+            memory_budget: bytes that gradients and activations may take; larger batches are split.
+        """
+        own = dict(run.model.named_parameters())
+        self.sizes = {name: own[name].numel() for name in run.parameters}
+        wide = any(own[name].dtype == torch.float64 for name in run.parameters)
+        self.dtype = torch.float64 if wide else torch.float32
+        self._run, self._name, self._memory_budget = run, engine, memory_budget
+        self._engine: Engine | None = None
+
+    def rows(self, projector: Projector, data: Data) -> Iterator[tuple[int, Rows]]:
+        """The rows of all examples in order, a piece of a batch at a time, with the index of the first.
+
+        Raises:
+            ValueError: for NaN and infinity, naming the example, and for what the task finds wrong.
+        """
+        projector.bind(self.sizes)
+        per_example = self.dtype.itemsize * projector.proj_dim
+        step = max(1, self._memory_budget // 4 // per_example)
+        for start, batch in data:
+            engine = self._chosen(batch)
+            for first in range(0, batches.size(batch), step):
+                piece = batches.take(batch, first, first + step)
+                rows = featurize(engine, projector, piece, self._run.model_id, self._memory_budget, self.dtype)
+                indices = range(start + first, start + first + len(rows.features))
+                check_finite(rows, engine, piece, indices, f"{data.what}, {self._run.where}")
+                yield start + first, rows
+
+    def _chosen(self, batch: Batch) -> Engine:
+        if self._engine is None:
+            run = self._run
+            with torch.no_grad():
+                run.task.check(run.model, batch)
+            self._engine = choose_engine(self._name, run.model, run.task, run.parameters, batch)
+        return self._engine
+
+
+class Directions(Projector):
+    """x ↦ Vᵀx for given directions V, so that ⟨∇f, v⟩ of many examples comes without their gradients as a whole."""
+
+    kind = "directions"
+
+    def __init__(self, directions: Tensor, sizes: Mapping[str, int]) -> None:
+        """
+        Args:
+            directions: V, shape (p, m): the parameters one after the other.
+            sizes: names and numbers of elements of the parameters.
+        """
+        super().__init__(directions.shape[1])
+        self._parts = dict(zip(sizes, directions.split(list(sizes.values())), strict=True))
+
+    def add(self, total: Any, name: str, block: Tensor, model_id: int, first: int = 0) -> None:
+        total.addmm_(block, self._parts[name][first : first + block.shape[1]])
+
+    def add_sparse_rows(self, total: Any, name: str, block: SparseRows, model_id: int) -> None:
+        rows = self._parts[name].unflatten(0, (block.rows, -1))
+        for i in range(len(block)):
+            total[i] += block.values[i].flatten().to(total.dtype) @ rows[block.indices[i]].flatten(0, 1)

@@ -1,0 +1,158 @@
+"""Similarity of what a layer computes, and how such features are read off a model."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from trak import batches
+from trak.baselines.base import CheckpointBaseline, Data, Run
+from trak.baselines.gradients import cosines
+from trak.batches import Batch
+from trak.naming import did_you_mean
+
+T = TypeVar("T")
+
+
+class Layer:
+    """Features of a named layer: its output or its input, flattened for each example."""
+
+    def __init__(self, name: str, of: str = "output", pool: int | Sequence[int] | None = None) -> None:
+        """
+        Args:
+            name: of the layer, as in `model.named_modules()`; "" is the model itself.
+            of: "output" or "input"; of several tensors, the first.
+            pool: dimensions to average over before flattening, the examples being dimension 0: 1 for
+                tokens (B, positions, d), (2, 3) for images (B, channels, height, width). Where
+                positions are tokens, those that the batch's "attention_mask" leaves out don't count.
+
+        Raises:
+            ValueError, TypeError: for arguments that can't be.
+        """
+        if not isinstance(name, str):
+            raise TypeError(f"layer must be the name of a module, got {name!r}")
+        if of not in ("output", "input"):
+            raise ValueError(f"of must be 'output' or 'input', got {of!r}")
+        self.name, self.of = name, of
+        self.pool = () if pool is None else (pool,) if isinstance(pool, int) else tuple(pool)
+        if not all(isinstance(dim, int) and dim > 0 for dim in self.pool):
+            raise ValueError(f"pool must be dimensions from 1 on (0 counts the examples), got {pool!r}")
+
+    def read(self, model: nn.Module, batch: Batch, forward: Callable[[], T]) -> tuple[Tensor, T]:
+        """Features (B, d) of a batch, and what `forward`, which runs the model on it, returned.
+
+        Raises:
+            ValueError: if there is no such layer, or it did not compute one tensor for each example.
+        """
+        modules = dict(model.named_modules())
+        if self.name not in modules:
+            raise ValueError(f"the model has no layer {self.name!r}: {did_you_mean(self.name, modules)}")
+        seen: list[Any] = []
+
+        def keep(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            seen.append(output if self.of == "output" else [*args, *kwargs.values()])
+
+        handle = modules[self.name].register_forward_hook(keep, with_kwargs=True)
+        try:
+            result = forward()
+        finally:
+            handle.remove()
+        # A task may run the model on one example after the other.
+        found = [t for t in map(_first_tensor, seen) if t is not None and t.ndim]
+        count = batches.size(batch)
+        if not found or sum(map(len, found)) != count or len({t.shape[1:] for t in found}) > 1:
+            raise ValueError(
+                f"the {self.of} of layer {self.name!r} is not one tensor for each of the batch's {count} examples, but "
+                f"{[tuple(t.shape) for t in found] or 'none'} in {len(seen)} calls; name a layer that is called once"
+            )
+        features = torch.cat(found).detach()
+        return self._pooled(features, batch).flatten(1), result
+
+    def _pooled(self, features: Tensor, batch: Batch) -> Tensor:
+        if not self.pool:
+            return features
+        if max(self.pool) >= features.ndim:
+            raise ValueError(f"pool={self.pool}, but the {self.of} of layer {self.name!r} is {tuple(features.shape)}")
+        mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+        if self.pool == (1,) and isinstance(mask, Tensor) and mask.shape == features.shape[:2]:
+            weights = mask.to(features)[(...,) + (None,) * (features.ndim - 2)]
+            return (features * weights).sum(1) / weights.sum(1).clamp_min(1)
+        return features.mean(self.pool)
+
+
+def check_features(features: Tensor, like: Tensor | None, what: str, first: int) -> Tensor:
+    """The features (B, d) in float32, or float64 if they are.
+
+    Raises:
+        ValueError: if they are no numbers with a fraction, not finite, or differ in d from those `like` which they
+            should be.
+    """
+    if not features.is_floating_point():
+        raise ValueError(
+            f"features of {what} are {features.dtype}, such as token ids; name a layer behind the embedding"
+        )
+    if like is not None and features.shape[1] != like.shape[1]:
+        raise ValueError(
+            f"features of {what} have {features.shape[1]} numbers an example, others {like.shape[1]}: inputs of "
+            "several lengths; average over positions with pool, or pad all to one length"
+        )
+    bad = ~torch.isfinite(features).all(dim=1)
+    if bad.any():
+        raise ValueError(
+            f"features of example {first + int(bad.nonzero()[0])}, {what}, are not finite; look for NaN or infinity in "
+            "its input and in the checkpoint"
+        )
+    return features if features.dtype == torch.float64 else features.float()
+
+
+class RepresentationSimilarity(CheckpointBaseline):
+    """⟨h_i, h_t⟩ or cos(h_i, h_t) of the features h that a layer computes (Hanawa et al., "Evaluation of
+    similarity-based explanations", 2021). Mean over checkpoints.
+
+    Knows nothing of labels: it says who looks alike to the model, not who pushed the output up.
+    """
+
+    name = "representation_similarity"
+
+    def __init__(
+        self,
+        layer: str,
+        metric: str = "cosine",
+        *,
+        of: str = "output",
+        pool: int | Sequence[int] | None = None,
+    ) -> None:
+        """
+        Args:
+            layer, of, pool: where the features come from, see `trak.baselines.representations.Layer`;
+                the input of the last linear layer is a usual choice.
+            metric: "cosine" or "dot".
+
+        Raises:
+            ValueError, TypeError: for arguments that can't be.
+        """
+        if metric not in ("dot", "cosine"):
+            raise ValueError(f"metric must be 'dot' or 'cosine', got {metric!r}")
+        self._layer = Layer(layer, of, pool)
+        self.layer, self.metric, self.of, self.pool = layer, metric, of, self._layer.pool
+
+    def _blocks(self, run: Run) -> Iterator[tuple[int, int, Tensor]]:
+        targets = torch.cat([features for _, features in self._features(run, run.targets)])
+        for start, features in self._features(run, run.train, targets):
+            yield start, 0, cosines(features, targets) if self.metric == "cosine" else features @ targets.T
+
+    def _features(self, run: Run, data: Data, like: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
+        for start, batch in data:
+            with torch.no_grad():
+                features, _ = self._layer.read(run.model, batch, partial(run.task.output, run.model, batch))
+            like = features = check_features(features, like, f"{data.what}, {run.where}, layer {self.layer!r}", start)
+            yield start, features
+
+
+def _first_tensor(value: Any) -> Tensor | None:
+    if isinstance(value, Tensor):
+        return value
+    members = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return next((t for t in map(_first_tensor, members) if t is not None), None)

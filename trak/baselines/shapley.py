@@ -1,0 +1,121 @@
+"""Shapley values by retraining."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from trak import batches
+from trak.attribution import ArrayAttribution, Attribution
+from trak.baselines.base import Baseline
+from trak.batches import Batch
+from trak.checkpoints import Checkpoint
+from trak.gradients import differentiable
+from trak.loaders import count_examples
+from trak.tasks import Task, make_task
+
+Array = np.ndarray[Any, Any]
+Train = Callable[[Array, int], nn.Module]
+
+UTILITIES = ("outputs", "mean")
+
+
+class DataShapley(Baseline):
+    """Shapley values of the training examples for the outputs of a model trained on some of them, by truncated Monte
+    Carlo (Ghorbani & Zou, "Data Shapley: equitable valuation of data for machine learning", 2019, algorithm 1).
+
+    The score of i is the mean, over random orders of the training set, of what adding i to the examples
+    before it changes. One training serves all targets. It takes about n trainings for each order:
+    for small models alone.
+    """
+
+    name = "data_shapley"
+
+    def __init__(
+        self,
+        train: Train,
+        *,
+        permutations: int = 100,
+        tolerance: float = 0.01,
+        utility: str = "outputs",
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            train: `train(indices, seed)` returns a model trained on the examples with these indices (int64,
+                ascending, from none at all to all), the same one each time.
+            permutations: number of random orders.
+            tolerance: the rest of an order is left out, as worth nothing, once every utility is as near
+                to that of the whole training set, in units of the distance between that and the utility
+                of no example; 0 leaves out nothing.
+            utility: "outputs": each target's own output; "mean": their mean, which gives one column.
+            seed: of the orders, and passed to `train`.
+
+        Raises:
+            ValueError, TypeError: for arguments that can't be.
+        """
+        if not callable(train):
+            raise TypeError(f"train must be a function of indices and a seed that returns a model, got {train!r}")
+        if isinstance(permutations, bool) or not hasattr(permutations, "__index__") or permutations < 1:
+            raise ValueError(f"permutations must be an integer, at least 1, got {permutations!r}")
+        if not 0 <= tolerance < 1:
+            raise ValueError(f"tolerance must be 0 or more and below 1, got {tolerance}")
+        if utility not in UTILITIES:
+            raise ValueError(f"utility must be 'outputs' or 'mean', got {utility!r}")
+        self.permutations, self.tolerance, self.utility, self.seed = permutations, tolerance, utility, seed
+        self._train = train
+
+    def attribute(
+        self,
+        model: nn.Module | None,
+        task: Task | str | Any,
+        checkpoints: Checkpoint | Sequence[Checkpoint],
+        train: Iterable[Batch],
+        targets: Iterable[Batch],
+        *,
+        progress: bool = True,
+    ) -> Attribution:
+        """Score the examples of `train`, which are only counted, for the outputs on `targets`; model and checkpoints
+        are not used.
+
+        Raises:
+            ValueError, TypeError: for loaders that can't be read again, and models whose outputs are not finite.
+        """
+        task, n = make_task(task), count_examples(train, "train")
+        count_examples(targets, "targets")
+        rng = np.random.default_rng(self.seed)
+        nothing, everything = (self._value(task, targets, np.arange(k, dtype=np.int64)) for k in (0, n))
+        close = self.tolerance * np.abs(everything - nothing)
+        total = np.zeros((n, len(everything)))
+        with tqdm(total=self.permutations * n, desc=self.name, unit="model", disable=not progress) as bar:
+            for _ in range(self.permutations):
+                order, before = rng.permutation(n), nothing
+                for position, example in enumerate(order):
+                    if self.tolerance and (np.abs(everything - before) <= close).all():
+                        bar.update(n - position)
+                        break
+                    chosen = np.sort(order[: position + 1]).astype(np.int64)
+                    value = everything if len(chosen) == n else self._value(task, targets, chosen)
+                    total[example] += value - before
+                    before = value
+                    bar.update(1)
+        return ArrayAttribution(total / self.permutations, name=self.name)
+
+    def _value(self, task: Task, targets: Iterable[Batch], indices: Array) -> Array:
+        """Utilities of a subset, (n_targets,), or (1,) for their mean."""
+        model = self._train(indices, self.seed)
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"train must return a torch.nn.Module, got {type(model).__name__}")
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        with torch.no_grad(), differentiable(model, ()):
+            outputs = [task.output(model, batches.to_device(batch, device)).double().cpu() for batch in targets]
+        found = torch.cat(outputs).numpy()
+        if not np.isfinite(found).all():
+            raise ValueError(
+                f"the model trained on {len(indices)} examples, the first of them {indices[:5].tolist()}, has output "
+                f"{found[~np.isfinite(found)][0]} for target {int(np.argmax(~np.isfinite(found)))}"
+            )
+        return found if self.utility == "outputs" else found.mean(keepdims=True)
