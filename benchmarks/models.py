@@ -1,13 +1,16 @@
-"""The models that are timed, with a batch and a task each."""
+"""The models that are timed, with a batch and a task each. Needs torch alone, so that every peer can load it."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-import trak
+if TYPE_CHECKING:
+    import trak
 
 
 def convolution(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
