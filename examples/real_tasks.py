@@ -163,7 +163,7 @@ def _archive() -> tarfile.TarFile:
         CACHE.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
         command += ["--no-build-isolation", "--dest", str(CACHE), "vaderSentiment==3.3.2"]
-        subprocess.run(command, check=True)
+        subprocess.run(command, check=True)  # noqa: S603
     with warnings.catch_warnings(), tarfile.open(package) as outer:
         inner = outer.extractfile("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz")
         return tarfile.open(fileobj=io.BytesIO(inner.read()))  # type: ignore[union-attr]
