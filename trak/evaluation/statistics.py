@@ -19,7 +19,7 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.low:.3f} to {self.high:.3f}"
+        return f"{self.low:.3f} to {self.high:.3f}" if self.low <= self.high else "not known"
 
 
 class Bootstrap:
@@ -44,12 +44,12 @@ class Bootstrap:
         tail = (1 - self.confidence) / 2
         return np.moveaxis(np.quantile(values, [tail, 1 - tail], axis=0), 0, -1)
 
-    def of_mean(self, values: Array) -> Interval:
-        """Of the mean of independent values (n,); NaN for fewer than two."""
-        if len(values) < 2:
-            return Interval(np.nan, np.nan)
-        low, high = self.interval(self.counts(len(values)) @ values / len(values))
-        return Interval(float(low), float(high))
+    def of_means(self, values: Array) -> Array:
+        """Of the means of n independent units, (..., n): (..., 2), NaN for fewer than two units."""
+        n = values.shape[-1]
+        if n < 2:
+            return np.full((*values.shape[:-1], 2), np.nan)
+        return self.interval(np.moveaxis(values @ self.counts(n).T / n, -1, 0))
 
 
 def in_words(confidence: float) -> str:

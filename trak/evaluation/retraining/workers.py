@@ -47,19 +47,26 @@ def check_workers(jobs: int | None, backend: str) -> None:
 
 
 def _loky(recipe: Recipe, runs: Iterable[Run], jobs: int | None) -> Results:
-    try:
-        import joblib
-    except ImportError as error:
-        raise ImportError("retraining needs joblib: pip install 'trak-attribution[evaluation]'") from error
-    jobs = jobs or joblib.cpu_count()
+    jobs = jobs or _joblib().cpu_count()
     if jobs == 1:
         yield from ((i, recipe.measure(run)) for i, run in enumerate(runs))
         return
+    joblib = _joblib()
     sent, work, parent = _Packed.of(recipe), joblib.delayed(_measure_for), os.getpid()
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         parallel = joblib.Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs, batch_size=1)
         with closing(parallel(work(parent, sent, i, run) for i, run in enumerate(runs))) as results:
             yield from results
+
+
+def _joblib() -> Any:
+    try:
+        import joblib
+    except ImportError as error:
+        raise ImportError(
+            "retraining in several processes needs joblib: pip install 'trak-attribution[evaluation]'; jobs=1 doesn't"
+        ) from error
+    return joblib
 
 
 def _ray(recipe: Recipe, runs: Iterable[Run], jobs: int | None) -> Results:
