@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -52,10 +51,10 @@ def _loky(recipe: Recipe, runs: Iterable[Run], jobs: int | None) -> Results:
         yield from ((i, recipe.measure(run)) for i, run in enumerate(runs))
         return
     joblib = _joblib()
-    sent, work, parent = _Packed.of(recipe), joblib.delayed(_measure_for), os.getpid()
-    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
+    sent, work = _Packed.of(recipe), joblib.delayed(_measure)
+    with joblib.parallel_config("loky", inner_max_num_threads=1, initializer=_end_with, initargs=(os.getpid(),)):
         parallel = joblib.Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs, batch_size=1)
-        with closing(parallel(work(parent, sent, i, run) for i, run in enumerate(runs))) as results:
+        with closing(parallel(work(sent, i, run) for i, run in enumerate(runs))) as results:
             yield from results
 
 
@@ -122,17 +121,8 @@ _unpacked: dict[bytes, Recipe] = {}  # the last one, since all runs have the sam
 _PARENT_SECONDS = 0.5
 
 
-def _measure_for(parent: int, packed: _Packed, position: int, run: Run) -> tuple[int, Measured | Failed]:
-    _end_with(parent)
-    return _measure(packed, position, run)
-
-
-@cache
 def _end_with(parent: int) -> None:
-    """End this process when its parent does: loky's wait for five minutes, and train to the end before that."""
-
-    if os.getppid() != parent:
-        return  # joblib chose to work in the parent itself
+    """End this process when its parent does: loky's would train to the end and then wait for five minutes."""
 
     def watch() -> None:
         while os.getppid() == parent:
