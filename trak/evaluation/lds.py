@@ -1,77 +1,192 @@
 """The linear datamodeling score: how well scores predict models trained on subsets."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trak.evaluation.inputs import Choice, Scores, as_array, as_scores, count, finite
+from trak.evaluation.results import axes, draw_distribution, frame
+from trak.evaluation.statistics import (
+    CONFIDENCE,
+    RESAMPLES,
+    Bootstrap,
+    Interval,
+    centred_ranks,
+    in_words,
+    resampled_spearman,
+    spearman,
+)
+from trak.evaluation.truth import GroundTruth
+
+if TYPE_CHECKING:
+    import pandas
+
 Array = np.ndarray[Any, Any]
 
+PERMUTATIONS = 10_000
+_ROWS_AT_ONCE = 65_536
+_PERMUTATIONS_AT_ONCE = 1000
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class LDS:
     """Linear datamodeling score (TRAK, definition 2.3) of an attribution."""
 
     per_target: Array
     """Spearman correlation for each target, (n_targets,)."""
+    per_target_intervals: Array
+    """Their intervals over subsets, (n_targets, 2)."""
+    interval: Interval
+    """Of the mean, over subsets and targets."""
+    confidence: float
+    p_value: float
+    """Chance that scores which know nothing reach this mean or more."""
     noise_ceiling: float
     """What a perfect attribution could reach with this ground truth; NaN with one seed a subset."""
+    targets: Array
+    """Which targets these are, int64 (n_targets,)."""
+    subsets: int
+    seeds: int
 
     @property
     def mean(self) -> float:
         """Average over targets."""
         return float(self.per_target.mean())
 
-    @property
-    def standard_error(self) -> float:
-        """Of the mean, over targets."""
-        return (
-            float(self.per_target.std(ddof=1) / np.sqrt(len(self.per_target))) if len(self.per_target) > 1 else np.nan
-        )
-
     def __str__(self) -> str:
+        ceiling = f"noise ceiling {self.noise_ceiling:.3f}" if np.isfinite(self.noise_ceiling) else "no noise ceiling"
         return (
-            f"LDS {self.mean:.3f} ± {self.standard_error:.3f} (standard error over {len(self.per_target)} targets), "
-            f"noise ceiling {self.noise_ceiling:.3f}"
+            f"LDS {self.mean:.3f} ({in_words(self.confidence)} {self.interval}; {len(self.per_target)} targets, "
+            f"{self.subsets} subsets × {self.seeds} seeds), p = {self.p_value:.2g} against chance, {ceiling}"
         )
 
+    def to_frame(self) -> "pandas.DataFrame":
+        """A row for each target: target, lds, low, high.
 
-def lds(scores: Array, masks: Array, outputs: Array) -> LDS:
-    """Rank correlation, over subsets, of predicted and true outputs.
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        low, high = self.per_target_intervals.T
+        return frame({"target": self.targets, "lds": self.per_target, "low": low, "high": high})
+
+    def plot(self, ax: Any = None) -> Any:
+        """The distribution over targets, with the mean, its interval and the noise ceiling; returns the axes.
+
+        Raises:
+            ImportError: if matplotlib is not installed.
+        """
+        ax = axes(ax, "LDS of a target (Spearman correlation)", "targets", "Linear datamodeling score")
+        label = f"mean {self.mean:.2f}, {in_words(self.confidence)}"
+        draw_distribution(ax, self.per_target, self.mean, self.interval, label)
+        ax.axvline(0, color="black", linewidth=1, linestyle=":", label="chance")
+        if np.isfinite(self.noise_ceiling):
+            ax.axvline(
+                self.noise_ceiling, color="black", linewidth=1.6, linestyle="--",
+                label=f"noise ceiling {self.noise_ceiling:.2f}",
+            )  # fmt: skip
+        ax.legend(frameon=False, fontsize=9)
+        return ax
+
+
+def lds(
+    scores: Scores,
+    masks: Array | GroundTruth,
+    outputs: Array | None = None,
+    *,
+    targets: Choice | None = None,
+    subsets: Choice | None = None,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> LDS:
+    """Rank correlation, over subsets, of predicted and true outputs (TRAK, definition 2.3).
+
+    What a method or its damping is chosen by must not be what is reported: choose on one half of
+    `truth.split()`, report the other.
 
     Args:
-        scores: attribution, (n_train, n_targets).
-        masks: which examples each subset holds, bool (n_subsets, n_train).
+        scores: attribution, (n_train, n_targets), or anything with such `.scores`.
+        masks: which examples each subset holds, bool (n_subsets, n_train), or a `GroundTruth` in place
+            of masks and outputs. Scores have a column for each target of the whole ground truth, also
+            where `masks` is a part of one: it knows which columns are its own.
         outputs: outputs f of models trained on the subsets, (n_subsets, n_seeds, n_targets).
+        targets, subsets: which to use, by default all.
+        confidence: of the intervals: percentiles of the bootstrap over subsets and targets, two-sided.
+        resamples: of the bootstrap.
+        permutations: of subsets, for the one-sided p-value, which is 1 / (permutations + 1) at least.
+        seed: of both.
 
     Raises:
         ValueError: for shapes that do not fit, fewer than 3 subsets, or numbers that are not finite.
         ImportError: if scipy is not installed.
     """
-    scores, masks, outputs = np.asarray(scores), np.asarray(masks, bool), np.asarray(outputs, np.float64)
-    if outputs.ndim != 3 or masks.shape != (len(outputs), len(scores)) or outputs.shape[2:] != scores.shape[1:]:
+    scores, truth = as_scores(scores), _truth(masks, outputs)
+    bootstrap, permutations = Bootstrap(resamples, confidence, seed), count(permutations, "permutations")
+    if scores.shape != (truth.masks.shape[1], truth.num_targets):
         raise ValueError(
             "expected scores (n_train, n_targets), masks (n_subsets, n_train) and outputs (n_subsets, n_seeds, "
-            f"n_targets), got {scores.shape}, {masks.shape} and {outputs.shape}"
+            f"n_targets), got {scores.shape}, {truth.masks.shape} and {truth.outputs.shape}"
+            + (f" of {truth.num_targets} targets" if len(truth.targets) != truth.num_targets else "")
         )
-    if len(masks) < 3:
-        raise ValueError(f"a rank correlation needs 3 subsets or more, got {len(masks)}")
-    if not (np.isfinite(scores).all() and np.isfinite(outputs).all()):
-        raise ValueError("scores and outputs must be finite")
-    predicted = masks.astype(np.float64) @ scores
-    return LDS(_spearman(predicted, outputs.mean(axis=1)), _ceiling(outputs))
+    truth = truth.select(targets, subsets)
+    m, seeds, _ = truth.outputs.shape
+    if m < 3:
+        raise ValueError(f"a rank correlation needs 3 subsets or more, got {m}")
+    predicted, found = _predicted(scores, truth), truth.outputs.mean(axis=1)
+    x, y = centred_ranks(predicted), centred_ranks(found)
+    draws = bootstrap.counts(m)
+    pairs = zip(predicted.T, found.T, strict=True)
+    resampled = np.stack([resampled_spearman(a, b, draws) for a, b in pairs], axis=1)
+    of_targets = bootstrap.counts(len(truth.targets)) / len(truth.targets)
+    low, high = bootstrap.interval((resampled * of_targets).sum(axis=1)).tolist()
+    return LDS(
+        per_target=(x * y).sum(axis=0),
+        per_target_intervals=bootstrap.interval(resampled),
+        interval=Interval(low, high),
+        confidence=bootstrap.confidence,
+        p_value=_p_value(x, y, permutations, seed),
+        noise_ceiling=_ceiling(truth.outputs),
+        targets=truth.targets,
+        subsets=m,
+        seeds=seeds,
+    )
 
 
-def _spearman(a: Array, b: Array) -> Array:
-    """Column by column; 0 where a column is constant."""
-    try:
-        from scipy.stats import rankdata
-    except ImportError as error:
-        raise ImportError("trak.evaluation needs scipy: pip install 'trak-attribution[evaluation]'") from error
-    x, y = (rankdata(values, axis=0) for values in (a, b))
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    norm = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
-    return np.divide((x * y).sum(axis=0), norm, out=np.zeros_like(norm), where=norm > 0)
+def _truth(masks: Array | GroundTruth, outputs: Array | None) -> GroundTruth:
+    if isinstance(masks, GroundTruth):
+        if outputs is not None:
+            raise ValueError("a GroundTruth has outputs of its own: leave outputs out")
+        return masks
+    if outputs is None:
+        raise ValueError("outputs is missing: lds(scores, masks, outputs) or lds(scores, ground_truth)")
+    return GroundTruth(as_array(masks), as_array(outputs))
+
+
+def _predicted(scores: Array, truth: GroundTruth) -> Array:
+    """Sums of the scores of each subset's examples: float64 (n_subsets, n_targets)."""
+    total = np.zeros((len(truth.masks), len(truth.targets)))
+    for start in range(0, len(scores), _ROWS_AT_ONCE):
+        rows = finite(scores[start : start + _ROWS_AT_ONCE][:, truth.targets], "scores")
+        total += truth.masks[:, start : start + _ROWS_AT_ONCE].astype(np.float64) @ rows
+    return total
+
+
+def _p_value(x: Array, y: Array, permutations: int, seed: int) -> float:
+    """(1 + permutations of subsets whose mean correlation is no less) / (1 + permutations): Phipson & Smyth (2010).
+
+    Every target's subsets are permuted alike, since targets are not independent.
+    """
+    m = len(x)
+    products = x @ y.T
+    observed = np.trace(products) - 1e-9  # sums in another order differ by rounding
+    rng, reached, columns = np.random.default_rng([seed, 1]), 0, np.arange(m)
+    for start in range(0, permutations, _PERMUTATIONS_AT_ONCE):
+        some = min(_PERMUTATIONS_AT_ONCE, permutations - start)
+        orders = rng.permuted(np.broadcast_to(columns, (some, m)), axis=1)
+        reached += int((products[orders, columns].sum(axis=1) >= observed).sum())
+    return (1 + reached) / (1 + permutations)
 
 
 def _ceiling(outputs: Array) -> float:
@@ -79,6 +194,6 @@ def _ceiling(outputs: Array) -> float:
     seeds = outputs.shape[1]
     if seeds < 2:
         return float("nan")
-    pairs = [_spearman(outputs[:, i], outputs[:, j]).mean() for i in range(seeds) for j in range(i)]
+    pairs = [spearman(outputs[:, i], outputs[:, j]).mean() for i in range(seeds) for j in range(i)]
     single = max(0.0, float(np.mean(pairs)))
     return float(np.sqrt(seeds * single / (1 + (seeds - 1) * single)))

@@ -1,20 +1,64 @@
 """What decides the numbers in a store, and the check that it is the same on every opening."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Self
 
 from trak.store.arrays import StoreError
 from trak.store.table import DTYPES
 from trak.version import __version__
 
-FORMAT = 1
-_KEY = "trak"
+
+@dataclass(frozen=True)
+class Recorded:
+    """What is recorded when a store is created; a subclass for each kind of store has the fields."""
+
+    key: ClassVar[str]
+    """Name among the root group's attributes."""
+    kind: ClassVar[str]
+    """Of store, in words."""
+    format: ClassVar[int]
+
+    def attributes(self) -> dict[str, Any]:
+        """For the root group."""
+        return {self.key: {"format": self.format, "library_version": __version__, **asdict(self)}}
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any], where: str) -> Self:
+        """Read back.
+
+        Raises:
+            StoreError: if it was not written by this library, or by a newer format.
+        """
+        recorded = attributes.get(cls.key)
+        if not isinstance(recorded, Mapping):
+            raise StoreError(f"{where} holds a zarr group that is no {cls.kind}; choose another save_dir")
+        if recorded.get("format") != cls.format:
+            raise StoreError(
+                f"{where} has format {recorded.get('format')!r} (written by version "
+                f"{recorded.get('library_version')}), this version reads format {cls.format}; use a matching version"
+            )
+        try:
+            return cls(**{field.name: recorded[field.name] for field in fields(cls)})
+        except (KeyError, ValueError, TypeError) as error:
+            raise StoreError(f"{where} has a damaged configuration: {error}") from error
+
+    def check_same(self, asked: Self, where: str) -> None:
+        """Raise a ValueError naming both values where `asked` differs from what is recorded."""
+        for field in fields(self):
+            stored, wanted = _difference(field.name, getattr(self, field.name), getattr(asked, field.name))
+            if stored != wanted:
+                raise ValueError(
+                    f"{where} was made with {stored}, but {wanted} was asked for; use what it was made with, or "
+                    "another save_dir. Nothing stored was changed"
+                )
 
 
 @dataclass(frozen=True)
-class StoreConfig:
-    """Recorded when a store is created."""
+class StoreConfig(Recorded):
+    """Recorded when a feature store is created."""
+
+    key, kind, format = "trak", "feature store", 1
 
     train_set_size: int
     proj_dim: int
@@ -34,40 +78,6 @@ class StoreConfig:
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
-
-    def attributes(self) -> dict[str, Any]:
-        """For the root group."""
-        return {_KEY: {"format": FORMAT, "library_version": __version__, **asdict(self)}}
-
-    @classmethod
-    def from_attributes(cls, attributes: Mapping[str, Any], where: str) -> "StoreConfig":
-        """Read back.
-
-        Raises:
-            StoreError: if it was not written by this library, or by a newer format.
-        """
-        recorded = attributes.get(_KEY)
-        if not isinstance(recorded, Mapping):
-            raise StoreError(f"{where} holds a zarr group that is no feature store; choose another save_dir")
-        if recorded.get("format") != FORMAT:
-            raise StoreError(
-                f"{where} has format {recorded.get('format')!r} (written by version "
-                f"{recorded.get('library_version')}), this version reads format {FORMAT}; use a matching version"
-            )
-        try:
-            return cls(**{name: recorded[name] for name in cls.__dataclass_fields__})
-        except (KeyError, ValueError, TypeError) as error:
-            raise StoreError(f"{where} has a damaged configuration: {error}") from error
-
-    def check_same(self, asked: "StoreConfig", where: str) -> None:
-        """Raise a ValueError naming both values where `asked` differs from what is recorded."""
-        for name in self.__dataclass_fields__:
-            stored, wanted = _difference(name, getattr(self, name), getattr(asked, name))
-            if stored != wanted:
-                raise ValueError(
-                    f"{where} was made with {stored}, but {wanted} was asked for; use what it was made with, or "
-                    "another save_dir. Nothing stored was changed"
-                )
 
 
 def _difference(name: str, stored: Any, wanted: Any) -> tuple[str, str]:

@@ -59,6 +59,13 @@ class Task(ABC):
         # A clone, since autograd may return a zero without memory.
         return -slope.detach(), torch.zeros_like(f) if curvature is None else curvature.detach() + torch.zeros_like(f)
 
+    def correct(self, model: nn.Module, batch: Batch, output: Tensor) -> Tensor | None:
+        """Whether each example is predicted right, bool (B,); None for a task that knows no right and wrong.
+
+        By default where f > 0, as for a margin. Only `trak.evaluation` asks.
+        """
+        return output > 0
+
     def check(self, model: nn.Module, batch: Batch) -> None:
         """Raise a ValueError that says what is wrong with a batch, if something is."""
 

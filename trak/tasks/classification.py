@@ -32,5 +32,9 @@ class Classification(Task):
         logits, labels = self.logits_and_labels(model, batch)
         return margins(logits / self.temperature, labels)
 
+    def correct(self, model: nn.Module, batch: Batch, output: Tensor) -> Tensor | None:
+        logits, labels = self.logits_and_labels(model, batch)
+        return logits.argmax(-1) == labels
+
     def check(self, model: nn.Module, batch: Batch) -> None:
         check_labels(*self.logits_and_labels(model, batch))

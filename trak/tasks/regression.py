@@ -26,6 +26,9 @@ class Regression(Task):
     def loss(self, output: Tensor) -> Tensor:
         return output.square() / 2
 
+    def correct(self, model: nn.Module, batch: Batch, output: Tensor) -> Tensor | None:
+        return None
+
     def check(self, model: nn.Module, batch: Batch) -> None:
         prediction, y = self._prediction_and_y(model, batch)
         for what, value in (("prediction", prediction), ("y", y)):

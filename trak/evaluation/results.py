@@ -1,0 +1,87 @@
+"""Tables and pictures of results: what they share."""
+
+from collections.abc import Iterator, Mapping
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas
+
+Array = np.ndarray[Any, Any]
+
+
+class Style(NamedTuple):
+    """Of one curve. Colours are Okabe & Ito's (2008), which the colour-blind can tell; marker and dashes tell them in
+    grey."""
+
+    color: str
+    marker: str
+    linestyle: str
+
+
+STYLES = (
+    Style("#0072b2", "o", "-"),
+    Style("#d55e00", "s", "--"),
+    Style("#009e73", "^", "-."),
+    Style("#cc79a7", "D", (0, (5, 1, 1, 1, 1, 1))),  # type: ignore[arg-type]
+    Style("#e69f00", "v", (0, (3, 1))),  # type: ignore[arg-type]
+    Style("#56b4e9", "P", (0, (8, 2))),  # type: ignore[arg-type]
+)
+CHANCE = Style("#595959", "x", ":")
+
+
+def styles() -> Iterator[Style]:
+    """One after the other, from the first again when there are no more."""
+    return cycle(STYLES)
+
+
+def frame(columns: Mapping[str, Any]) -> "pandas.DataFrame":
+    """A table.
+
+    Raises:
+        ImportError: if pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("to_frame needs pandas: pip install 'trak-attribution[frames]'") from error
+    return pandas.DataFrame(dict(columns))
+
+
+def axes(given: Any, xlabel: str, ylabel: str, title: str) -> Any:
+    """The matplotlib axes to draw on: the given ones, or those of a new figure; labelled.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
+    if given is None:
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError as error:
+            raise ImportError("plot needs matplotlib: pip install 'trak-attribution[pictures]'") from error
+        _, given = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    given.set(xlabel=xlabel, ylabel=ylabel)
+    given.set_title(title, loc="left", fontsize=11)
+    given.spines[["top", "right"]].set_visible(False)
+    given.set_axisbelow(True)
+    given.grid(color="#e0e0e0", linewidth=0.6)
+    return given
+
+
+def draw_curve(ax: Any, x: Any, y: Array, intervals: Array | None, label: str, style: Style) -> None:
+    """Points joined by a line, each with its interval (len(x), 2)."""
+    if intervals is not None:
+        ax.fill_between(x, intervals[:, 0], intervals[:, 1], color=style.color, alpha=0.15, linewidth=0)
+        for side in intervals.T:
+            ax.plot(x, side, color=style.color, linewidth=0.5, alpha=0.6)
+    ax.plot(x, y, label=label, linewidth=1.8, markersize=5.5, **style._asdict())
+
+
+def draw_distribution(ax: Any, values: Array, mean: float, interval: Any, mean_label: str) -> None:
+    """A histogram of the values of the targets, with their mean and its interval."""
+    ax.hist(values, bins=min(30, max(5, int(np.sqrt(len(values)) * 2))), color="#d0d0d0", edgecolor="#808080", lw=0.5)
+    if np.isfinite(interval).all():
+        ax.axvspan(*interval, color=STYLES[0].color, alpha=0.25, linewidth=0)
+    ax.axvline(mean, color=STYLES[0].color, linewidth=2.2, label=mean_label)

@@ -1,0 +1,107 @@
+"""What is trained: runs, random subsets, and the seeds of both. Pure functions of their arguments, the same on every
+machine and for every version of NumPy."""
+
+import hashlib
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from trak.evaluation.inputs import as_array, count
+from trak.projectors.hashing import random_words, stream_key
+
+Array = np.ndarray[Any, Any]
+
+_SUBSET_BITS = 20
+_WORD = 2**32
+
+
+class Run(NamedTuple):
+    """One training run: (indices, seed), and what to call it in messages."""
+
+    indices: Array
+    """The training examples, distinct."""
+    seed: int
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name or 'the run'} ({len(self.indices)} training examples, training seed {self.seed})"
+
+    def key(self) -> str:
+        """A hash of the examples and the seed: 32 hexadecimal digits."""
+        digest = hashlib.blake2b(f"{self.seed}\x1f".encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(self.indices, "<i8").data)
+        return digest.hexdigest()
+
+
+def checked_run(run: tuple[Any, ...], position: int, train_set_size: int) -> Run:
+    """The run meant by (indices, seed) or a `Run`, its indices int64 and sorted.
+
+    Raises:
+        ValueError: for indices that are repeated, out of range or none, or a seed out of range.
+        TypeError: for anything else that is no run.
+    """
+    if not isinstance(run, tuple | list) or len(run) not in (2, 3):
+        raise TypeError(f"run {position} must be (indices, seed), got {type(run).__name__}")
+    name = run[2] if len(run) == 3 and run[2] else f"run {position}"
+    indices = as_array(run[0])
+    if indices.ndim != 1 or not len(indices):
+        raise ValueError(f"{name}: expected the indices of one training example or more, got shape {indices.shape}")
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"{name}: indices must be integers, got {indices.dtype}; np.flatnonzero(mask) gives a mask's")
+    indices = np.sort(indices.astype(np.int64))
+    if indices[0] < 0 or indices[-1] >= train_set_size:
+        wrong = indices[0] if indices[0] < 0 else indices[-1]
+        raise ValueError(f"{name}: index {wrong} is out of range, expected 0 to {train_set_size - 1}")
+    repeated = np.flatnonzero(np.diff(indices) == 0)
+    if len(repeated):
+        raise ValueError(f"{name}: index {indices[repeated[0]]} is there more than once")
+    seed = count(run[1], f"{name}: the training seed", least=0)
+    if seed >= _WORD:
+        raise ValueError(f"{name}: the training seed must be less than 2**32, got {seed}")
+    return Run(indices, seed, name)
+
+
+def random_subset(seed: int, subset: int, train_set_size: int, fraction: float) -> Array:
+    """Subset number `subset`: a fraction of the training examples at random, without replacement; int64, sorted.
+
+    Raises:
+        ValueError: if it would be empty, or hold every example.
+    """
+    size = round(fraction * train_set_size) if 0 < fraction < 1 else 0
+    if not 0 < size < train_set_size:
+        raise ValueError(
+            f"fraction must be between 0 and 1 and leave some of the {train_set_size} training examples in and some "
+            f"out, got {fraction}"
+        )
+    key = stream_key("subset", seed, subset, train_set_size, float(fraction))
+    words = random_words(key, torch.arange(train_set_size)).numpy()
+    return np.sort(np.argsort(words, kind="stable")[:size])
+
+
+def training_seed(seed: int, subset: int, repeat: int) -> int:
+    """The seed of a subset's training run number `repeat`: 0 to 2³² - 1, another for each of the same `seed`.
+
+    A bijection of 32-bit words (the finalizer of MurmurHash3, Appleby, 2011) of the two numbers side by side.
+
+    Raises:
+        ValueError: beyond 2²⁰ subsets or 2¹² runs of each.
+    """
+    if subset >= 2**_SUBSET_BITS or repeat >= _WORD >> _SUBSET_BITS:
+        raise ValueError(
+            f"at most {2**_SUBSET_BITS:,} subsets with {_WORD >> _SUBSET_BITS:,} seeds each have training seeds of "
+            f"their own, got subset {subset} with seed {repeat}"
+        )
+    word = (repeat << _SUBSET_BITS | subset) ^ stream_key("training", seed) % _WORD
+    word = (word ^ word >> 16) * 0x85EBCA6B % _WORD
+    word = (word ^ word >> 13) * 0xC2B2AE35 % _WORD
+    return word ^ word >> 16
+
+
+def subset_runs(seed: int, train_set_size: int, fraction: float, subsets: int, seeds: int) -> list[Run]:
+    """The runs of a ground truth: the first subset with each of its training seeds, then the second, and so on."""
+    runs = []
+    for i in range(subsets):
+        indices = random_subset(seed, i, train_set_size, fraction)
+        runs += [Run(indices, training_seed(seed, i, s), f"subset {i}, seed {s}") for s in range(seeds)]
+    return runs

@@ -1,0 +1,161 @@
+"""Retrieval: are the examples known to be relevant among the highest scores?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trak.evaluation.inputs import Choice, Scores, as_array, as_scores, choice, finite, numbers_of_examples
+from trak.evaluation.results import STYLES, axes, draw_curve, frame
+from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, in_words
+from trak.evaluation.ties import expected_hits, expected_reciprocal_rank
+
+if TYPE_CHECKING:
+    import pandas
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Retrieval:
+    """How high the relevant training examples are ranked, expected under random breaking of ties.
+
+    A target without relevant examples has NaN everywhere, and no part in the means.
+    """
+
+    reciprocal_ranks: Array
+    """1 / rank of the highest relevant example of each target, (n_targets,)."""
+    recalls: Array
+    """Share of a target's relevant examples among its k highest, (len(k), n_targets)."""
+    precisions: Array
+    """Share of relevant ones among a target's k highest, (len(k), n_targets)."""
+    k: tuple[int, ...]
+    mrr_interval: Interval
+    """All intervals are over targets."""
+    recall_intervals: Array
+    """(len(k), 2)."""
+    precision_intervals: Array
+    """(len(k), 2)."""
+    confidence: float
+
+    @property
+    def mrr(self) -> float:
+        """Mean reciprocal rank."""
+        return float(np.nanmean(self.reciprocal_ranks))
+
+    @property
+    def recall(self) -> Array:
+        """Mean recall at each k, (len(k),)."""
+        return np.nanmean(self.recalls, axis=1)
+
+    @property
+    def precision(self) -> Array:
+        """Mean precision at each k, (len(k),)."""
+        return np.nanmean(self.precisions, axis=1)
+
+    def __str__(self) -> str:
+        known = int(np.isfinite(self.reciprocal_ranks).sum())
+        left_out = len(self.reciprocal_ranks) - known
+        return (
+            f"MRR {self.mrr:.3f} ({in_words(self.confidence)} {self.mrr_interval}), "
+            + ", ".join(f"recall@{k} {value:.3f}" for k, value in zip(self.k, self.recall, strict=True))
+            + ", "
+            + ", ".join(f"precision@{k} {value:.3f}" for k, value in zip(self.k, self.precision, strict=True))
+            + f" ({known} targets"
+            + (f"; {left_out} without relevant examples left out)" if left_out else ")")
+        )
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """A row for each k: k, recall, recall_low, recall_high, precision, precision_low, precision_high.
+
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        columns: dict[str, Any] = {"k": self.k}
+        for name in ("recall", "precision"):
+            columns[name] = getattr(self, name)
+            columns[f"{name}_low"], columns[f"{name}_high"] = getattr(self, f"{name}_intervals").T
+        return frame(columns)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Recall and precision by k; returns the axes.
+
+        Raises:
+            ImportError: if matplotlib is not installed.
+        """
+        title = f"Retrieval (MRR {self.mrr:.2f}), {in_words(self.confidence)}s"
+        ax = axes(ax, "highest scores looked at (k)", "share (%)", title)
+        for name, style in zip(("recall", "precision"), STYLES, strict=False):
+            intervals = 100 * getattr(self, f"{name}_intervals")
+            draw_curve(ax, self.k, 100 * getattr(self, name), intervals, name, style)
+        ax.set_ylim(0, 102)
+        ax.legend(frameon=False, fontsize=9)
+        return ax
+
+
+def retrieval(
+    scores: Scores,
+    relevant: Array | Sequence[Choice],
+    k: int | Sequence[int] = (1, 5, 10),
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Retrieval:
+    """Mean reciprocal rank, recall and precision of the k highest scores of each target.
+
+    Args:
+        scores: (n_train, n_targets), or anything with such `.scores`.
+        relevant: which training examples are relevant to which target, bool (n_train, n_targets), or for each target
+            the indices of those that are.
+        k: how many of the highest scores to look at.
+        confidence: of the intervals: percentiles of the bootstrap over targets, two-sided.
+        resamples, seed: of the bootstrap.
+
+    Raises:
+        ValueError: if no target has a relevant example; for shapes that do not fit, or NaN.
+    """
+    scores = as_scores(scores)
+    truth, sizes = _relevant(relevant, scores.shape), numbers_of_examples(k, len(scores))
+    known = truth.any(axis=0)
+    if not known.any():
+        raise ValueError("no target has a relevant example")
+    reciprocal = np.full(scores.shape[1], np.nan)
+    recalls, precisions = np.full((2, len(sizes), scores.shape[1]), np.nan)
+    for t in np.flatnonzero(known):
+        column = finite(scores[:, t], f"scores of target {t}")
+        hits = expected_hits(column, truth[:, t])
+        reciprocal[t] = expected_reciprocal_rank(column, truth[:, t])
+        recalls[:, t], precisions[:, t] = hits[sizes] / hits[-1], hits[sizes] / sizes
+    bootstrap = Bootstrap(resamples, confidence, seed)
+    values = np.concatenate([reciprocal[None], recalls, precisions])[:, known]
+    intervals = bootstrap.of_means(values)
+    return Retrieval(
+        reciprocal_ranks=reciprocal,
+        recalls=recalls,
+        precisions=precisions,
+        k=tuple(sizes),
+        mrr_interval=Interval(*intervals[0].tolist()),
+        recall_intervals=intervals[1 : 1 + len(sizes)],
+        precision_intervals=intervals[1 + len(sizes) :],
+        confidence=bootstrap.confidence,
+    )
+
+
+def _relevant(given: Array | Sequence[Choice], shape: tuple[int, ...]) -> Array:
+    if not isinstance(given, list | tuple):
+        array = as_array(given)
+        if array.dtype != bool or array.shape != shape:
+            raise ValueError(
+                f"relevant must be bool {shape} as the scores, or a list of indices for each target, "
+                f"got {array.dtype} {array.shape}"
+            )
+        return array
+    if len(given) != shape[1]:
+        raise ValueError(f"relevant has lists for {len(given)} targets, the scores have {shape[1]}")
+    truth = np.zeros(shape, bool)
+    for t, indices in enumerate(given):
+        if len(indices):
+            truth[choice(indices, shape[0], f"relevant of target {t}"), t] = True
+    return truth

@@ -1,0 +1,98 @@
+"""Rank correlation, and how far a figure can be trusted: the bootstrap (Efron, 1979)."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from trak.evaluation.inputs import count
+
+Array = np.ndarray[Any, Any]
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+
+
+class Interval(NamedTuple):
+    """Lower and upper end of a confidence interval."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:.3f} to {self.high:.3f}" if self.low <= self.high else "not known"
+
+
+class Bootstrap:
+    """Percentile intervals from seeded resampling with replacement."""
+
+    def __init__(self, resamples: int = RESAMPLES, confidence: float = CONFIDENCE, seed: int = 0) -> None:
+        """
+        Raises:
+            ValueError: if `resamples` is not positive, `seed` negative or `confidence` not between 0 and 1.
+        """
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence must be between 0 and 1, got {confidence}; 0.95 is usual")
+        self.resamples, self.confidence = count(resamples, "resamples"), float(confidence)
+        self._rng = np.random.default_rng(count(seed, "seed", least=0))
+
+    def counts(self, size: int) -> Array:
+        """How often each of `size` units is drawn in each resample: int64 (resamples, size)."""
+        return self._rng.multinomial(size, np.full(size, 1 / size), self.resamples)
+
+    def interval(self, values: Array) -> Array:
+        """The percentile interval of values (resamples, ...): (..., 2), NaN where one is NaN."""
+        tail = (1 - self.confidence) / 2
+        return np.moveaxis(np.quantile(values, [tail, 1 - tail], axis=0), 0, -1)
+
+    def of_means(self, values: Array) -> Array:
+        """Of the means of n independent units, (..., n): (..., 2), NaN for fewer than two units."""
+        n = values.shape[-1]
+        if n < 2:
+            return np.full((*values.shape[:-1], 2), np.nan)
+        return self.interval(np.moveaxis(values @ self.counts(n).T / n, -1, 0))
+
+
+def in_words(confidence: float) -> str:
+    """Such as "95 % interval"."""
+    return f"{100 * confidence:.4g} % interval"
+
+
+def centred_ranks(values: Array) -> Array:
+    """Ranks of each column less their mean, divided by their norm; zeros where a column is constant. Ties share
+    their mean rank, float64."""
+    try:
+        from scipy.stats import rankdata
+    except ImportError as error:
+        raise ImportError("trak.evaluation needs scipy: pip install 'trak-attribution[evaluation]'") from error
+    ranks = rankdata(values, axis=0)
+    ranks -= ranks.mean(axis=0)
+    norm = np.sqrt((ranks**2).sum(axis=0))
+    return np.divide(ranks, norm, out=np.zeros_like(ranks), where=norm > 0)
+
+
+def spearman(a: Array, b: Array) -> Array:
+    """Spearman's rank correlation of each column of `a` with that of `b`; 0 where a column is constant."""
+    return (centred_ranks(a) * centred_ranks(b)).sum(axis=0)
+
+
+def weighted_ranks(values: Array, counts: Array) -> Array:
+    """The ranks that values (m,) have in a sample that holds value i `counts[b, i]` times: (B, m), from 1. Ties, copies
+    included, share their mean rank; the rank of a value that the sample lacks means nothing."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    first = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    within = np.add.reduceat(counts[:, order], first, axis=1)
+    mean_rank = within.cumsum(axis=1) - (within - 1) / 2
+    group = np.empty(len(values), np.int64)
+    group[order] = np.repeat(np.arange(len(first)), np.diff([*first, len(values)]))
+    return mean_rank[:, group]
+
+
+def resampled_spearman(a: Array, b: Array, counts: Array) -> Array:
+    """Spearman's correlation of a (m,) and b (m,) in samples that hold pair i `counts[r, i]` times: (resamples,), 0
+    where either is constant."""
+    middle = (counts.sum(axis=1, keepdims=True) + 1) / 2
+    x, y = (weighted_ranks(values, counts) - middle for values in (a, b))
+    weighted = counts * x
+    norm = np.sqrt((weighted * x).sum(axis=1) * (counts * y * y).sum(axis=1))
+    return np.divide((weighted * y).sum(axis=1), norm, out=np.zeros_like(norm), where=norm > 0)

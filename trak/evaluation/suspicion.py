@@ -1,0 +1,103 @@
+"""Numbers that tell which training examples may be mislabelled."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from trak.evaluation.inputs import Scores, as_scores, finite
+from trak.naming import did_you_mean
+from trak.scoring import Damping, check_weighting
+from trak.scoring.solve import factorize
+from trak.store import FeatureStore, check_model_id
+
+Array = np.ndarray[Any, Any]
+
+_ROWS_AT_ONCE = 4096
+_POWERS = {"kernel": 0, "output": 1, "loss": 2}
+
+
+def self_influence(
+    source: Any,
+    of: str = "output",
+    *,
+    model_ids: Iterable[int] | None = None,
+    weighting: str | None = None,
+    damping: float | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> Array:
+    """What each training example does to itself: mean_c φ_iᵀ(K_c + λ_c I)⁻¹φ_i · (mean_c Q_i)^p, float64 (n_train,).
+
+    Mislabelled and unusual examples, which a model can only learn by heart, have more of it (Feldman & Zhang, 2020; for
+    influence functions Koh & Liang, 2017, section 5.4). The store's rows are streamed; each costs k² operations.
+
+    Args:
+        source: what `trak.attribute` returned, a `TRAKer`, or a store opened by `trak.store.open_store`.
+        of: "output", p = 1: the example's score for its own output, the diagonal of attributing the training set to
+            itself. "loss", p = 2: by how much it pushes its own loss down. "kernel", p = 0: its leverage, whatever its
+            label says.
+        model_ids: checkpoints to average over; by default those of `source`.
+        weighting: "curvature" or "identity"; by default that of `source`, curvature for a store.
+        damping: λ relative to trace(K)/k; by default that of `source`.
+        device: where to compute.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ValueError: if there is no checkpoint, or one is not finalized; for an unknown `of`.
+        TypeError: if `source` has no stored features.
+        StoreError: if what is stored is damaged.
+    """
+    if of not in _POWERS:
+        raise ValueError(f"unknown of={of!r}: {did_you_mean(str(of), _POWERS)}")
+    store = _store(source)
+    weighting = check_weighting(getattr(source, "weighting", "curvature") if weighting is None else weighting)
+    relative = getattr(source, "damping", Damping()) if damping is None else Damping.make(damping, None)
+    own = getattr(source, "model_ids", store.checkpoints())
+    ids = [check_model_id(i) for i in (own if model_ids is None else model_ids)]
+    if not ids:
+        raise ValueError("no checkpoint to average over: model_ids is empty")
+    n = store.config.train_set_size
+    kernel, q = np.zeros(n), np.zeros(n)
+    with tqdm(total=n * len(ids), desc="self-influence", unit="ex", disable=not progress) as bar:
+        for model_id in ids:
+            gram = torch.from_numpy(store.gram(model_id, weighting)).to(device)
+            store.verify(model_id)
+            table, factor = store.table(model_id), factorize(gram, relative)
+            scales = table.scales()
+            for start, stop, rows in table.features.blocks(_ROWS_AT_ONCE):
+                features = torch.from_numpy(rows).to(device=device, dtype=torch.float64)
+                if scales is not None:
+                    features = features * torch.from_numpy(scales[start:stop, None]).to(device)
+                half = torch.linalg.solve_triangular(factor, features.T, upper=False)
+                kernel[start:stop] += half.square().sum(dim=0).cpu().numpy() / len(ids)
+                bar.update(stop - start)
+            q += table.column("out_to_loss_grad") / len(ids)
+    return kernel * q ** _POWERS[of]
+
+
+def _store(source: Any) -> FeatureStore:
+    found = getattr(getattr(source, "experiment", source), "store", source)
+    if not isinstance(found, FeatureStore):
+        raise TypeError(
+            "self_influence needs stored features: what trak.attribute returned, a TRAKer or an open store, "
+            f"got {type(source).__name__}"
+        )
+    return found
+
+
+def harmfulness(scores: Scores) -> Array:
+    """How much each training example pushes the targets' outputs down: minus the mean of its scores over targets,
+    float64 (n_train,). The targets are to be examples whose labels are trusted.
+
+    Args:
+        scores: (n_train, n_targets), or anything with such `.scores`.
+
+    Raises:
+        ValueError: for NaN, or a shape that can't be.
+    """
+    scores = as_scores(scores)
+    blocks = (scores[start : start + _ROWS_AT_ONCE] for start in range(0, len(scores), _ROWS_AT_ONCE))
+    return np.concatenate([-finite(block, "scores").mean(axis=1) for block in blocks])
