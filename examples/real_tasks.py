@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tarfile
-import warnings
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ import numpy as np
 import quickstart
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 CACHE = Path(__file__).parent / "output" / "data"
 SOURCES = ("amazonReviewSnippets", "movieReviewSnippets", "nytEditorialSnippets", "tweets")
@@ -46,6 +47,11 @@ class RealTask:
     """The layer before the last."""
     texts: tuple[list[str], list[str]] | None = None
     """Training examples and targets in words."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Of the training, for the record."""
+        return {"epochs": getattr(self.train, "epochs", 12)}
 
     @property
     def size(self) -> int:
@@ -164,9 +170,32 @@ def _archive() -> tarfile.TarFile:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
         command += ["--no-build-isolation", "--dest", str(CACHE), "vaderSentiment==3.3.2"]
         subprocess.run(command, check=True)  # noqa: S603
-    with warnings.catch_warnings(), tarfile.open(package) as outer:
+    with tarfile.open(package) as outer:
         inner = outer.extractfile("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz")
         return tarfile.open(fileobj=io.BytesIO(inner.read()))  # type: ignore[union-attr]
 
 
 TASKS: dict[str, Callable[..., RealTask]] = {"digits": digits, "snippets": snippets}
+
+
+def checkpoints(task: RealTask, count: int, directory: Path) -> tuple[list[Path], float]:
+    """State dicts of models trained on everything, each from a seed of its own, and the mean seconds that one took."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths, seconds = [], []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for seed in tqdm(range(count), desc="checkpoints", unit="model"):
+        path = directory / f"{seed}.pt"
+        if not path.exists():
+            start = time.perf_counter()
+            model = task.train(np.arange(task.size), seed)
+            torch.save({"weights": model.state_dict(), "seconds": time.perf_counter() - start}, path)
+        seconds.append(torch.load(path)["seconds"])
+        paths.append(path)
+    torch.set_num_threads(threads)
+    return paths, float(np.mean(seconds))
+
+
+def weights(path: Path) -> Any:
+    """The state dict in a file of `checkpoints`."""
+    return torch.load(path)["weights"]

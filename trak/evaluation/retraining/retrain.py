@@ -10,13 +10,13 @@ import torch
 from tqdm.auto import tqdm
 
 from trak import batches
-from trak.api import _count
 from trak.batches import Batch
 from trak.evaluation.inputs import count
 from trak.evaluation.retraining.measure import Failed, Recipe, Train
 from trak.evaluation.retraining.runs import Run, checked_run
 from trak.evaluation.retraining.store import ModelStore, RetrainingConfig
 from trak.evaluation.retraining.workers import check_workers, measure_all
+from trak.loaders import count_examples
 from trak.store.location import Location
 from trak.tasks import Task, make_task
 
@@ -171,7 +171,7 @@ def stored(store: ModelStore, keys: Sequence[str]) -> Retrained:
 
 
 def _loaded(targets: Iterable[Batch]) -> list[Batch]:
-    _count(targets, "targets", None, None)
+    count_examples(targets, "targets")
     return [batches.to_device(batch, torch.device("cpu")) for batch in targets]
 
 
