@@ -60,6 +60,12 @@ def ratio(work: str, what: str, goal: float, ours: list[float], theirs: list[flo
     return row
 
 
+def shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for row in rows:
+        show(row)
+    return rows
+
+
 def show(row: dict[str, Any]) -> None:
     spread = f"{row['lowest']:.2f} - {row['highest']:.2f}" if "lowest" in row else ""
     print(f"| {row['work']} | {row['figure']} | {row['median']:.2f} | {spread} | {row['goal']:g} |", flush=True)
@@ -216,7 +222,7 @@ def main() -> None:
     print("| work | figure | median | lowest - highest | goal |\n| --- | --- | --- | --- | --- |")
     rows = [
         *importing(), *featurizing(arguments.rounds), *projecting(arguments.rounds), *scoring(arguments.rounds),
-        *growing(),
+        *shown(growing()),
     ]  # fmt: skip
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))

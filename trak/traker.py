@@ -215,7 +215,7 @@ class TRAKer:
         indices = row_indices(batch, inds, num_samples, self._next_row, self.train_set_size, "train_set_size")
         hashes = batches.digests(batch)
         self._writer.wait(indices)
-        done = self._table.is_done()[indices]
+        done = self._table.is_done(indices)
         changed = done & (self._table.hashes(indices) != hashes) if done.any() else done
         if changed.any():
             raise ValueError(
@@ -290,7 +290,7 @@ class TRAKer:
         indices = row_indices(batch, inds, num_samples, self._next_target, self._experiment.num_targets, "num_targets")
         hashes = batches.digests(batch)
         self._writer.wait(indices)
-        done = self._targets.is_done()[indices]
+        done = self._targets.is_done(indices)
         same = done & (self._targets.hashes(indices) == hashes) if done.any() else done
         self._compare_outputs(self._targets, batch, indices, same, "target")
         if not same.all():

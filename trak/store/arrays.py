@@ -60,6 +60,15 @@ class RowArray(ABC):
         """All rows, in memory."""
         return np.concatenate([self.read_chunk(i) for i in range(self.chunks)])
 
+    def take(self, indices: Rows) -> Rows:
+        """Some rows, in memory; reads no more than the chunks that hold them."""
+        found = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        chunks = indices // self.chunk_rows
+        for chunk in np.unique(chunks).tolist():
+            here = chunks == chunk
+            found[here] = self.read_chunk(chunk)[indices[here] - chunk * self.chunk_rows]
+        return found
+
     def blocks(self, max_rows: int) -> Iterator[tuple[int, int, Rows]]:
         """(start, stop, rows) pieces of at most `max_rows` rows, in order."""
         for chunk in range(self.chunks):

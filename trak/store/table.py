@@ -65,17 +65,17 @@ class Table:
     def __len__(self) -> int:
         return len(self.features)
 
-    def is_done(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which rows are done, bool (n,)."""
-        return self.done.read() == 1
+    def is_done(self, indices: Rows | None = None) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which rows, or which of some, are done: bool (n,)."""
+        return (self.done.read() if indices is None else self.done.take(indices)) == 1
 
     def hashes(self, indices: Rows | slice) -> Rows:
         """The stored hashes of some examples."""
-        return self._hash.read()[indices]
+        return self._hash.read()[indices] if isinstance(indices, slice) else self._hash.take(indices)
 
     def write(self, indices: Rows, values: RowValues) -> None:
         """Store rows. Those already done for the same example are left as they are; others are marked undone first."""
-        done = self.is_done()[indices]
+        done = self.is_done(indices)
         left = ~(done & (self.hashes(indices) == values.data_hash)) if done.any() else ~done
         if not left.all():
             indices, done = indices[left], done[left]

@@ -1,0 +1,163 @@
+"""Faithfulness against compute: every method on a real task, by linear datamodeling score and single-core seconds.
+
+`python examples/frontier.py digits` (or `snippets`) trains 20 models and many more on random subsets (kept in
+examples/output/frontier, an hour on two cores for both tasks), then prints a table and draws it. Seconds are CPU
+seconds of one thread. Scores are judged on half of the targets and half of the subsets; the other halves are
+examples/choices.py's to choose settings by.
+"""
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import real_tasks
+import torch
+
+import trak
+from trak import baselines
+from trak.evaluation import GroundTruth, lds, retrain
+
+OUTPUT = Path(__file__).parent / "output" / "frontier"
+TRUTH = {"digits": (160, 4), "snippets": (120, 3)}
+DATAMODELS = {"digits": (50, 100, 200, 400, 1000), "snippets": (50, 100, 200, 400)}
+CHECKPOINTS = (1, 2, 5, 10, 20)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method with one amount of compute."""
+
+    family: str
+    """What is joined by a line."""
+    models: int
+    """Checkpoints, or models retrained."""
+    lds: float
+    low: float
+    high: float
+    seconds: float
+    """Of one core, training left out."""
+    training: float
+    """Of one core, for the models."""
+
+
+class Frontier:
+    """Runs methods on a task and judges their scores."""
+
+    def __init__(self, name: str, choosing: bool = False) -> None:
+        """
+        Args:
+            name: of the task.
+            choosing: judge on the halves that settings are chosen by, instead of those that are reported.
+        """
+        self.name, self.task, folder = name, real_tasks.TASKS[name](), OUTPUT / name
+        self.paths, self.training = real_tasks.checkpoints(self.task, CHECKPOINTS[-1], folder / "checkpoints")
+        self.truth = self._retrained("truth", *TRUTH[name], seed=0)
+        self.judge = self.truth.split(0)[0 if choosing else 1]
+        self.rows: list[Row] = []
+
+    def _retrained(self, folder: str, subsets: int, seeds: int, seed: int) -> GroundTruth:
+        return retrain(
+            self.task.train, self.task.task, self.task.targets, train_set_size=self.task.size,
+            save_dir=OUTPUT / self.name / folder, subsets=subsets, seeds=seeds, seed=seed, config=self.task.config,
+        )  # fmt: skip
+
+    def states(self, count: int) -> list[Any]:
+        """State dicts of the first checkpoints."""
+        return [real_tasks.weights(path) for path in self.paths[:count]]
+
+    def trak(self, count: int, **options: Any) -> trak.Attribution:
+        """Scores by the library."""
+        where = OUTPUT / self.name / "store"
+        shutil.rmtree(where, ignore_errors=True)
+        return trak.attribute(
+            self.task.make(), self.task.task, self.states(count), self.task.batches(self.task.labels),
+            self.task.targets, where, progress=False, **options,
+        )  # fmt: skip
+
+    def baseline(self, baseline: baselines.Baseline, count: int) -> trak.Attribution:
+        """Scores by another method."""
+        return baseline.attribute(
+            self.task.make(), self.task.task, self.states(count), self.task.batches(self.task.labels),
+            self.task.targets, progress=False,
+        )  # fmt: skip
+
+    def add(self, family: str, models: int, make: Callable[[], Any], training: float) -> None:
+        """Judge what `make` returns, and show it."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        start = time.process_time()
+        try:
+            scores = make().scores
+        except (ImportError, ValueError, TypeError, RuntimeError) as error:
+            print(f"| {family} | {models} | failed: {str(error).splitlines()[0][:120]} |  |  |", flush=True)
+            return
+        finally:
+            torch.set_num_threads(threads)
+        seconds = time.process_time() - start
+        found = lds(scores, self.judge)
+        self.rows.append(Row(family, models, found.mean, found.interval.low, found.interval.high, seconds, training))
+        show(self.rows[-1])
+
+    def run(self) -> None:
+        """Everything."""
+        print("| method | models | LDS (95 % interval) | seconds | seconds with training |\n| --- | --- | --- | --- | --- |")
+        for count in CHECKPOINTS:
+            self.add("TRAK", count, lambda count=count: self.trak(count), count * self.training)
+        published: dict[str, Any] = {"damping": 1e-12, "weighting": "identity"}
+        self.add("TRAK as published (λ = 0, W = I)", 10, lambda: self.trak(10, **published), 10 * self.training)
+        for baseline, count in self.cheap():
+            self.add(baseline.name, count, lambda b=baseline, c=count: self.baseline(b, c), count * self.training)
+        counts = DATAMODELS[self.name]
+        truth = self._retrained("datamodels", counts[-1], 1, seed=1)
+        for kind in (baselines.EmpiricalInfluence, baselines.Datamodel):
+            for count in counts:
+                some = truth.select(subsets=range(count))
+                training = float(some.seconds.sum())  # type: ignore[union-attr]
+                self.add(kind.name, count, lambda k=kind, t=some: self.baseline(k(t), 1), training)
+
+    def cheap(self) -> list[tuple[baselines.Baseline, int]]:
+        """Methods that retrain nothing, with numbers of checkpoints."""
+        found: list[tuple[baselines.Baseline, int]] = [
+            (baselines.Random(0), 1),
+            (baselines.GradientDot(), 10),
+            (baselines.GradientCosine(), 10),
+            (baselines.GradientCosine(weighted=True), 10),
+            (baselines.RepresentationSimilarity(self.task.representation, "cosine"), 10),
+            (baselines.RepresentationSimilarity(self.task.representation, "dot"), 10),
+            (baselines.KNNShapley(layer=self.task.representation), 1),
+            (baselines.InfluenceFunctions("arnoldi"), 1),
+            (baselines.InfluenceFunctions("cg"), 1),
+            (baselines.EKFAC(), 1),
+            (baselines.EKFAC(), 10),
+        ]
+        return [*found, (baselines.BM25(), 1)] if self.task.texts is not None else found
+
+
+def show(row: Row) -> None:
+    """A line of the table."""
+    print(
+        f"| {row.family} | {row.models} | {row.lds:.3f} ({row.low:.3f} to {row.high:.3f}) | {row.seconds:.1f} | "
+        f"{row.seconds + row.training:.1f} |",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tasks", nargs="*", default=["digits", "snippets"])
+    for name in parser.parse_args().tasks:
+        frontier = Frontier(name)
+        ceiling = lds(frontier.trak(1).scores * 0, frontier.judge, resamples=20).noise_ceiling
+        print(f"\n{name}: {frontier.judge}, noise ceiling {ceiling:.3f}")
+        frontier.run()
+        table = {"ceiling": ceiling, "rows": [asdict(row) for row in frontier.rows]}
+        (OUTPUT / f"{name}.json").write_text(json.dumps(table, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Draws what examples/frontier.py measured: `python examples/frontier_picture.py digits snippets`."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from frontier import OUTPUT
+
+LINES = {
+    "TRAK": ("#08519c", "o", "-", "TRAK, 1 to 20 checkpoints"),
+    "datamodel": ("#d95f0e", "s", "--", "datamodels"),
+    "empirical_influence": ("#7a0177", "^", ":", "empirical influence"),
+}
+NAMES = {
+    "gradient_dot": "gradient dot product", "gradient_cosine": "gradient cosine", "random": "random",
+    "representation_similarity": "representation", "knn_shapley": "KNN-Shapley", "bm25": "BM25", "ekfac": "EK-FAC",
+    "influence_functions": "influence function", "TRAK as published (λ = 0, W = I)": "TRAK, λ = 0, W = I",
+}  # fmt: skip
+
+
+def draw(name: str, path: Path) -> Path:
+    """Two panels: compute without and with the training of the models."""
+    table = json.loads((OUTPUT / f"{name}.json").read_text())
+    figure, panels = plt.subplots(1, 2, figsize=(13, 5.2), sharey=True, layout="constrained")
+    for ax, counted in zip(panels, (False, True), strict=True):
+        _panel(ax, table, counted)
+    panels[0].set_ylabel("linear datamodeling score")
+    panels[0].set_title("models are there already")
+    panels[1].set_title("training of the models counted")
+    panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
+    figure.suptitle(f"{name}: faithfulness against compute (95 % intervals)")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
+def _panel(ax: Any, table: dict[str, Any], counted: bool) -> None:
+    others: dict[str, int] = {}
+    for row in table["rows"]:
+        row["x"] = max(0.02, row["seconds"] + (row["training"] if counted or row["family"] in tuple(LINES)[1:] else 0))
+        row["error"] = [[row["lds"] - row["low"]], [row["high"] - row["lds"]]]
+    for family, (color, marker, line, label) in LINES.items():
+        rows = [row for row in table["rows"] if row["family"] == family]
+        ax.plot([r["x"] for r in rows], [r["lds"] for r in rows], color=color, linestyle=line, linewidth=1.6)
+        for row in rows:
+            ax.errorbar(row["x"], row["lds"], row["error"], color=color, marker=marker, capsize=2, linewidth=1, label=label)
+            label = "_"
+    for row in table["rows"]:
+        if row["family"] in LINES:
+            continue
+        name = NAMES.get(row["family"], row["family"])
+        number = others.setdefault(f"{name} ({row['models']})", len(others) + 1)
+        ax.errorbar(row["x"], row["lds"], row["error"], color="#555555", marker=".", capsize=2, linewidth=0.8)
+        ax.annotate(str(number), (row["x"], row["lds"]), xytext=(5, 3), textcoords="offset points", fontsize=9)
+    for text, number in others.items():
+        ax.plot([], [], linestyle="", marker=f"${number}$", color="#333333", label=text)
+    ax.axhline(table["ceiling"], color="black", linewidth=1.2, linestyle="--", label="noise ceiling")
+    ax.axhline(0, color="black", linewidth=0.6)
+    ax.set_xscale("log")
+    ax.set_xlabel("single-core seconds")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tasks", nargs="*", default=["digits", "snippets"])
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    arguments = parser.parse_args()
+    for name in arguments.tasks:
+        print(draw(name, arguments.output / f"frontier-{name}.png"))
+
+
+if __name__ == "__main__":
+    main()
