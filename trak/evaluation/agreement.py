@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trak.evaluation.inputs import Scores, as_scores, finite, numbers_of_examples
-from trak.evaluation.results import axes, draw_distribution, frame
+from trak.evaluation.results import axes, draw_distribution, frame, legend
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, in_words, spearman
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ class Agreement:
             ImportError: if matplotlib is not installed.
         """
         title = f"Agreement (overlap of the top {self.k}: {self.overlap:.0%})"
-        ax = axes(ax, "Spearman correlation of a target's scores", "targets", title)
+        ax = axes(ax, "Spearman correlation of a target's scores", "number of targets", title)
         label = f"mean {self.correlation:.2f}, {in_words(self.confidence)}"
         draw_distribution(ax, self.correlations, self.correlation, self.interval, label)
         ax.axvline(0, color="black", linewidth=1, linestyle=":", label="chance")
-        ax.legend(frameon=False, fontsize=9)
+        legend(ax)
         return ax
 
 

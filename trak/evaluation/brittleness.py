@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trak.evaluation.results import CHANCE, axes, draw_curve, frame, styles
+from trak.evaluation.results import CHANCE, axes, draw_curve, frame, legend, styles
 from trak.evaluation.statistics import Interval, in_words
 
 if TYPE_CHECKING:
@@ -101,13 +101,13 @@ class Counterfactuals:
             ylabel, title = "right predictions that flip (%)", "Brittleness"
             values, intervals = 100 * np.asarray(self.flip_shares), 100 * np.asarray(self.flip_intervals)
         else:
-            ylabel, title = "drop of the target's output f", "Counterfactual effect"
+            ylabel, title = "drop of the target's output f (units of f)", "Counterfactual effect"
             values, intervals = self.mean_drops, self.drop_intervals
         ax = axes(ax, "training examples removed (k)", ylabel, f"{title}, {in_words(self.confidence)}s")
         for method, y, interval, style in zip(self.methods, values, intervals, styles(), strict=False):
             draw_curve(ax, self.k, y, interval, method, CHANCE if method == RANDOM else style)
         ax.axhline(0, color="black", linewidth=0.8)
-        ax.legend(frameon=False, fontsize=9)
+        legend(ax)
         return ax
 
 

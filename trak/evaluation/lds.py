@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trak.evaluation.inputs import Choice, Scores, as_array, as_scores, count, finite
-from trak.evaluation.results import axes, draw_distribution, frame
+from trak.evaluation.results import axes, draw_distribution, frame, legend
 from trak.evaluation.statistics import (
     CONFIDENCE,
     RESAMPLES,
@@ -76,7 +76,7 @@ class LDS:
         Raises:
             ImportError: if matplotlib is not installed.
         """
-        ax = axes(ax, "LDS of a target (Spearman correlation)", "targets", "Linear datamodeling score")
+        ax = axes(ax, "LDS of a target (Spearman correlation)", "number of targets", "Linear datamodeling score")
         label = f"mean {self.mean:.2f}, {in_words(self.confidence)}"
         draw_distribution(ax, self.per_target, self.mean, self.interval, label)
         ax.axvline(0, color="black", linewidth=1, linestyle=":", label="chance")
@@ -85,7 +85,7 @@ class LDS:
                 self.noise_ceiling, color="black", linewidth=1.6, linestyle="--",
                 label=f"noise ceiling {self.noise_ceiling:.2f}",
             )  # fmt: skip
-        ax.legend(frameon=False, fontsize=9)
+        legend(ax)
         return ax
 
 

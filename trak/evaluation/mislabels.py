@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trak.evaluation.inputs import as_array, finite, numbers_of_examples
-from trak.evaluation.results import CHANCE, STYLES, axes, frame
+from trak.evaluation.results import CHANCE, STYLES, axes, frame, legend
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, in_words, weighted_ranks
 from trak.evaluation.ties import expected_hits
 
@@ -67,7 +67,7 @@ class Mislabels:
         best = np.minimum(np.arange(len(self.found)), self.mislabelled) / self.mislabelled
         ax.plot(inspected, 100 * best, color="black", linewidth=1.2, linestyle="--", label="best possible")
         ax.plot([0, 100], [0, 100], color=CHANCE.color, linewidth=1.2, linestyle=CHANCE.linestyle, label="chance")
-        ax.legend(frameon=False, fontsize=9, loc="lower right")
+        legend(ax, "lower right")
         return ax
 
 

@@ -70,6 +70,11 @@ def axes(given: Any, xlabel: str, ylabel: str, title: str) -> Any:
     return given
 
 
+def legend(ax: Any, loc: str = "best") -> None:
+    """On white, so that what it covers does not disturb it."""
+    ax.legend(fontsize=9, loc=loc, framealpha=0.9, edgecolor="none")
+
+
 def draw_curve(ax: Any, x: Any, y: Array, intervals: Array | None, label: str, style: Style) -> None:
     """Points joined by a line, each with its interval (len(x), 2)."""
     if intervals is not None:

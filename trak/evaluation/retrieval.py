@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trak.evaluation.inputs import Choice, Scores, as_array, as_scores, choice, finite, numbers_of_examples
-from trak.evaluation.results import STYLES, axes, draw_curve, frame
+from trak.evaluation.results import STYLES, axes, draw_curve, frame, legend
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, in_words
 from trak.evaluation.ties import expected_hits, expected_reciprocal_rank
 
@@ -90,7 +90,7 @@ class Retrieval:
             intervals = 100 * getattr(self, f"{name}_intervals")
             draw_curve(ax, self.k, 100 * getattr(self, name), intervals, name, style)
         ax.set_ylim(0, 102)
-        ax.legend(frameon=False, fontsize=9)
+        legend(ax)
         return ax
 
 
