@@ -30,20 +30,18 @@ class Features:
         self.target_output = targets.column("output")
         self._bases: dict[Any, Any] = {}
 
-    def basis(self, weighting: str, unit: bool = False) -> tuple[Array, Array, Array]:
-        """Eigenvalues of K and Φ, Φ_t in its eigenvectors."""
+    def basis(self, weighting: str, unit: bool = False) -> tuple[Array, ...]:
+        """Eigenvalues of K that aren't 0; Φ and Φ_t in its eigenvectors; what of them is in none."""
         if (weighting, unit) not in self._bases:
             train, targets = self.train, self.targets
             if unit:
                 train = train / np.linalg.norm(train, axis=1, keepdims=True)
                 targets = targets / np.linalg.norm(targets, axis=1, keepdims=True)
             w = np.sqrt(self.r if weighting == "curvature" else np.ones_like(self.r))[:, None]
-            # Of n numbers where there are more features than examples.
-            left, singular, basis = np.linalg.svd(train * w, full_matrices=False)
-            outside = targets - (targets @ basis.T) @ basis
-            self._bases[weighting, unit] = (
-                singular**2, np.hstack([train @ basis.T]), targets @ basis.T, train - (train @ basis.T) @ basis, outside,
-            )  # fmt: skip
+            _, singular, basis = np.linalg.svd(train * w, full_matrices=False)
+            inside, inside_targets = train @ basis.T, targets @ basis.T
+            rest, rest_targets = train - inside @ basis, targets - inside_targets @ basis
+            self._bases[weighting, unit] = singular**2, inside, inside_targets, rest, rest_targets
         return self._bases[weighting, unit]
 
     def kernel(self, damping: float, weighting: str = "curvature", unit: bool = False, leverage: bool = False) -> Array:
@@ -79,7 +77,10 @@ def variants(features: list[Features], damping: float) -> Iterator[tuple[str, Ar
     yield "kernels of unit scale", np.mean([k / np.abs(k).mean() for k in kernels], axis=0) * q[:, None]
     yield "median over checkpoints", np.median(kernels, axis=0) * q[:, None]
     norms = [np.linalg.norm(k, axis=1, keepdims=True) for k in kernels]
-    yield "rows of the kernel normalized", np.mean([k / n for k, n in zip(kernels, norms, strict=True)], axis=0) * q[:, None]
+    yield (
+        "rows of the kernel normalized",
+        np.mean([k / n for k, n in zip(kernels, norms, strict=True)], axis=0) * q[:, None],
+    )
 
 
 def main() -> None:
@@ -89,7 +90,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in arguments.tasks:
         frontier = Frontier(name, choosing=True)
-        attribution = frontier.trak(arguments.checkpoints)
+        attribution = frontier.scores(arguments.checkpoints)
         experiment = attribution.experiment
         features = [Features(experiment.store, experiment, i) for i in range(arguments.checkpoints)]
         print(f"\\n{name}: {frontier.judge}\\n| setting | LDS (95 % interval) |\\n| --- | --- |")

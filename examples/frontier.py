@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 
 import trak
 from trak import baselines
+from trak.attribution import Attribution, StoredAttribution
 from trak.evaluation import GroundTruth, lds, retrain
 
 OUTPUT = Path(__file__).parent / "output" / "frontier"
@@ -70,7 +72,7 @@ class Frontier:
         """State dicts of the first checkpoints."""
         return [real_tasks.weights(path) for path in self.paths[:count]]
 
-    def trak(self, count: int, **options: Any) -> trak.Attribution:
+    def scores(self, count: int, **options: Any) -> StoredAttribution:
         """Scores by the library."""
         where = OUTPUT / self.name / "store"
         shutil.rmtree(where, ignore_errors=True)
@@ -79,7 +81,7 @@ class Frontier:
             self.task.targets, where, progress=False, **options,
         )  # fmt: skip
 
-    def baseline(self, baseline: baselines.Baseline, count: int) -> trak.Attribution:
+    def baseline(self, baseline: baselines.Baseline, count: int) -> Attribution:
         """Scores by another method."""
         return baseline.attribute(
             self.task.make(), self.task.task, self.states(count), self.task.batches(self.task.labels),
@@ -105,20 +107,20 @@ class Frontier:
 
     def run(self) -> None:
         """Everything."""
-        print("| method | models | LDS (95 % interval) | seconds | seconds with training |\n| --- | --- | --- | --- | --- |")
+        print("| method | models | LDS (95 % interval) | seconds | with training |\n| --- | --- | --- | --- | --- |")
         for count in CHECKPOINTS:
-            self.add("TRAK", count, lambda count=count: self.trak(count), count * self.training)
+            self.add("TRAK", count, partial(self.scores, count), count * self.training)
         published: dict[str, Any] = {"damping": 1e-12, "weighting": "identity"}
-        self.add("TRAK as published (λ = 0, W = I)", 10, lambda: self.trak(10, **published), 10 * self.training)
+        self.add("TRAK as published (λ = 0, W = I)", 10, partial(self.scores, 10, **published), 10 * self.training)
         for baseline, count in self.cheap():
-            self.add(baseline.name, count, lambda b=baseline, c=count: self.baseline(b, c), count * self.training)
+            self.add(baseline.name, count, partial(self.baseline, baseline, count), count * self.training)
         counts = DATAMODELS[self.name]
         truth = self._retrained("datamodels", counts[-1], 1, seed=1)
         for kind in (baselines.EmpiricalInfluence, baselines.Datamodel):
             for count in counts:
                 some = truth.select(subsets=range(count))
                 training = float(some.seconds.sum())  # type: ignore[union-attr]
-                self.add(kind.name, count, lambda k=kind, t=some: self.baseline(k(t), 1), training)
+                self.add(kind.name, count, partial(self.baseline, kind(some), 1), training)
 
     def cheap(self) -> list[tuple[baselines.Baseline, int]]:
         """Methods that retrain nothing, with numbers of checkpoints."""
@@ -152,7 +154,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", default=["digits", "snippets"])
     for name in parser.parse_args().tasks:
         frontier = Frontier(name)
-        ceiling = lds(frontier.trak(1).scores * 0, frontier.judge, resamples=20).noise_ceiling
+        ceiling = lds(frontier.scores(1).scores * 0, frontier.judge, resamples=20).noise_ceiling
         print(f"\n{name}: {frontier.judge}, noise ceiling {ceiling:.3f}")
         frontier.run()
         table = {"ceiling": ceiling, "rows": [asdict(row) for row in frontier.rows]}

@@ -45,7 +45,9 @@ def _panel(ax: Any, table: dict[str, Any], counted: bool) -> None:
         rows = [row for row in table["rows"] if row["family"] == family]
         ax.plot([r["x"] for r in rows], [r["lds"] for r in rows], color=color, linestyle=line, linewidth=1.6)
         for row in rows:
-            ax.errorbar(row["x"], row["lds"], row["error"], color=color, marker=marker, capsize=2, linewidth=1, label=label)
+            ax.errorbar(
+                row["x"], row["lds"], row["error"], color=color, marker=marker, capsize=2, linewidth=1, label=label
+            )
             label = "_"
     for row in table["rows"]:
         if row["family"] in LINES:

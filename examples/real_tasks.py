@@ -88,7 +88,7 @@ class _Digits:
         data, _ = quickstart.load()
         if self.relabelled is not None:
             data.tensors = (data.tensors[0], torch.tensor(self.relabelled))
-        return quickstart.train(data, torch.as_tensor(indices), seed)
+        return quickstart.train(data, np.asarray(indices), seed)
 
 
 def snippets(train_size: int = 1000, targets: int = 200) -> RealTask:
