@@ -26,8 +26,8 @@ from trak.evaluation import GroundTruth, lds, retrain
 
 OUTPUT = Path(__file__).parent / "output" / "frontier"
 TRUTH = {"digits": (160, 4), "snippets": (120, 3)}
-DATAMODELS = {"digits": (50, 100, 200, 400, 1000), "snippets": (50, 100, 200, 400)}
-CHECKPOINTS = (1, 2, 5, 10, 20)
+DATAMODELS = {"digits": (50, 100, 200, 400, 1000), "snippets": (50, 100, 150)}
+CHECKPOINTS = (1, 2, 5, 10)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ class Gradients:
             memory_budget: bytes that gradients and activations may take; larger batches are split.
         """
         own = dict(run.model.named_parameters())
-        self.sizes = {name: own[name].numel() for name in run.parameters}
+        self.shapes = {name: own[name].shape for name in run.parameters}
+        self.sizes = {name: shape.numel() for name, shape in self.shapes.items()}
         wide = any(own[name].dtype == torch.float64 for name in run.parameters)
         self.dtype = torch.float64 if wide else torch.float32
         self._run, self._name, self._memory_budget = run, engine, memory_budget
@@ -49,7 +50,7 @@ class Gradients:
         Raises:
             ValueError: for NaN and infinity, naming the example, and for what the task finds wrong.
         """
-        projector.bind(self.sizes)
+        projector.bind(self.shapes)
         per_example = self.dtype.itemsize * projector.proj_dim
         step = max(1, self._memory_budget // 4 // per_example)
         for start, batch in data:
