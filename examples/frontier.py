@@ -110,8 +110,13 @@ class Frontier:
         print("| method | models | LDS (95 % interval) | seconds | with training |\n| --- | --- | --- | --- | --- |")
         for count in CHECKPOINTS:
             self.add("TRAK", count, partial(self.scores, count), count * self.training)
-        published: dict[str, Any] = {"damping": 1e-12, "weighting": "identity"}
-        self.add("TRAK as published (λ = 0, W = I)", 10, partial(self.scores, 10, **published), 10 * self.training)
+        published: dict[str, Any] = {"damping": 1e-7, "weighting": "identity", "softening": 1.0}
+        for name, options in {
+            "TRAK as published (λ → 0, W = I, no softening)": published,
+            "TRAK as published, k = 512": {**published, "proj_dim": 512},
+            "TRAK without softening": {"softening": 1.0},
+        }.items():
+            self.add(name, 10, partial(self.scores, 10, **options), 10 * self.training)
         for baseline, count in self.cheap():
             self.add(baseline.name, count, partial(self.baseline, baseline, count), count * self.training)
         counts = DATAMODELS[self.name]

@@ -16,7 +16,7 @@ LINES = {
 NAMES = {
     "gradient_dot": "gradient dot product", "gradient_cosine": "gradient cosine", "random": "random",
     "representation_similarity": "representation", "knn_shapley": "KNN-Shapley", "bm25": "BM25", "ekfac": "EK-FAC",
-    "influence_functions": "influence function", "TRAK as published (λ = 0, W = I)": "TRAK, λ = 0, W = I",
+    "influence_functions": "influence function",
 }  # fmt: skip
 
 

@@ -50,6 +50,7 @@ def scores(
     damping: float | None,
     lambda_reg: float | None = None,
     names: Sequence[str] | None = None,
+    softening: float = 3.0,
 ) -> np.ndarray:
     """τ = mean_c φ_t (ΦᵀWΦ + λI)⁻¹ φ_i · mean_c Q_i with an explicit inverse, (n, m)."""
     kernels, qs = [], []
@@ -63,8 +64,10 @@ def scores(
         for batch in train:
             with torch.no_grad():
                 output = task.output(exact, double(batch))
-            weights = task.weights(exact, double(batch), output)
-            q.append(weights[0].numpy())
+            if not task.softens:
+                softening = 1.0
+            weights = task.weights(exact, double(batch), output / softening)
+            q.append(softening * weights[0].numpy())
             r.append(weights[1].numpy())
         w = np.concatenate(r) if weighting == "curvature" else np.ones(len(phi))
         gram = phi.T @ np.diag(w) @ phi

@@ -40,6 +40,7 @@ from trak.store.location import Location
 from trak.tasks import Task, make_task
 
 MEMORY_BUDGET = 2 * 2**30
+DEFAULT_SOFTENING = 3.0
 
 logger = logging.getLogger("trak")
 
@@ -81,6 +82,7 @@ class TRAKer:
         engine: str = "auto",
         damping: float | None = None,
         weighting: str = "curvature",
+        softening: float | None = None,
         memory_budget: int = MEMORY_BUDGET,
     ) -> None:
         """
@@ -100,6 +102,8 @@ class TRAKer:
             engine: "auto", "layers", "functional" or "single", see `trak.gradients`.
             damping: λ relative to trace(K)/k; by default 3.
             weighting: "curvature" or "identity", see `trak.scoring.gram`.
+            softening: T of `trak.tasks.Task.softened_weights`; by default 3, and 1 (as published) for tasks
+                written for the published package.
             memory_budget: bytes that gradients and activations may take; larger batches are split.
             load_from_save_dir, gradient_computer, saver, score_computer, proj_max_batch_size:
                 accepted for scripts written for traker 0.3.2, where they have no meaning any more.
@@ -125,6 +129,7 @@ class TRAKer:
         self.damping, self.weighting = Damping.make(damping, lambda_reg), check_weighting(weighting)
         self.memory_budget = memory_budget
         self._engine_name = check_engine_name(getattr(gradient_computer, "engine", engine))
+        self.softening = _softening(softening, self.task)
         if isinstance(train_set_size, np.integer):
             train_set_size = int(train_set_size)
         parameters = select_parameters(model, grad_wrt)
@@ -142,6 +147,7 @@ class TRAKer:
                 dtype="float16" if use_half_precision else "float32",
                 parameters={name: list(p.shape) for name, p in parameters.items()},
                 task=self.task.describe(),
+                softening=self.softening,
             ),
         )
         self._model_id: int | None = None
@@ -382,7 +388,9 @@ class TRAKer:
                 with torch.no_grad():
                     self.task.check(self.model, batch)
                 self._engine = choose_engine(self._engine_name, self.model, self.task, self.parameters, batch)
-            rows = featurize(self._engine, self.projector, batch, model_id, self.memory_budget)
+            rows = featurize(
+                self._engine, self.projector, batch, model_id, self.memory_budget, softening=self.softening
+            )
             where = f"{what} set, checkpoint with model_id {model_id}"
             check_finite(rows, self._engine, batch, indices.tolist(), where)
         return RowValues(
@@ -392,6 +400,18 @@ class TRAKer:
             out_to_loss_curvature=rows.out_to_loss_curvature.cpu().numpy(),
             data_hash=hashes,
         )
+
+
+def _softening(given: float | None, task: Task) -> float:
+    if given is None:
+        return DEFAULT_SOFTENING if task.softens else 1.0
+    if not 0 < given < float("inf"):
+        raise ValueError(f"softening must be positive and finite, got {given}; 1 is none, {DEFAULT_SOFTENING:g} usual")
+    if given != 1 and not task.softens:
+        raise ValueError(
+            f"softening={given:g} can't be had: {task.describe()['name']} computes its own get_out_to_loss_grad; use 1"
+        )
+    return float(given)
 
 
 def _versions(model: nn.Module) -> list[tuple[int, int]]:

@@ -34,8 +34,10 @@ def featurize(
     model_id: int,
     memory_budget: int,
     dtype: torch.dtype = torch.float32,
+    softening: float = 1.0,
 ) -> Rows:
-    """The rows of a batch in `dtype`, at most as many examples at once as fit in `memory_budget` bytes."""
+    """The rows of a batch in `dtype`, at most as many examples at once as fit in `memory_budget` bytes; Q and R as of
+    `Task.softened_weights`."""
     parameter = next(engine.model.parameters())
     count = batches.size(batch)
     step = min(count, engine.examples_within(memory_budget, batch))
@@ -46,7 +48,7 @@ def featurize(
         outputs = engine.gradients(piece, total.add)
         pieces.append((total.result(), outputs.to(total.dtype)))
     output = torch.cat([outputs for _, outputs in pieces])
-    q, r = engine.task.weights(engine.model, batch, output)
+    q, r = engine.task.softened_weights(engine.model, batch, output, softening)
     features = torch.cat([features for features, _ in pieces])
     return Rows(*(t.to(dtype) for t in (features, output, q, r)))
 

@@ -70,6 +70,8 @@ class StoreConfig(Recorded):
     """Shapes of the parameters differentiated by, by name."""
     task: Mapping[str, Any]
     """Name and settings."""
+    softening: float = 1.0
+    """Of the loss whose derivatives Q and R are, see `trak.tasks.Task.softened_weights`."""
 
     def __post_init__(self) -> None:
         for name in ("train_set_size", "proj_dim"):

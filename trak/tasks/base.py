@@ -21,6 +21,8 @@ class Task(ABC):
     """
 
     name: ClassVar[str | None] = None
+    softens: ClassVar[bool] = True
+    """Whether `weights` goes by the output that it is given."""
 
     @abstractmethod
     def output(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -65,6 +67,20 @@ class Task(ABC):
         By default where f > 0, as for a margin. Only `trak.evaluation` asks.
         """
         return output > 0
+
+    def softened_weights(
+        self, model: nn.Module, batch: Batch, output: Tensor, softening: float
+    ) -> tuple[Tensor, Tensor]:
+        """Q and R of the loss T²ℓ(f/T) with T = `softening`, shape (B,) each.
+
+        A model that trained on an example is surer of it than one that did not, so that Q at its own
+        output says too little of what the example does when it comes and goes. For a squared error
+        the loss is the same for every T.
+        """
+        if softening == 1:
+            return self.weights(model, batch, output)
+        q, r = self.weights(model, batch, output / softening)
+        return q * softening, r
 
     def check(self, model: nn.Module, batch: Batch) -> None:
         """Raise a ValueError that says what is wrong with a batch, if something is."""

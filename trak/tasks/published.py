@@ -15,6 +15,8 @@ class PublishedTask(Task):
     """Adapter for `get_output(model, weights, buffers, *example)`, without a batch dimension, and
     `get_out_to_loss_grad(model, weights, buffers, batch)`. Its curvature is unknown, so W = I."""
 
+    softens = False
+
     def __init__(self, modelout: Any) -> None:
         self._modelout = modelout
 
