@@ -1,9 +1,12 @@
 """Models trained again: which, with what seeds, by whom, and what is kept of them."""
 
+import os
 import random
 import shutil
+import signal
 import sys
 import threading
+import time
 import types
 
 import cloudpickle
@@ -416,6 +419,20 @@ class TestProcesses:
         call(counting)
         assert 1 <= len(counting.seen) <= 3
         assert bad in [seed for _, seed in counting.seen]
+
+    def test_a_process_that_dies_is_a_plain_error_and_what_is_finished_stays(self, call, tmp_path):
+        def train(indices, seed):
+            if seed == training_seed(0, 4, 1):
+                while len(list((tmp_path / "truth" / "models").glob("*/c/0/0"))) < 8:
+                    time.sleep(0.01)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return logistic(indices, seed)
+
+        with pytest.raises(RetrainingError, match=r"a process died while it trained.*fewer jobs\. [89] of 10"):
+            call(train, jobs=2)
+        counting = Counting()
+        call(counting)
+        assert 1 <= len(counting.seen) <= 2
 
 
 class TestStore:
