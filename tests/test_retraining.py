@@ -447,6 +447,20 @@ class TestStore:
         shutil.rmtree(chunk.parents[2])
         call()
 
+    def test_a_directory_that_is_no_store_is_refused(self, call, tmp_path):
+        call()
+        (tmp_path / "truth" / "zarr.json").write_text("{")
+        with pytest.raises(ValueError, match="can't be read as a zarr v3 group"):
+            call()
+        (tmp_path / "file").write_text("")
+        with pytest.raises(NotADirectoryError, match="is no directory; choose another"):
+            call(save_dir=tmp_path / "file")
+
+    def test_a_store_without_ground_truth_says_so(self, run_on, tmp_path):
+        run_on([([0], 0)])
+        with pytest.raises(ValueError, match="holds retrained models, but no ground truth; make one with retrain"):
+            GroundTruth.open(tmp_path / "runs")
+
     def test_what_a_kill_leaves_half_written_is_removed_and_done_again(self, call, tmp_path):
         expected = call().outputs
         models = sorted((tmp_path / "truth" / "models").glob("*/c/0/0"))
