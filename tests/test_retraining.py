@@ -1,9 +1,12 @@
 """Models trained again: which, with what seeds, by whom, and what is kept of them."""
 
+import os
 import random
 import shutil
+import signal
 import sys
 import threading
+import time
 import types
 
 import cloudpickle
@@ -417,6 +420,20 @@ class TestProcesses:
         assert 1 <= len(counting.seen) <= 3
         assert bad in [seed for _, seed in counting.seen]
 
+    def test_a_process_that_dies_is_a_plain_error_and_what_is_finished_stays(self, call, tmp_path):
+        def train(indices, seed):
+            if seed == training_seed(0, 4, 1):
+                while len(list((tmp_path / "truth" / "models").glob("*/c/0/0"))) < 8:
+                    time.sleep(0.01)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return logistic(indices, seed)
+
+        with pytest.raises(RetrainingError, match=r"a process died while it trained.*fewer jobs\. [89] of 10"):
+            call(train, jobs=2)
+        counting = Counting()
+        call(counting)
+        assert 1 <= len(counting.seen) <= 2
+
 
 class TestStore:
     """What is kept of models."""
@@ -429,6 +446,20 @@ class TestStore:
             call()
         shutil.rmtree(chunk.parents[2])
         call()
+
+    def test_a_directory_that_is_no_store_is_refused(self, call, tmp_path):
+        call()
+        (tmp_path / "truth" / "zarr.json").write_text("{")
+        with pytest.raises(ValueError, match="can't be read as a zarr v3 group"):
+            call()
+        (tmp_path / "file").write_text("")
+        with pytest.raises(NotADirectoryError, match="is no directory; choose another"):
+            call(save_dir=tmp_path / "file")
+
+    def test_a_store_without_ground_truth_says_so(self, run_on, tmp_path):
+        run_on([([0], 0)])
+        with pytest.raises(ValueError, match="holds retrained models, but no ground truth; make one with retrain"):
+            GroundTruth.open(tmp_path / "runs")
 
     def test_what_a_kill_leaves_half_written_is_removed_and_done_again(self, call, tmp_path):
         expected = call().outputs

@@ -131,7 +131,9 @@ def drive(root):
 
     def begun(number):
         def wait(log):
+            deadline = time.monotonic() + 120
             while len(trained(log)) < number:
+                assert time.monotonic() < deadline, f"only {len(trained(log))} models begun in two minutes"
                 time.sleep(0.001)
             time.sleep(rng.uniform(0, 2 * SECONDS))
 

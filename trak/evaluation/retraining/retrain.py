@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -137,23 +138,33 @@ class Retrainer:
                     return
                 yield run
 
-        with (
-            closing(measure_all(self._recipe, until_failure(), self._jobs, self._backend)) as results,
-            tqdm(total=len(wanted), initial=done, desc="retraining", unit="model", disable=not self._progress) as bar,
-        ):
-            for position, found in results:
-                if isinstance(found, Failed):
-                    failure = failure or (missing[position], found)
-                    continue
-                self.store.write(missing[position], found)
-                done += 1
-                bar.update()
+        def kept() -> str:
+            return (
+                f"{done} of {len(wanted)} models are done and kept in {self.store.where}; run the same script again to "
+                "go on"
+            )
+
+        try:
+            with (
+                closing(measure_all(self._recipe, until_failure(), self._jobs, self._backend)) as results,
+                tqdm(
+                    total=len(wanted), initial=done, desc="retraining", unit="model", disable=not self._progress
+                ) as bar,
+            ):
+                for position, found in results:
+                    if isinstance(found, Failed):
+                        failure = failure or (missing[position], found)
+                        continue
+                    self.store.write(missing[position], found)
+                    done += 1
+                    bar.update()
+        except BrokenProcessPool as broken:
+            raise RetrainingError(
+                f"a process died while it trained; if memory ran out, use fewer jobs. {kept()}"
+            ) from broken
         if failure is not None:
             run, why = failure
-            error = RetrainingError(
-                f"training on {run} failed: {why.error}. {done} of {len(wanted)} models are done and kept in "
-                f"{self.store.where}; run the same script again to go on"
-            )
+            error = RetrainingError(f"training on {run} failed: {why.error}. {kept()}")
             if why.exception is None:
                 error.add_note(f"In the other process:\n{why.where}")
             raise error from why.exception
