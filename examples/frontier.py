@@ -57,6 +57,7 @@ class Frontier:
             choosing: judge on the halves that settings are chosen by, instead of those that are reported.
         """
         self.name, self.task, folder = name, real_tasks.TASKS[name](), OUTPUT / name
+        self._store = folder / ("choosing" if choosing else "store")
         self.paths, self.training = real_tasks.checkpoints(self.task, CHECKPOINTS[-1], folder / "checkpoints")
         self.truth = self._retrained("truth", *TRUTH[name], seed=0)
         self.judge = self.truth.split(0)[0 if choosing else 1]
@@ -74,11 +75,10 @@ class Frontier:
 
     def scores(self, count: int, **options: Any) -> StoredAttribution:
         """Scores by the library."""
-        where = OUTPUT / self.name / "store"
-        shutil.rmtree(where, ignore_errors=True)
+        shutil.rmtree(self._store, ignore_errors=True)
         return trak.attribute(
             self.task.make(), self.task.task, self.states(count), self.task.batches(self.task.labels),
-            self.task.targets, where, progress=False, **options,
+            self.task.targets, self._store, progress=False, **options,
         )  # fmt: skip
 
     def baseline(self, baseline: baselines.Baseline, count: int) -> Attribution:

@@ -1,0 +1,95 @@
+"""Besides the LDS: what happens when helpful examples go, which labels are wrong, how far two runs agree.
+
+`python examples/frontier_checks.py digits`: after examples/frontier.py, whose checkpoints it uses.
+"""
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from frontier import OUTPUT, Frontier
+from real_tasks import RealTask
+
+import trak
+from trak import baselines
+from trak.evaluation import agreement, counterfactuals, harmfulness, mislabels, self_influence
+
+CHECKPOINTS = 10
+FLIPPED = 0.05
+
+
+def removals(frontier: Frontier) -> None:
+    """The top k of a target by each method are removed, and models trained again."""
+    task = frontier.task
+    methods: dict[str, Any] = {
+        "TRAK": frontier.scores(CHECKPOINTS).scores.copy(),
+        "gradient dot": frontier.baseline(baselines.GradientDot(), CHECKPOINTS),
+        "gradient cosine": frontier.baseline(baselines.GradientCosine(), CHECKPOINTS),
+        "representation": frontier.baseline(baselines.RepresentationSimilarity(task.representation), CHECKPOINTS),
+        "KNN-Shapley": frontier.baseline(baselines.KNNShapley(layer=task.representation), 1),
+    }
+    found = counterfactuals(
+        methods, task.train, task.task, task.targets, train_set_size=task.size,
+        save_dir=OUTPUT / task.name / "removals", k=(20, 80), chosen=range(0, 200, 14), seeds=3, random_sets=3, config=task.config,
+    )  # fmt: skip
+    print(found)
+    print(found.to_frame().to_string(index=False))
+    found.plot().figure.savefig(OUTPUT / f"removals-{task.name}.png", dpi=110)
+
+
+def wrong_labels(task: RealTask) -> None:
+    """Five per cent of the training labels are changed, models trained, and suspicion compared with the truth."""
+    rng = np.random.default_rng(0)
+    flipped = rng.random(task.size) < FLIPPED
+    classes = int(task.labels.max()) + 1
+    labels = torch.where(
+        torch.from_numpy(flipped), (task.labels + torch.from_numpy(rng.integers(1, classes, task.size))) % classes,
+        task.labels,
+    )  # fmt: skip
+    train = replace(task.train, relabelled=tuple(labels.tolist()))  # type: ignore[type-var]
+    torch.set_num_threads(1)
+    states = [train(np.arange(task.size), seed).state_dict() for seed in range(CHECKPOINTS)]
+    arguments: Any = (task.make(), task.task, states, task.batches(labels), task.targets)
+    where = OUTPUT / task.name / "mislabelled"
+    attribution = trak.attribute(*arguments, save_dir=where, progress=False)
+    losses = np.mean([_losses(train, task, labels, state) for state in states], axis=0)
+    suspicion = {
+        "TRAK, self-influence": self_influence(attribution, progress=False),
+        "TRAK, self-influence on the loss": self_influence(attribution, of="loss", progress=False),
+        "TRAK, harmful to the targets": harmfulness(attribution),
+        "training loss": losses,
+        "gradient dot, harmful": harmfulness(baselines.GradientDot().attribute(*arguments, progress=False)),
+        "KNN-Shapley, harmful": harmfulness(
+            baselines.KNNShapley(layer=task.representation).attribute(*arguments, progress=False)
+        ),
+    }
+    for name, values in suspicion.items():
+        print(f"{name}: {mislabels(values, flipped)}")
+
+
+def _losses(train: Any, task: RealTask, labels: torch.Tensor, state: Any) -> np.ndarray:
+    model, definition = task.make(), trak.tasks.make_task(task.task)
+    model.load_state_dict(state)
+    with torch.no_grad():
+        found = [definition.loss(definition.output(model.eval(), batch)) for batch in task.batches(labels)]
+    return torch.cat(found).double().numpy()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tasks", nargs="*", default=["digits"])
+    parser.add_argument("--removals", action="store_true", help="also the ones that train hundreds of models")
+    arguments = parser.parse_args()
+    for name in arguments.tasks:
+        frontier = Frontier(name)
+        first = frontier.scores(CHECKPOINTS).scores.copy()
+        print(f"{name}, two projection seeds: {agreement(first, frontier.scores(CHECKPOINTS, projector_seed=1))}")
+        wrong_labels(frontier.task)
+        if arguments.removals:
+            removals(frontier)
+
+
+if __name__ == "__main__":
+    main()
