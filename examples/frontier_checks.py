@@ -32,7 +32,8 @@ def removals(frontier: Frontier) -> None:
     }
     found = counterfactuals(
         methods, task.train, task.task, task.targets, train_set_size=task.size,
-        save_dir=OUTPUT / task.name / "removals", k=(20, 80), chosen=range(0, 200, 14), seeds=3, random_sets=3, config=task.config,
+        save_dir=OUTPUT / task.name / "removals", k=(20, 80), chosen=range(0, 200, 14), seeds=3, random_sets=3,
+        config=task.config,
     )  # fmt: skip
     print(found)
     print(found.to_frame().to_string(index=False))
@@ -51,19 +52,20 @@ def wrong_labels(task: RealTask) -> None:
     train = replace(task.train, relabelled=tuple(labels.tolist()))  # type: ignore[type-var]
     torch.set_num_threads(1)
     states = [train(np.arange(task.size), seed).state_dict() for seed in range(CHECKPOINTS)]
-    arguments: Any = (task.make(), task.task, states, task.batches(labels), task.targets)
+    arguments: dict[str, Any] = {
+        "model": task.make(), "task": task.task, "checkpoints": states, "train": task.batches(labels),
+        "targets": task.targets, "progress": False,
+    }  # fmt: skip
     where = OUTPUT / task.name / "mislabelled"
-    attribution = trak.attribute(*arguments, save_dir=where, progress=False)
+    attribution = trak.attribute(**arguments, save_dir=where)
     losses = np.mean([_losses(train, task, labels, state) for state in states], axis=0)
     suspicion = {
         "TRAK, self-influence": self_influence(attribution, progress=False),
         "TRAK, self-influence on the loss": self_influence(attribution, of="loss", progress=False),
         "TRAK, harmful to the targets": harmfulness(attribution),
         "training loss": losses,
-        "gradient dot, harmful": harmfulness(baselines.GradientDot().attribute(*arguments, progress=False)),
-        "KNN-Shapley, harmful": harmfulness(
-            baselines.KNNShapley(layer=task.representation).attribute(*arguments, progress=False)
-        ),
+        "gradient dot, harmful": harmfulness(baselines.GradientDot().attribute(**arguments)),
+        "KNN-Shapley, harmful": harmfulness(baselines.KNNShapley(layer=task.representation).attribute(**arguments)),
     }
     for name, values in suspicion.items():
         print(f"{name}: {mislabels(values, flipped)}")
