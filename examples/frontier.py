@@ -121,11 +121,11 @@ class Frontier:
             self.add(baseline.name, count, partial(self.baseline, baseline, count), count * self.training)
         counts = DATAMODELS[self.name]
         truth = self._retrained("datamodels", counts[-1], 1, seed=1)
-        for kind in (baselines.EmpiricalInfluence, baselines.Datamodel):
-            for count in counts:
-                some = truth.select(subsets=range(count))
-                training = float(some.seconds.sum())  # type: ignore[union-attr]
-                self.add(kind.name, count, partial(self.baseline, kind(some), 1), training)
+        for count in counts:
+            some = truth.select(subsets=range(count))
+            training = float(some.seconds.sum())  # type: ignore[union-attr]
+            for kind in (baselines.EmpiricalInfluence(some), baselines.Datamodel(some, regression="ridge")):
+                self.add(kind.name, count, partial(self.baseline, kind, 1), training)
 
     def cheap(self) -> list[tuple[baselines.Baseline, int]]:
         """Methods that retrain nothing, with numbers of checkpoints."""
@@ -138,7 +138,6 @@ class Frontier:
             (baselines.RepresentationSimilarity(self.task.representation, "dot"), 10),
             (baselines.KNNShapley(layer=self.task.representation), 1),
             (baselines.InfluenceFunctions("arnoldi"), 1),
-            (baselines.InfluenceFunctions("cg"), 1),
             (baselines.EKFAC(), 1),
             (baselines.EKFAC(), 10),
         ]
