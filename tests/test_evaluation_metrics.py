@@ -175,7 +175,7 @@ class TestSuspicion:
         optimizer.step(loss)
         found = trak.attribute(
             model, "image_classification", model.state_dict(), [(x, y)], [(x[:5], y[:5])], tmp_path, proj_dim=12,
-            projector="identity", progress=False,
+            projector="identity", softening=1, progress=False,
         )  # fmt: skip
         assert mislabels(self_influence(found, progress=False), flipped).interval.low > 0.6
         assert mislabels(self_influence(found, "loss", progress=False), flipped).auroc > 0.8
