@@ -117,8 +117,8 @@ class Frontier:
             "TRAK without softening": {"softening": 1.0},
         }.items():
             self.add(name, 10, partial(self.scores, 10, **options), 10 * self.training)
-        for baseline, count in self.cheap():
-            self.add(baseline.name, count, partial(self.baseline, baseline, count), count * self.training)
+        for name, (baseline, count) in self.cheap().items():
+            self.add(name, count, partial(self.baseline, baseline, count), count * self.training)
         counts = DATAMODELS[self.name]
         truth = self._retrained("datamodels", counts[-1], 1, seed=1)
         for count in counts:
@@ -127,21 +127,22 @@ class Frontier:
             for kind in (baselines.EmpiricalInfluence(some), baselines.Datamodel(some, regression="ridge")):
                 self.add(kind.name, count, partial(self.baseline, kind, 1), training)
 
-    def cheap(self) -> list[tuple[baselines.Baseline, int]]:
+    def cheap(self) -> dict[str, tuple[baselines.Baseline, int]]:
         """Methods that retrain nothing, with numbers of checkpoints."""
-        found: list[tuple[baselines.Baseline, int]] = [
-            (baselines.Random(0), 1),
-            (baselines.GradientDot(), 10),
-            (baselines.GradientCosine(), 10),
-            (baselines.GradientCosine(weighted=True), 10),
-            (baselines.RepresentationSimilarity(self.task.representation, "cosine"), 10),
-            (baselines.RepresentationSimilarity(self.task.representation, "dot"), 10),
-            (baselines.KNNShapley(layer=self.task.representation), 1),
-            (baselines.InfluenceFunctions("arnoldi"), 1),
-            (baselines.EKFAC(), 1),
-            (baselines.EKFAC(), 10),
-        ]
-        return [*found, (baselines.BM25(), 1)] if self.task.texts is not None else found
+        layer = self.task.representation
+        found: dict[str, tuple[baselines.Baseline, int]] = {
+            "random": (baselines.Random(0), 1),
+            "gradient dot product": (baselines.GradientDot(), 10),
+            "gradient cosine": (baselines.GradientCosine(), 10),
+            "gradient cosine times Q": (baselines.GradientCosine(weighted=True), 10),
+            "representation, cosine": (baselines.RepresentationSimilarity(layer, "cosine"), 10),
+            "representation, dot product": (baselines.RepresentationSimilarity(layer, "dot"), 10),
+            "KNN-Shapley": (baselines.KNNShapley(layer=layer), 1),
+            "influence function (Arnoldi)": (baselines.InfluenceFunctions("arnoldi"), 1),
+            "EK-FAC, 1 checkpoint": (baselines.EKFAC(), 1),
+            "EK-FAC": (baselines.EKFAC(), 10),
+        }
+        return {**found, "BM25": (baselines.BM25(), 1)} if self.task.texts is not None else found
 
 
 def show(row: Row) -> None:

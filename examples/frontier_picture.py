@@ -9,15 +9,10 @@ import matplotlib.pyplot as plt
 from frontier import OUTPUT
 
 LINES = {
-    "TRAK": ("#08519c", "o", "-", "TRAK, 1 to 20 checkpoints"),
+    "TRAK": ("#08519c", "o", "-", "TRAK, 1 to 10 checkpoints"),
     "datamodel": ("#d95f0e", "s", "--", "datamodels"),
     "empirical_influence": ("#7a0177", "^", ":", "empirical influence"),
 }
-NAMES = {
-    "gradient_dot": "gradient dot product", "gradient_cosine": "gradient cosine", "random": "random",
-    "representation_similarity": "representation", "knn_shapley": "KNN-Shapley", "bm25": "BM25", "ekfac": "EK-FAC",
-    "influence_functions": "influence function",
-}  # fmt: skip
 
 
 def draw(name: str, path: Path) -> Path:
@@ -27,8 +22,8 @@ def draw(name: str, path: Path) -> Path:
     for ax, counted in zip(panels, (False, True), strict=True):
         _panel(ax, table, counted)
     panels[0].set_ylabel("linear datamodeling score")
-    panels[0].set_title("models are there already")
-    panels[1].set_title("training of the models counted")
+    panels[0].set_title("checkpoints are there already")
+    panels[1].set_title("training of checkpoints counted")
     panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
     figure.suptitle(f"{name}: faithfulness against compute (95 % intervals)")
     figure.savefig(path, dpi=110)
@@ -52,12 +47,11 @@ def _panel(ax: Any, table: dict[str, Any], counted: bool) -> None:
     for row in table["rows"]:
         if row["family"] in LINES:
             continue
-        name = NAMES.get(row["family"], row["family"])
-        number = others.setdefault(f"{name} ({row['models']})", len(others) + 1)
+        number = others.setdefault(row["family"], len(others) + 1)
         ax.errorbar(row["x"], row["lds"], row["error"], color="#555555", marker=".", capsize=2, linewidth=0.8)
         ax.annotate(str(number), (row["x"], row["lds"]), xytext=(5, 3), textcoords="offset points", fontsize=9)
     for text, number in others.items():
-        ax.plot([], [], linestyle="", marker=f"${number}$", color="#333333", label=text)
+        ax.plot([], [], linestyle="", label=f"{number}  {text}")
     ax.axhline(table["ceiling"], color="black", linewidth=1.2, linestyle="--", label="noise ceiling")
     ax.axhline(0, color="black", linewidth=0.6)
     ax.set_xscale("log")
