@@ -6,21 +6,16 @@ Run `python benchmarks/faithfulness.py`; most of its time goes to retraining, wh
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-sys.path.insert(0, str(EXAMPLES))
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
-import real_tasks  # noqa: E402
+from frontier import Frontier
 
-import trak  # noqa: E402
-from trak.evaluation import lds, retrain  # noqa: E402
-from trak.projectors import Factored, Projector, Rademacher, Sketch  # noqa: E402
-
-SIZES = {"digits": (160, 4), "snippets": (120, 3)}
+from trak.evaluation import lds
+from trak.projectors import Factored, Projector, Rademacher, Sketch
 
 
 def projectors(k: int, seed: int) -> dict[str, Projector]:
@@ -44,29 +39,19 @@ def main() -> None:
     print("| task | projector | k | LDS, mean over projection seeds | standard deviation over seeds |")
     print("| --- | --- | --- | --- | --- |")
     for name in arguments.tasks:
-        task, folder = real_tasks.TASKS[name](), EXAMPLES / "output" / "frontier" / name
-        paths, _ = real_tasks.checkpoints(task, arguments.checkpoints, folder / "checkpoints")
-        truth = retrain(
-            task.train, task.task, task.targets, train_set_size=task.size, save_dir=folder / "truth",
-            subsets=SIZES[name][0], seeds=SIZES[name][1], config=task.config,
-        )  # fmt: skip
+        frontier = Frontier(name)
         for k in arguments.dims:
             found: dict[str, list[float]] = {}
             for seed in range(arguments.seeds):
                 for kind, projector in projectors(k, seed).items():
-                    with tempfile.TemporaryDirectory() as directory:
-                        attribution = trak.attribute(
-                            task.make(), task.task, [real_tasks.weights(path) for path in paths],
-                            task.batches(task.labels), task.targets, directory, projector=projector, progress=False,
-                        )  # fmt: skip
-                        score = lds(attribution.scores, truth, resamples=20, permutations=20).mean
+                    attribution = frontier.scores(arguments.checkpoints, projector=projector)
+                    score = lds(attribution.scores, frontier.truth, resamples=20, permutations=20).mean
                     found.setdefault(kind, []).append(score)
             for kind, scores in found.items():
                 print(f"| {name} | {kind} | {k} | {np.mean(scores):.4f} | {np.std(scores, ddof=1):.4f} |", flush=True)
                 rows.append({"task": name, "projector": kind, "k": k, "lds": scores})
-        print(
-            f"| {name} | noise ceiling |  | {lds(attribution.scores * 0, truth, resamples=20).noise_ceiling:.4f} |  |"
-        )
+        ceiling = lds(attribution.scores * 0, frontier.truth, resamples=20).noise_ceiling
+        print(f"| {name} | noise ceiling |  | {ceiling:.4f} |  |")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(rows, indent=1))
 

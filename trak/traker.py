@@ -15,9 +15,11 @@ from trak.attribution import StoredAttribution
 from trak.batches import Batch
 from trak.checkpoints import Checkpoint, load_into
 from trak.gradients import (
+    MEMORY_BUDGET,
     Engine,
     check_engine_name,
     check_finite,
+    check_memory_budget,
     choose_engine,
     differentiable,
     featurize,
@@ -39,7 +41,6 @@ from trak.store import (
 from trak.store.location import Location
 from trak.tasks import Task, make_task
 
-MEMORY_BUDGET = 2 * 2**30
 DEFAULT_SOFTENING = 3.0
 
 logger = logging.getLogger("trak")
@@ -122,12 +123,10 @@ class TRAKer:
             score_computer=score_computer and "use damping and weighting",
             proj_max_batch_size=proj_max_batch_size and "use memory_budget",
         )
-        if isinstance(memory_budget, bool) or not hasattr(memory_budget, "__index__") or memory_budget < 1:
-            raise ValueError(f"memory_budget must be a positive integer, in bytes, got {memory_budget!r}")
+        self.memory_budget = check_memory_budget(memory_budget)
         self.device = torch.device(device) if device is not None else best_device()
         self.model, self.task = model.to(self.device), make_task(task)
         self.damping, self.weighting = Damping.make(damping, lambda_reg), check_weighting(weighting)
-        self.memory_budget = memory_budget
         self._engine_name = check_engine_name(getattr(gradient_computer, "engine", engine))
         self.softening = _softening(softening, self.task)
         if isinstance(train_set_size, np.integer):

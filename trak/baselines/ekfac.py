@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trak.baselines.base import CheckpointBaseline, Data, Run
+from trak.baselines.base import Data, Run
 from trak.baselines.curvature import (
     RELATIVE_DAMPING,
     check_damping,
@@ -21,8 +21,8 @@ from trak.baselines.curvature import (
     make_operator,
     require_curvlinops,
 )
-from trak.baselines.features import MEMORY_BUDGET, Gradients, check_budget
-from trak.gradients import check_engine_name, differentiable, select_parameters
+from trak.baselines.features import GradientBaseline, Gradients
+from trak.gradients import MEMORY_BUDGET, differentiable, select_parameters
 from trak.naming import did_you_mean
 from trak.tasks import Task
 from trak.tasks.classification import Classification
@@ -31,7 +31,7 @@ FISHERS, SHARINGS = ("type-2", "mc"), ("expand", "reduce")
 _TARGETS_AT_ONCE = 256
 
 
-class EKFAC(CheckpointBaseline):
+class EKFAC(GradientBaseline):
     """Q_i ∇f_tᵀ (H + λI)⁻¹ ∇f_i / n, as `InfluenceFunctions`, with H the eigenvalue-corrected Kronecker-factored
     approximation of the Gauss-Newton matrix of the mean training loss, a block for each layer (George et al., 2018;
     for influence: Grosse et al., "Studying large language model generalization with influence functions", 2023).
@@ -71,8 +71,7 @@ class EKFAC(CheckpointBaseline):
             if value not in known:
                 raise ValueError(f"unknown {what} {value!r}: {did_you_mean(str(value), known)}")
         self.damping, self.fisher, self.sharing, self.seed = check_damping(damping), fisher, sharing, seed
-        self.grad_wrt = list(grad_wrt) if grad_wrt is not None and not isinstance(grad_wrt, str) else grad_wrt
-        self.engine, self.memory_budget = check_engine_name(engine), check_budget(memory_budget)
+        super().__init__(grad_wrt, engine, memory_budget)
 
     def _check_task(self, task: Task) -> Task:
         require_curvlinops()

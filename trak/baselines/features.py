@@ -1,29 +1,46 @@
 """Projected gradients of a loader's examples, as they are needed: nothing is stored."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trak import batches
-from trak.baselines.base import Data, Run
+from trak.baselines.base import CheckpointBaseline, Data, Run
 from trak.batches import Batch
-from trak.gradients import Engine, Rows, check_finite, choose_engine, featurize
+from trak.gradients import (
+    Engine,
+    Rows,
+    check_engine_name,
+    check_finite,
+    check_memory_budget,
+    choose_engine,
+    featurize,
+    select_parameters,
+)
 from trak.projectors import Projector, SparseRows
+from trak.tasks import Task
 
-MEMORY_BUDGET = 2 * 2**30
 
+class GradientBaseline(CheckpointBaseline):
+    """A baseline that goes by the gradients of some parameters."""
 
-def check_budget(memory_budget: int) -> int:
-    """The number of bytes.
+    def __init__(self, grad_wrt: str | Iterable[str] | None, engine: str, memory_budget: int) -> None:
+        """
+        Args:
+            grad_wrt: parameters to differentiate by, as for `trak.TRAKer`.
+            engine: as for `trak.TRAKer`.
+            memory_budget: bytes that gradients and activations may take; larger batches are split.
 
-    Raises:
-        ValueError: if it is no positive integer.
-    """
-    if isinstance(memory_budget, bool) or not hasattr(memory_budget, "__index__") or memory_budget < 1:
-        raise ValueError(f"memory_budget must be a positive integer, in bytes, got {memory_budget!r}")
-    return int(memory_budget)
+        Raises:
+            ValueError: for an engine that there is not, or a budget that can't be.
+        """
+        self.grad_wrt = list(grad_wrt) if grad_wrt is not None and not isinstance(grad_wrt, str) else grad_wrt
+        self.engine, self.memory_budget = check_engine_name(engine), int(check_memory_budget(memory_budget))
+
+    def _parameters(self, model: nn.Module, task: Task, train: Data) -> Sequence[str]:
+        return tuple(select_parameters(model, self.grad_wrt))
 
 
 class Gradients:

@@ -4,16 +4,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trak.baselines.base import CheckpointBaseline, Data, Run
-from trak.baselines.features import MEMORY_BUDGET, Gradients, check_budget
-from trak.gradients import Rows, check_engine_name, select_parameters
+from trak.baselines.base import Run
+from trak.baselines.features import GradientBaseline, Gradients
+from trak.gradients import MEMORY_BUDGET, Rows
 from trak.projectors import Identity, Projector, make_projector
-from trak.tasks import Task
 
 
-class GradientDot(CheckpointBaseline):
+class GradientDot(GradientBaseline):
     """Q_i ⟨∇f_t, ∇f_i⟩: by how much f_t grows in a step of SGD on the example i, for each unit of learning rate
     (Charpiat et al., "Input similarity from the neural network perspective", 2019).
 
@@ -49,11 +48,7 @@ class GradientDot(CheckpointBaseline):
         self._make_projector = partial(make_projector, projector, proj_dim, seed)
         made = self._make_projector()
         self.projector = made.describe() | ({} if isinstance(made, Identity) else {"proj_dim": made.proj_dim})
-        self.grad_wrt = list(grad_wrt) if grad_wrt is not None and not isinstance(grad_wrt, str) else grad_wrt
-        self.engine, self.memory_budget = check_engine_name(engine), check_budget(memory_budget)
-
-    def _parameters(self, model: nn.Module, task: Task, train: Data) -> Sequence[str]:
-        return tuple(select_parameters(model, self.grad_wrt))
+        super().__init__(grad_wrt, engine, memory_budget)
 
     def _blocks(self, run: Run) -> Iterator[tuple[int, int, Tensor]]:
         gradients = Gradients(run, self.engine, self.memory_budget)

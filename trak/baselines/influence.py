@@ -1,16 +1,16 @@
 """Influence functions by products with the Hessian."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from trak.baselines.base import CheckpointBaseline, Data, Run
+from trak.baselines.base import Run
 from trak.baselines.curvature import (
     RELATIVE_DAMPING,
     check_damping,
@@ -19,8 +19,8 @@ from trak.baselines.curvature import (
     influences,
     require_curvlinops,
 )
-from trak.baselines.features import MEMORY_BUDGET, Directions, Gradients, check_budget
-from trak.gradients import check_engine_name, select_parameters
+from trak.baselines.features import Directions, GradientBaseline, Gradients
+from trak.gradients import MEMORY_BUDGET
 from trak.naming import did_you_mean
 from trak.projectors.hashing import random_normals, random_signs, stream_key
 from trak.tasks import Task
@@ -29,7 +29,7 @@ SOLVERS, HESSIANS = ("cg", "arnoldi"), ("ggn", "exact")
 _COLUMNS = 16
 
 
-class InfluenceFunctions(CheckpointBaseline):
+class InfluenceFunctions(GradientBaseline):
     """Q_i ∇f_tᵀ (H + λI)⁻¹ ∇f_i / n: by how much f_t is higher than it would be if the model were trained without i,
     to first order (Koh & Liang, "Understanding black-box predictions via influence functions", 2017, equation 2).
 
@@ -83,11 +83,7 @@ class InfluenceFunctions(CheckpointBaseline):
             raise ValueError(f"tolerance must be between 0 and 1, got {tolerance}")
         self.solver, self.damping, self.hessian = solver, check_damping(damping), hessian
         self.rank, self.tolerance, self.max_iterations, self.seed = rank, tolerance, max_iterations, seed
-        self.grad_wrt = list(grad_wrt) if grad_wrt is not None and not isinstance(grad_wrt, str) else grad_wrt
-        self.engine, self.memory_budget = check_engine_name(engine), check_budget(memory_budget)
-
-    def _parameters(self, model: nn.Module, task: Task, train: Data) -> Sequence[str]:
-        return tuple(select_parameters(model, self.grad_wrt))
+        super().__init__(grad_wrt, engine, memory_budget)
 
     def _check_task(self, task: Task) -> Task:
         require_curvlinops()

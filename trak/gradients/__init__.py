@@ -2,7 +2,7 @@
 
 from trak.gradients.base import Engine
 from trak.gradients.choose import ENGINES, check_engine_name, choose_engine
-from trak.gradients.featurize import Rows, check_finite, featurize
+from trak.gradients.featurize import MEMORY_BUDGET, Rows, check_finite, check_memory_budget, featurize
 from trak.gradients.functional import Functional
 from trak.gradients.layered import Layers
 from trak.gradients.layers import Uncovered, Use, register_layer, register_operation
@@ -11,6 +11,7 @@ from trak.gradients.state import differentiable, select_parameters
 
 __all__ = [
     "ENGINES",
+    "MEMORY_BUDGET",
     "Engine",
     "Functional",
     "Layers",
@@ -20,6 +21,7 @@ __all__ = [
     "Use",
     "check_engine_name",
     "check_finite",
+    "check_memory_budget",
     "choose_engine",
     "differentiable",
     "featurize",

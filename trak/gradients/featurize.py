@@ -12,6 +12,19 @@ from trak.gradients.base import Engine
 from trak.gradients.single import Single
 from trak.projectors import Accumulator, Projector
 
+MEMORY_BUDGET = 2 * 2**30
+
+
+def check_memory_budget(memory_budget: int) -> int:
+    """The number of bytes.
+
+    Raises:
+        ValueError: if it is no positive integer.
+    """
+    if isinstance(memory_budget, bool) or not hasattr(memory_budget, "__index__") or memory_budget < 1:
+        raise ValueError(f"memory_budget must be a positive integer, in bytes, got {memory_budget!r}")
+    return memory_budget
+
 
 @dataclass(frozen=True)
 class Rows:
