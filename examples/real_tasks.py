@@ -1,10 +1,12 @@
-"""Two classifiers of real data, small enough to be trained a thousand times: what evaluation is tried on.
+"""Three classifiers of real data, small enough to be trained a thousand times: what evaluation is tried on.
 
-`digits`: scikit-learn's scans of handwritten digits, a CNN. `snippets`: 4,000 snippets each of Amazon and film
+`digits`: scikit-learn's scans of handwritten digits, a CNN. `fashion`: Fashion-MNIST (Xiao et al., 2017; carried by
+Debian's package dataset-fashion-mnist, MIT licence), a CNN. `snippets`: 4,000 snippets each of Amazon and film
 reviews, editorials and tweets (Hutto & Gilbert, ICWSM 2014; carried by the source package of vaderSentiment 3.3.2,
 MIT licence), told apart by a small BERT.
 """
 
+import gzip
 import io
 import re
 import subprocess
@@ -13,6 +15,7 @@ import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +30,7 @@ from tqdm.auto import tqdm
 CACHE = Path(__file__).parent / "output" / "data"
 SOURCES = ("amazonReviewSnippets", "movieReviewSnippets", "nytEditorialSnippets", "tweets")
 LENGTH, VOCABULARY = 32, 2000
+_FASHION_FILES = {"images-idx3-ubyte": 16, "labels-idx1-ubyte": 8}
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,7 @@ class RealTask:
 
     name: str
     task: str
-    train: Callable[[Any, int], nn.Module]
-    """Of indices (int64) and a seed."""
+    train: "Trainer"
     labels: Tensor
     """Of the training examples."""
     target_labels: Tensor
@@ -51,7 +54,7 @@ class RealTask:
     @property
     def config(self) -> dict[str, Any]:
         """Of the training, for the record."""
-        return {"epochs": getattr(self.train, "epochs", 12)}
+        return {"epochs": self.train.epochs}
 
     @property
     def size(self) -> int:
@@ -63,39 +66,123 @@ class RealTask:
         return self.train(np.arange(2), 0)
 
 
-def digits(train_size: int = 1000, targets: int = 200) -> RealTask:
-    """Handwritten digits, 8 × 8, by a CNN of 20,138 parameters."""
-    quickstart.TRAIN, quickstart.TARGETS = train_size, targets
-    data, held_out = quickstart.load()
-    images, labels = data.tensors
-    return RealTask(
-        "digits", "image_classification", _Digits(train_size, targets), labels, held_out.tensors[1],
-        lambda labels: list(zip(images.split(100), labels.split(100), strict=True)),
-        list(zip(*(t.split(100) for t in held_out.tensors), strict=True)), "7",
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Trainer:
+    """Trains a model on some of the examples; a class, so that other processes can be told which function it is."""
+
+    name: str
+    """Of the task."""
+    train_size: int
+    targets: int
+    epochs: int
+    relabelled: tuple[int, ...] | None = None
+    """Labels of the training examples, if not their own."""
+
+    def __call__(
+        self, indices: Any, seed: int, after_epoch: Callable[[int, nn.Module], None] | None = None
+    ) -> nn.Module:
+        """Of indices (int64) into the training set, and a seed; `after_epoch` is shown the model, epochs from 1."""
+        inputs, labels = PARTS[self.name].load(self.train_size, self.targets)[:2]
+        if self.relabelled is not None:
+            labels = torch.tensor(self.relabelled)
+        torch.manual_seed(seed)
+        parts, subset = PARTS[self.name], torch.as_tensor(np.asarray(indices))
+        model = parts.model().train()
+        optimizer, size = parts.optimizer(model.parameters()), parts.batch_size
+        steps = self.epochs * -(-len(subset) // size)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], steps)
+        for epoch in range(self.epochs):
+            for batch in subset[torch.randperm(len(subset))].split(size):
+                optimizer.zero_grad()
+                logits = parts.logits(model, inputs[batch])
+                nn.functional.cross_entropy(logits, labels[batch]).backward()
+                optimizer.step()
+                schedule.step()
+            if after_epoch is not None:
+                after_epoch(epoch + 1, model)
+        return model.eval()
 
 
 @dataclass(frozen=True)
-class _Digits:
-    """Trains; a class, so that other processes can be told which function it is."""
+class Parts:
+    """What training needs to know of a task."""
 
-    train_size: int
-    targets: int
-    relabelled: tuple[int, ...] | None = None
+    load: Callable[[int, int], tuple[Tensor, Tensor]]
+    """Inputs and labels: the training examples, then the targets."""
+    model: Callable[[], nn.Module]
+    optimizer: Callable[[Any], torch.optim.Optimizer]
+    logits: Callable[[nn.Module, Tensor], Tensor]
+    batch_size: int
 
-    def __call__(self, indices: Any, seed: int) -> nn.Module:
-        quickstart.TRAIN, quickstart.TARGETS = self.train_size, self.targets
-        data, _ = quickstart.load()
-        if self.relabelled is not None:
-            data.tensors = (data.tensors[0], torch.tensor(self.relabelled))
-        return quickstart.train(data, np.asarray(indices), seed)
+
+def digits(train_size: int = 1000, targets: int = 200) -> RealTask:
+    """Handwritten digits, 8 × 8, by a CNN of 19,977 parameters."""
+    return _images(Trainer("digits", train_size, targets, epochs=12), "7")
+
+
+def fashion(train_size: int = 2000, targets: int = 200) -> RealTask:
+    """Photographs of clothes, 28 × 28, by a CNN of 30,794 parameters."""
+    return _images(Trainer("fashion", train_size, targets, epochs=20), "8")
+
+
+def _images(trainer: Trainer, representation: str) -> RealTask:
+    images, labels = PARTS[trainer.name].load(trainer.train_size, trainer.targets)
+    (images, held_out), (labels, wanted) = (t.split([trainer.train_size, trainer.targets]) for t in (images, labels))
+
+    def batches(images: Tensor, labels: Tensor) -> list[Any]:
+        return list(zip(images.split(100), labels.split(100), strict=True))
+
+    return RealTask(
+        trainer.name, "image_classification", trainer, labels, wanted, lambda labels: batches(images, labels),
+        batches(held_out, wanted), representation,
+    )  # fmt: skip
+
+
+def _load_digits(train_size: int, targets: int) -> tuple[Tensor, Tensor]:
+    quickstart.TRAIN, quickstart.TARGETS = train_size, targets
+    (images, labels), (held_out, wanted) = (data.tensors for data in quickstart.load())
+    return torch.cat([images, held_out]), torch.cat([labels, wanted])
+
+
+def _load_fashion(train_size: int, targets: int) -> tuple[Tensor, Tensor]:
+    images, labels = _fashion_mnist()
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))[: train_size + targets]
+    return images[order], labels[order]
+
+
+@cache
+def _fashion_mnist() -> tuple[Tensor, Tensor]:
+    """60,000 images (N, 1, 28, 28) in [-1, 1] and labels (N,)."""
+    folder = Path("/usr/share/datasets/fashion-mnist")
+    if not folder.exists():
+        unpacked = CACHE / "fashion-mnist"
+        folder = unpacked / folder.relative_to("/")
+        if not folder.exists():
+            unpacked.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["apt-get", "download", "dataset-fashion-mnist"], check=True, cwd=unpacked)  # noqa: S607
+            (package,) = unpacked.glob("*.deb")
+            subprocess.run(["dpkg-deb", "-x", str(package), str(unpacked)], check=True)  # noqa: S603, S607
+    bytes_of = {name: gzip.decompress((folder / f"train-{name}.gz").read_bytes()) for name in _FASHION_FILES}
+    images, labels = (
+        torch.frombuffer(bytearray(bytes_of[name][skip:]), dtype=torch.uint8) for name, skip in _FASHION_FILES.items()
+    )
+    return images.reshape(-1, 1, 28, 28).float() / 127.5 - 1, labels.long()
+
+
+def small_cnn() -> nn.Module:
+    """30,794 parameters."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Conv2d(32, 32, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(512, 32), nn.ReLU(),
+        nn.Linear(32, 10),
+    )  # fmt: skip
 
 
 def snippets(train_size: int = 1000, targets: int = 200) -> RealTask:
     """Which of four sources a text is from, by a BERT of two layers of 64."""
-    words, ids, labels = _encoded()
-    order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))[: train_size + targets]
-    ids, labels, texts = ids[order], labels[order], [words[i] for i in order.tolist()]
+    words = _encoded()[0]
+    ids, labels = _load_snippets(train_size, targets)
+    texts = [words[i] for i in _order(train_size + targets).tolist()]
 
     def batches(some: slice, labels: Tensor) -> list[Any]:
         parts = zip(ids[some].split(100), labels.split(100), strict=True)
@@ -103,34 +190,20 @@ def snippets(train_size: int = 1000, targets: int = 200) -> RealTask:
 
     head, tail = slice(0, train_size), slice(train_size, None)
     return RealTask(
-        "snippets", "text_classification", _Snippets(train_size, targets), labels[head], labels[tail],
-        lambda labels: batches(head, labels), batches(tail, labels[tail]), "bert.pooler", (texts[head], texts[tail]),
+        "snippets", "text_classification", Trainer("snippets", train_size, targets, epochs=6), labels[head],
+        labels[tail], lambda labels: batches(head, labels), batches(tail, labels[tail]), "bert.pooler",
+        (texts[head], texts[tail]),
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Snippets:
-    train_size: int
-    targets: int
-    relabelled: tuple[int, ...] | None = None
-    epochs: int = 6
+def _load_snippets(train_size: int, targets: int) -> tuple[Tensor, Tensor]:
+    _, ids, labels = _encoded()
+    order = _order(train_size + targets)
+    return ids[order], labels[order]
 
-    def __call__(self, indices: Any, seed: int) -> nn.Module:
-        _, ids, labels = _encoded()
-        order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))[: self.train_size]
-        x, y = ids[order], labels[order] if self.relabelled is None else torch.tensor(self.relabelled)
-        torch.manual_seed(seed)
-        model, indices = small_bert().train(), torch.as_tensor(indices)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
-        batches = [b for _ in range(self.epochs) for b in indices[torch.randperm(len(indices))].split(32)]
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, len(batches))
-        for batch in batches:
-            optimizer.zero_grad()
-            logits = model(input_ids=x[batch], attention_mask=(x[batch] > 0).long()).logits
-            nn.functional.cross_entropy(logits, y[batch]).backward()
-            optimizer.step()
-            schedule.step()
-        return model.eval()
+
+def _order(count: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).permutation(len(_encoded()[2])))[:count]
 
 
 def small_bert() -> nn.Module:
@@ -175,11 +248,23 @@ def _archive() -> tarfile.TarFile:
         return tarfile.open(fileobj=io.BytesIO(inner.read()))  # type: ignore[union-attr]
 
 
-TASKS: dict[str, Callable[..., RealTask]] = {"digits": digits, "snippets": snippets}
+def _momentum(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=5e-4)
+
+
+PARTS = {
+    "digits": Parts(_load_digits, quickstart.make_model, _momentum, lambda model, x: model(x), 50),
+    "fashion": Parts(_load_fashion, small_cnn, _momentum, lambda model, x: model(x), 50),
+    "snippets": Parts(
+        _load_snippets, small_bert, lambda p: torch.optim.AdamW(p, lr=2e-3, weight_decay=0.01),
+        lambda model, x: model(input_ids=x, attention_mask=(x > 0).long()).logits, 32,
+    ),
+}  # fmt: skip
+TASKS: dict[str, Callable[..., RealTask]] = {"digits": digits, "fashion": fashion, "snippets": snippets}
 
 
 def checkpoints(task: RealTask, count: int, directory: Path) -> tuple[list[Path], float]:
-    """State dicts of models trained on everything, each from a seed of its own, and the mean seconds that one took."""
+    """Files of models trained on everything, each from a seed of its own, and the mean seconds that one took."""
     directory.mkdir(parents=True, exist_ok=True)
     paths, seconds = [], []
     threads = torch.get_num_threads()
@@ -187,15 +272,19 @@ def checkpoints(task: RealTask, count: int, directory: Path) -> tuple[list[Path]
     for seed in tqdm(range(count), desc="checkpoints", unit="model"):
         path = directory / f"{seed}.pt"
         if not path.exists():
-            start = time.perf_counter()
-            model = task.train(np.arange(task.size), seed)
-            torch.save({"weights": model.state_dict(), "seconds": time.perf_counter() - start}, path)
+            states: dict[int, Any] = {}
+            start = time.process_time()
+            task.train(
+                np.arange(task.size), seed, lambda epoch, model: states.update({epoch: deepcopy(model.state_dict())})
+            )
+            torch.save({"states": states, "seconds": time.process_time() - start}, path)
         seconds.append(torch.load(path)["seconds"])
         paths.append(path)
     torch.set_num_threads(threads)
     return paths, float(np.mean(seconds))
 
 
-def weights(path: Path) -> Any:
-    """The state dict in a file of `checkpoints`."""
-    return torch.load(path)["weights"]
+def weights(path: Path, epoch: int = -1) -> Any:
+    """The state dict in a file of `checkpoints`: the last, or that after an epoch; from the end, -1 is the last."""
+    states = torch.load(path)["states"]
+    return states[epoch if epoch > 0 else len(states) + 1 + epoch]
