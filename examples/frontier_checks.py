@@ -49,7 +49,7 @@ def wrong_labels(task: RealTask) -> None:
         torch.from_numpy(flipped), (task.labels + torch.from_numpy(rng.integers(1, classes, task.size))) % classes,
         task.labels,
     )  # fmt: skip
-    train = replace(task.train, relabelled=tuple(labels.tolist()))  # type: ignore[type-var]
+    train = replace(task.train, relabelled=tuple(labels.tolist()))
     torch.set_num_threads(1)
     states = [train(np.arange(task.size), seed).state_dict() for seed in range(CHECKPOINTS)]
     arguments: dict[str, Any] = {
