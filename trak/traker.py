@@ -82,8 +82,9 @@ class TRAKer:
         lambda_reg: float | None = None,
         *,
         engine: str = "auto",
-        damping: float | None = None,
+        damping: float | str | None = None,
         weighting: str = "curvature",
+        balanced: bool = True,
         softening: float | None = None,
         memory_budget: int = MEMORY_BUDGET,
     ) -> None:
@@ -102,8 +103,9 @@ class TRAKer:
             grad_wrt: parameters to differentiate by, `*` allowed; by default all that require gradients.
             lambda_reg: absolute λ; excludes `damping`.
             engine: "auto", "layers", "functional" or "single", see `trak.gradients`.
-            damping: λ relative to trace(K)/k; by default 3.
+            damping: λ relative to trace(K)/k; by default "auto", see `trak.scoring.auto`.
             weighting: "curvature" or "identity", see `trak.scoring.gram`.
+            balanced: whether every checkpoint has the same say in a target's scores, see `trak.scoring.Scorer`.
             softening: T of `trak.tasks.Task.softened_weights`; by default 3, and 1 (as published) for tasks
                 written for the published package.
             memory_budget: bytes that gradients and activations may take; larger batches are split.
@@ -128,6 +130,7 @@ class TRAKer:
         self.device = torch.device(device) if device is not None else best_device()
         self.model, self.task = model.to(self.device), make_task(task)
         self.damping, self.weighting = Damping.make(damping, lambda_reg), check_weighting(weighting)
+        self.balanced = bool(balanced)
         self._engine_name = check_engine_name(getattr(gradient_computer, "engine", engine))
         self.softening = _softening(softening, self.task)
         if isinstance(train_set_size, np.integer):
@@ -343,7 +346,7 @@ class TRAKer:
             warnings.warn(f"model_ids {skipped} have not featurized the targets of {exp_name!r}: skipped", stacklevel=2)
             ids = [model_id for model_id in ids if model_id not in skipped]
         self._next_target = 0
-        return StoredAttribution(experiment, ids, self.weighting, self.damping, self.device)
+        return StoredAttribution(experiment, ids, self.weighting, self.damping, self.device, self.balanced)
 
     def _chosen(self, model_ids: Iterable[int] | None) -> list[int]:
         if model_ids is None:
