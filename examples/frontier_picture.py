@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 from frontier import OUTPUT
 
 LINES = {
-    "TRAK": ("#08519c", "o", "-", "TRAK, 1 to 10 checkpoints"),
+    "TRAK": ("#08519c", "o", "-", "TRAK, 1 to 20 checkpoints"),
     "datamodel": ("#d95f0e", "s", "--", "datamodels"),
     "empirical_influence": ("#7a0177", "^", ":", "empirical influence"),
 }
