@@ -76,11 +76,12 @@ class Frontier:
         """State dicts of the first checkpoints."""
         return [real_tasks.weights(path) for path in self.paths[:count]]
 
-    def scores(self, count: int, **options: Any) -> StoredAttribution:
-        """Scores by the library."""
+    def scores(self, checkpoints: int | list[Any], **options: Any) -> StoredAttribution:
+        """Scores by the library, of the first checkpoints or of other state dicts."""
+        states = self.states(checkpoints) if isinstance(checkpoints, int) else checkpoints
         shutil.rmtree(self._store, ignore_errors=True)
         return trak.attribute(
-            self.task.make(), self.task.task, self.states(count), self.task.batches(self.task.labels),
+            self.task.make(), self.task.task, states, self.task.batches(self.task.labels),
             self.task.targets, self._store, progress=False, **options,
         )  # fmt: skip
 
@@ -163,7 +164,7 @@ def show(row: Row) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tasks", nargs="*", default=["digits", "snippets"])
+    parser.add_argument("tasks", nargs="*", default=["digits", "fashion", "snippets"])
     for name in parser.parse_args().tasks:
         frontier = Frontier(name)
         ceiling = lds(frontier.scores(1).scores * 0, frontier.judge, resamples=20).noise_ceiling

@@ -61,7 +61,7 @@ def _panel(ax: Any, table: dict[str, Any], counted: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tasks", nargs="*", default=["digits", "snippets"])
+    parser.add_argument("tasks", nargs="*", default=["digits", "fashion", "snippets"])
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     for name in arguments.tasks:
