@@ -267,8 +267,9 @@ class ClipContract(CurvatureFromLoss):
         train = [batches.take(bank, 0, 5), batches.take(bank, 5, 9)]
         projector = make_projector("sketch", 16, 3)
         found = trak.attribute(
-            model, CLIP(train, batch_size=9), states, train, train[:1], tmp_path, projector=projector, progress=False
-        ).scores
+            model, CLIP(train, batch_size=9), states, train, train[:1], tmp_path, projector=projector, balanced=False,
+            progress=False,
+        ).scores  # fmt: skip
         kernels, qs, exact, bank = [], [], copy.deepcopy(model).double(), double(bank)
         for model_id, state in enumerate(states):
             exact.load_state_dict(state)
