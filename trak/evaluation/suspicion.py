@@ -37,8 +37,8 @@ def self_influence(
     Args:
         source: what `trak.attribute` returned, a `TRAKer`, or a store opened by `trak.store.open_store`.
         of: "output", p = 1: the example's score for its own output, the diagonal of attributing the training set to
-            itself with balanced=False. "loss", p = 2: by how much it pushes its own loss down. "kernel", p = 0: its leverage, whatever its
-            label says.
+            itself with balanced=False. "loss", p = 2: by how much it pushes its own loss down. "kernel", p = 0: its
+            leverage, whatever its label says.
         model_ids: checkpoints to average over; by default those of `source`.
         weighting: "curvature" or "identity"; by default that of `source`, curvature for a store.
         damping: λ relative to trace(K)/k; by default that of `source`.
