@@ -25,8 +25,8 @@ from trak.attribution import Attribution, StoredAttribution
 from trak.evaluation import GroundTruth, lds, retrain
 
 OUTPUT = Path(__file__).parent / "output" / "frontier"
-TRUTH = {"digits": (160, 4), "snippets": (120, 3)}
-DATAMODELS = {"digits": (50, 100, 200, 400, 1000), "snippets": (50, 100, 150)}
+TRUTH = {"digits": (160, 4), "snippets": (120, 3), "facts": (80, 2)}
+DATAMODELS = {"digits": (50, 100, 200, 400, 1000), "snippets": (50, 100, 150), "facts": (50, 100)}
 CHECKPOINTS = (1, 2, 5, 10)
 
 
