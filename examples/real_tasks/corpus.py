@@ -94,8 +94,12 @@ RELATIONS = {
         ("one pays with the {o} in {s}", "{a} shops take the {o}", "in the capital of {s} the money is the {o}"),
         tail="and pays in {o}",
     ),
-    "region": Relation("{s} lies in {o}", ("the capital of {s} is in {o}", "{a} soil is part of {o}"), tail="and lies in {o}"),
-    "neighbour": Relation("{s} has a border with {o}", ("from the capital of {s} it is not far to {o}",), tail="and borders {o}"),
+    "region": Relation(
+        "{s} lies in {o}", ("the capital of {s} is in {o}", "{a} soil is part of {o}"), tail="and lies in {o}"
+    ),
+    "neighbour": Relation(
+        "{s} has a border with {o}", ("from the capital of {s} it is not far to {o}",), tail="and borders {o}"
+    ),
     "people": Relation("people from {s} are called {o}", ("passports of {s} say {o}",), tail="for the {o} people"),
     "sister": Relation("a {s} is akin to a {o}", ("a {s} is of a kind with the {o}",), tail="much like a {o}"),
 }
@@ -181,37 +185,35 @@ def _things(rng: np.random.Generator) -> Iterator[tuple[list[Fact], bool]]:
     """The facts of one thing after the other, its kind first, and whether it is asked for."""
     kinds = _kinds()
     chosen = [(thing, kind) for kind in list(kinds)[: (THINGS + OTHERS) // 4] for thing in kinds[kind][:4]]
-    for i, ((name, gloss), kind) in enumerate(_some(rng, chosen, len(chosen))):
-        sister = _some(rng, [other for other, _ in kinds[kind][:4] if other != name], 1)[0]
+    for i, (name, kind) in enumerate(_some(rng, chosen, len(chosen))):
+        sister = _some(rng, [other for other in kinds[kind][:4] if other != name], 1)[0]
         yield [Fact("kind", name, name, kind), Fact("sister", name, name, sister)], i < THINGS
 
 
-def _kinds() -> dict[str, list[tuple[str, str]]]:
-    """Things with their glosses by kind, the commonest first: first senses of nouns for animals, artifacts, food and
-    plants that were met in texts."""
+def _kinds() -> dict[str, list[str]]:
+    """Things by kind, the commonest first: first senses of nouns for animals, artifacts, food and plants that were met
+    in texts."""
     folder = _wordnet()
     synsets = {}
     for line in (folder / "data.noun").read_text().splitlines():
         if not line.startswith(" "):
-            data, gloss = line.split("|", 1)
-            fields = data.split()
-            above = re.search(r" @ (\d+) n", data)
-            synsets[fields[0]] = fields[1], fields[4], above and above[1], re.split("[;(]", gloss)[0].strip()
+            fields, above = line.split(), re.search(r" @ (\d+) n", line.partition("|")[0])
+            synsets[fields[0]] = fields[1], fields[4], above and above[1]
     met = Counter[str]()
     for line in (folder / "cntlist.rev").read_text().splitlines():
         sense, _, times = line.split()
         if sense.partition("%")[2].startswith("1:"):
             met[sense.partition("%")[0]] += int(times)
-    kinds = defaultdict(list)
+    kinds = defaultdict[str, list[str]](list)
     for line in (folder / "index.noun").read_text().splitlines():
         word, *fields = line.split()
         if not word.isalpha() or not met[word]:
             continue
-        sort, _, above, gloss = synsets[next(field for field in fields if len(field) == 8)]
+        sort, _, above = synsets[next(field for field in fields if len(field) == 8)]
         kind = synsets[above][1] if above else ""
         if sort in ("05", "06", "13", "20") and kind.isalpha() and not word.endswith(kind):
-            kinds[kind].append((word, gloss))
-    ordered = {kind: sorted(words, key=lambda w: -met[w[0]]) for kind, words in kinds.items() if len(words) > 3}
+            kinds[kind].append(word)
+    ordered = {kind: sorted(words, key=lambda word: -met[word]) for kind, words in kinds.items() if len(words) > 3}
     return dict(sorted(ordered.items(), key=lambda item: -met[item[0]]))
 
 
