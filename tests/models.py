@@ -52,6 +52,30 @@ def texts(n: int = 23, seed: int = 0) -> Case:
     return Case(Bag(), "text_classification", [dict(zip(batch, piece, strict=True)) for piece in pieces])
 
 
+class Next(nn.Module):
+    """A causal language model: each token from the mean of those so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(13, 6), nn.Linear(6, 13)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        seen = torch.arange(1, input_ids.shape[1] + 1).unsqueeze(-1)
+        return self.head(torch.tanh(self.embedding(input_ids).cumsum(1) / seen))
+
+
+def sentences(n: int = 23, seed: int = 0) -> Case:
+    torch.manual_seed(seed)
+    mask = (torch.arange(6) < torch.randint(2, 7, (n, 1))).long()
+    return Case(Next(), "language_modeling", _split((torch.randint(13, (n, 6)), mask), _ragged(n)))
+
+
+def vectors(n: int = 23, seed: int = 0) -> Case:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 4))
+    return Case(model, "multi_label", _split((torch.randn(n, 5), torch.randint(2, (n, 4)).float()), _ragged(n)))
+
+
 def numbers(n: int = 23, seed: int = 0) -> Case:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.LayerNorm(7), nn.Linear(7, 1))
@@ -100,5 +124,5 @@ def _ragged(n: int) -> list[int]:
     return [8] * (n // 8) + ([n % 8] if n % 8 else [])
 
 
-TASK_CASES = {"images": images, "texts": texts, "numbers": numbers}
+TASK_CASES = {"images": images, "texts": texts, "numbers": numbers, "sentences": sentences, "vectors": vectors}
 ENGINE_CASES = {**TASK_CASES, "bert": bert, "sequences": sequences}

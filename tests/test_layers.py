@@ -233,6 +233,41 @@ class Nano(nn.Module):
         return self.head(self.norm(self.block(x)))
 
 
+class Relative(nn.Module):
+    """Attention whose bias depends on relative positions alone, under a mask of each example, as T5's."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.bias = nn.Linear(4, 4), nn.Embedding(20, 2)
+
+    def forward(self, x, mask):
+        length = x.shape[1]
+        distance = torch.arange(length)[:, None] - torch.arange(length)
+        bias = self.bias(distance + 10).permute(2, 0, 1).unsqueeze(0)
+        bias = torch.where(mask[:, None, None, :], bias, torch.finfo(x.dtype).min)
+        heads = self.inner(x).unflatten(-1, (2, 2)).transpose(1, 2)
+        return F.scaled_dot_product_attention(heads, heads, heads, attn_mask=bias).transpose(1, 2).flatten(2)
+
+
+class Kinds(nn.Module):
+    """Several rows an example, with kinds that no input tells."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.kinds = nn.Embedding(11, 4), nn.Embedding(2, 4)
+
+    def forward(self, ids):
+        flat = ids.flatten(0, 1)
+        kinds = torch.zeros(flat.shape, dtype=torch.long)
+        return torch.tanh(self.tokens(flat) + self.kinds(kinds)).unflatten(0, ids.shape[:2])
+
+
+def some_hidden(count):
+    mask = torch.ones(count, 5, dtype=torch.bool)
+    mask[0, 3:] = False
+    return torch.randn(count, 5, 4), mask
+
+
 class Checkpointed(nn.Module):
     """Activations that are computed again in the backward pass."""
 
@@ -264,6 +299,9 @@ MODULES = {
     "tokens repeated": lambda: (Tokens("repeat"), (torch.randn(5, 5, 6),)),
     "tied language model": lambda: (Nano(8).eval(), (torch.randint(11, (4, 8)),)),
     "positions as many as examples": lambda: (Nano(4).eval(), (torch.randint(11, (4, 4)),)),
+    "relative positions under a mask": lambda: (Relative(), some_hidden(3)),
+    "as many relative positions as examples": lambda: (Relative(), some_hidden(5)),
+    "constants for several rows of an example": lambda: (Kinds(), (torch.randint(11, (3, 2, 4)),)),
     "in-place activations": lambda: (
         nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(inplace=True), nn.Conv2d(3, 2, 2), nn.ELU(inplace=True)),
         (torch.randn(3, 1, 6, 6),),
@@ -295,7 +333,9 @@ def test_module_equals_the_loop(name):
     assert_engine_is_right(Layers, *MODULES[name]())
 
 
-@pytest.mark.parametrize("name", ["tied language model", "tokens expanded", "images of several frames"])
+@pytest.mark.parametrize(
+    "name", ["tied language model", "tokens expanded", "images of several frames", "relative positions under a mask"]
+)
 def test_batch_of_one_equals_the_loop(name):
     torch.manual_seed(0)
     model, batch = MODULES[name]()
@@ -340,6 +380,18 @@ def hugging_face(name):
         ),
         "vit": lambda: (t.ViTForImageClassification(t.ViTConfig(**vision, num_labels=3)), see, (pixels, labels)),
         "bert": lambda: (t.BertForSequenceClassification(t.BertConfig(**text, num_labels=3)), classify, sentences),
+        "roberta": lambda: (
+            t.RobertaForSequenceClassification(t.RobertaConfig(**text, num_labels=3, pad_token_id=0)),
+            classify,
+            sentences,
+        ),
+        "distilbert": lambda: (
+            t.DistilBertForSequenceClassification(
+                t.DistilBertConfig(vocab_size=99, dim=16, n_layers=2, n_heads=2, hidden_dim=24, num_labels=3)
+            ),
+            classify,
+            sentences,
+        ),
         "modernbert": lambda: (
             t.ModernBertForSequenceClassification(
                 t.ModernBertConfig(
@@ -375,7 +427,9 @@ def hugging_face(name):
         ),
         "t5": lambda: (
             t.T5ForConditionalGeneration(
-                t.T5Config(d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2, vocab_size=99)
+                t.T5Config(
+                    d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2, vocab_size=99, decoder_start_token_id=0
+                )
             ),
             tell,
             {"input_ids": ids, "decoder_input_ids": torch.randint(5, 90, (3, 5))},
@@ -395,8 +449,11 @@ def hugging_face(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet", "vit", "bert", "modernbert", "deberta", "gpt2", "llama, tied", "gemma", "t5", "clip", "siglip"],
-)
+    [
+        "resnet", "vit", "bert", "roberta", "distilbert", "modernbert", "deberta", "gpt2", "llama, tied", "gemma", "t5",
+        "clip", "siglip",
+    ],
+)  # fmt: skip
 def test_model_from_transformers_equals_the_loop(name):
     torch.manual_seed(0)
     model, task, batch = hugging_face(name)

@@ -62,7 +62,7 @@ def check_loss(task: Task) -> Task:
     Raises:
         ValueError: if it does not say what the training loss is.
     """
-    if type(task).weights is not Task.weights:
+    if not task.has_loss:
         raise ValueError(
             f"{type(task).__name__} says how the loss changes with the output, not what the loss is; write a "
             "trak.tasks.Task with output() and loss()"

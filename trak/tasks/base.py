@@ -32,6 +32,11 @@ class Task(ABC):
         """ℓ(f), elementwise, shape (B,): by default softplus(-f)."""
         return -nn.functional.logsigmoid(output)
 
+    @property
+    def has_loss(self) -> bool:
+        """Whether `loss` says all of the training loss, so that `weights` follows from it."""
+        return type(self).weights is Task.weights
+
     def weights(self, model: nn.Module, batch: Batch, output: Tensor) -> tuple[Tensor, Tensor]:
         """Q = -dℓ/df and R = d²ℓ/df² of each example, shape (B,) each (TRAK, section 3.4).
 
@@ -39,8 +44,7 @@ class Task(ABC):
         """
         if getattr(self.loss, "__func__", None) is Task.loss:
             # Autograd's R cancels to 0 for a confident example; the closed form doesn't.
-            f = output.detach()
-            return torch.sigmoid(-f), torch.sigmoid(f) * torch.sigmoid(-f)
+            return margin_weights(output)
         with torch.enable_grad():
             f = output.detach().requires_grad_()
             loss = self.loss(f)
@@ -89,6 +93,12 @@ class Task(ABC):
         """Name and settings, for the store's record."""
         # An inherited name would record a subclass as the task it changes.
         return {"name": vars(type(self)).get("name") or type(self).__qualname__, "settings": plain_settings(self)}
+
+
+def margin_weights(margin: Tensor) -> tuple[Tensor, Tensor]:
+    """Q = σ(-f) and R = σ(f)σ(-f) of the loss softplus(-f)."""
+    f = margin.detach()
+    return torch.sigmoid(-f), torch.sigmoid(f) * torch.sigmoid(-f)
 
 
 def plain_settings(settings_of: object) -> dict[str, Any]:

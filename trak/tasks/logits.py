@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 INPUT_KEYS = ("pixel_values", "images", "image", "x", "inputs")
-LABEL_KEYS = ("labels", "label", "y", "target", "targets")
+LABEL_KEYS = ("labels", "label", "label_ids", "y", "target", "targets")
+IGNORED = -100
+"""The label of what is not to be predicted, as in torch's cross-entropy."""
 
 
 def logits_of(output: Any) -> Tensor:
@@ -44,31 +46,57 @@ def find(batch: Mapping[str, Any], keys: Sequence[str], what: str) -> str:
 
 def check_labels(logits: Tensor, labels: Tensor) -> None:
     """Raise unless labels, shape (B,), are class indices for logits of shape (B, classes)."""
-    if logits.ndim != 2 or logits.shape[1] < 2:
+    if logits.ndim == 2 and logits.shape[1] == 1:
+        raise ValueError(
+            f"expected logits of shape (B, classes) with two classes or more, got {tuple(logits.shape)}; for a number "
+            'to be predicted (num_labels=1) use task="regression", for yes or no by one logit task="multi_label"'
+        )
+    if logits.ndim != 2:
         raise ValueError(f"expected logits of shape (B, classes) with two classes or more, got {tuple(logits.shape)}")
     if not isinstance(labels, Tensor):
         raise ValueError(f"expected labels as a tensor of class indices, got {type(labels).__name__}")
-    if labels.shape != logits.shape[:1]:
-        raise ValueError(f"expected labels of shape {tuple(logits.shape[:1])}, got {tuple(labels.shape)}")
+    if labels.shape == logits.shape:
+        raise ValueError(
+            f"expected labels of shape {tuple(logits.shape[:1])}, got {tuple(labels.shape)}; for a vector of labels in "
+            '{0, 1} use task="multi_label"'
+        )
+    check_classes(labels, logits)
+
+
+def check_classes(labels: Tensor, logits: Tensor, ignored: int | None = None) -> None:
+    """Raise unless labels, shape (B, ...), are class indices for logits of shape (B, ..., classes), or `ignored`."""
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"expected labels as a tensor of class indices, got {type(labels).__name__}")
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(f"expected labels of shape {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}")
     if labels.dtype.is_floating_point or labels.dtype == torch.bool:
         raise ValueError(f"expected labels as integer class indices, got {labels.dtype}; use labels.long()")
-    outside = (labels < 0) | (labels >= logits.shape[1])
+    outside = (labels < 0) | (labels >= logits.shape[-1])
+    if ignored is not None:
+        outside &= labels != ignored
     if outside.any():
-        row = int(outside.nonzero()[0])
+        row = int(outside.nonzero()[0, 0])
         raise ValueError(
-            f"label out of range: {int(labels[row])} in row {row} of the batch, but the model has "
-            f"{logits.shape[1]} classes (labels 0 to {logits.shape[1] - 1})"
+            f"label out of range: {int(labels[outside][0])} in row {row} of the batch, but the model has "
+            f"{logits.shape[-1]} classes (labels 0 to {logits.shape[-1] - 1})"
         )
 
 
-def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """log(p / (1 - p)) of the labelled class, shape (B,): TRAK, equation 14.
+def in_single_precision(logits: Tensor) -> Tensor:
+    """Logits in half precision as float32."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
-    A label that is no class gives NaN, which `Task.check` then explains: raising would need the
-    labels' values, which torch.vmap and CUDA do not have at hand.
+
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """log(p / (1 - p)) of the labelled class, shape (...), from logits of shape (..., classes): TRAK, equation 14.
+
+    Computed in float32 or better. A label that is no class gives NaN, which `Task.check` then
+    explains: raising would need the labels' values, which torch.vmap and CUDA do not have at hand.
     """
-    is_label = labels.unsqueeze(-1) == torch.arange(logits.shape[-1], device=logits.device)
-    right = torch.where(is_label, logits, torch.zeros_like(logits)).sum(-1)
-    others = logits.masked_fill(is_label, -torch.inf).logsumexp(-1)
-    nan = torch.full_like(right, torch.nan)
-    return torch.where(is_label.any(-1), right - others, nan)
+    is_class = (labels >= 0) & (labels < logits.shape[-1])
+    logits = in_single_precision(logits).flatten(0, -2)
+    rows, column = torch.arange(len(logits), device=logits.device), labels.where(is_class, 0).long().flatten()
+    # Indexing and scattering keep neither the logits nor, under this name, their copy for the backward pass.
+    right = logits[rows, column]
+    logits = logits.scatter(-1, column.unsqueeze(-1), -torch.inf)
+    return (right - logits.logsumexp(-1)).reshape(labels.shape).where(is_class, torch.nan)

@@ -1,12 +1,11 @@
 """Regression under squared error."""
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 
 from trak.batches import Batch
 from trak.tasks.base import Task
-from trak.tasks.logits import INPUT_KEYS, LABEL_KEYS, find, logits_of
+from trak.tasks.inputs import call, check_text, is_text, labels_of
+from trak.tasks.logits import logits_of
 from trak.tasks.registry import register_task
 
 
@@ -15,8 +14,8 @@ class Regression(Task):
     """f is the residual ŷ - y, the loss f²/2, so Q = y - ŷ and R = 1.
 
     The residual's gradient is the prediction's, so a positive score says: training on this example
-    pushed the prediction up. Batches are (inputs, y) or a dict of both; targets without a known y
-    may carry zeros. The model returns one number per example.
+    pushed the prediction up. Batches are (inputs, y) or a dict of both, for text with input_ids and
+    what goes with them; targets without a known y may carry zeros. The model returns one number per example.
     """
 
     def output(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -30,6 +29,8 @@ class Regression(Task):
         return None
 
     def check(self, model: nn.Module, batch: Batch) -> None:
+        if is_text(batch):
+            check_text(model, batch)
         prediction, y = self._prediction_and_y(model, batch)
         for what, value in (("prediction", prediction), ("y", y)):
             if value.ndim == 0 or value.numel() != len(value):
@@ -41,11 +42,5 @@ class Regression(Task):
             raise ValueError(f"the model gave {len(prediction)} predictions for {len(y)} values of y")
 
     def _prediction_and_y(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        if isinstance(batch, Mapping):
-            inputs = batch[find(batch, INPUT_KEYS, "inputs")]
-            y = batch[find(batch, LABEL_KEYS, "labels")]
-        elif isinstance(batch, tuple | list) and len(batch) >= 2:
-            inputs, y = batch[0], batch[1]
-        else:
-            raise ValueError("a batch for regression is (inputs, y) or a dict of both")
-        return logits_of(model(inputs)), y
+        y = labels_of(batch, "regression")
+        return logits_of(call(model, batch, "regression")), y

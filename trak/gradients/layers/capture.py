@@ -142,9 +142,13 @@ class Capture(TorchFunctionMode):
         """Whether constants alone, such as token types all zero, were made for each example."""
         if any(use.copies > 0 and use.copies % self._examples == 0 for use in uses):
             return True
-        return any(
-            isinstance(t, Tensor) and id(t) not in self._roots and t.ndim > 1 and len(t) == self._examples for t in args
-        )
+        return any(isinstance(t, Tensor) and id(t) not in self._roots and self._one_for_each_example(t) for t in args)
+
+    def _one_for_each_example(self, constant: Tensor) -> bool:
+        # Not so a table of relative positions, of which there may be as many as examples.
+        if constant.ndim < 2 or not len(constant) or len(constant) % self._examples:
+            return False
+        return bool((constant == constant[:1]).all())
 
     def _watch(self, result: Tensor, uses: Sequence[Use]) -> None:
         saved = [tuple(t.detach() for t in use.saved) for use in uses]

@@ -58,6 +58,17 @@ register_operation(torch.div, torch.Tensor.div, torch.true_divide)(
 )
 
 
+@register_operation(torch.where)
+def where(condition: Tensor, input: Any, other: Any) -> list[Use]:
+    """y = u where a condition holds, v elsewhere: a bias of positions under each example's mask."""
+
+    def use(parameter: Tensor, holds: Tensor) -> Use:
+        return Use(parameter, lambda g, c: _reduced(g.masked_fill(~c, 0), parameter.shape), (holds,))
+
+    pairs = ((input, condition), (other, ~condition))
+    return [use(u, c) for u, c in pairs if isinstance(u, Tensor) and _broadcast(u, condition.ndim)]
+
+
 @register_operation(torch.Tensor.expand)
 def expand(input: Tensor, *sizes: Any) -> list[Use] | None:
     """A class token seen by every example."""

@@ -1,0 +1,60 @@
+"""Vectors of labels, each of them yes or no."""
+
+import torch
+from torch import Tensor, nn
+
+from trak.batches import Batch
+from trak.tasks.inputs import call, check_text, is_text, labels_of
+from trak.tasks.logits import IGNORED, in_single_precision, logits_of
+from trak.tasks.registry import register_task
+from trak.tasks.several import SeveralPredictions
+
+
+@register_task("multi_label")
+class MultiLabel(SeveralPredictions):
+    """A label in {0, 1} by each of C logits; the margin of one is its logit, negated where the label is 0.
+
+    The mean of the binary cross-entropies is then softplus(-f), as with torch's `BCEWithLogitsLoss`.
+    Batches are (inputs, labels) or a dict of both, for text with input_ids and what goes with them. Labels are
+    (B, C), or (B,) for one logit, of any dtype, with -100 for one that is not known.
+    """
+
+    def margins(self, model: nn.Module, batch: Batch) -> Tensor:
+        logits, labels = self._logits_and_labels(model, batch)
+        logits = in_single_precision(logits).reshape(labels.shape)
+        signed = logits.where(labels == 1, -logits)
+        return signed.where((labels == 0) | (labels == 1), torch.nan).reshape(len(labels), -1)
+
+    def counted(self, batch: Batch) -> Tensor:
+        labels = labels_of(batch, "multi-label")
+        return (labels != IGNORED).reshape(len(labels), -1)
+
+    def correct(self, model: nn.Module, batch: Batch, output: Tensor) -> Tensor | None:
+        """Whether all labels are predicted right."""
+        return ((self.margins(model, batch) > 0) | ~self.counted(batch)).all(1)
+
+    def check(self, model: nn.Module, batch: Batch) -> None:
+        if is_text(batch):
+            check_text(model, batch)
+        logits, labels = self._logits_and_labels(model, batch)
+        if not isinstance(labels, Tensor):
+            raise ValueError(f"expected labels as a tensor of zeros and ones, got {type(labels).__name__}")
+        one_each = labels.ndim > 0 and labels.numel() == logits.numel() == len(labels)
+        if labels.shape != logits.shape and not one_each:
+            raise ValueError(
+                f"expected labels of the logits' shape {tuple(logits.shape)}, one in {{0, 1}} for each, got "
+                f'{tuple(labels.shape)}; for one class of several an example use task="text_classification" or '
+                '"image_classification"'
+            )
+        other = (labels != 0) & (labels != 1) & (labels != IGNORED)
+        if other.any():
+            row = int(other.nonzero()[0, 0])
+            raise ValueError(
+                f"labels must be 0 or 1, or {IGNORED} if not known, got {labels[other][0].item():g} in row {row}"
+            )
+        without = ~self.counted(batch).any(1)
+        if without.any():
+            raise ValueError(f"row {int(without.nonzero()[0])} of the batch has no known label; leave it out")
+
+    def _logits_and_labels(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        return logits_of(call(model, batch, "multi-label")), labels_of(batch, "multi-label")

@@ -1,0 +1,25 @@
+"""Classification of tokens by logits."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from trak.tasks.inputs import call_by_keyword
+from trak.tasks.logits import logits_of
+from trak.tasks.registry import register_task
+from trak.tasks.text_classification import LAYOUTS
+from trak.tasks.tokens import TokenTask
+
+
+@register_task("token_classification")
+class TokenClassification(TokenTask):
+    """A class for each token, such as transformers' `AutoModelForTokenClassification`, or for masked ones
+    (`AutoModelForMaskedLM`).
+
+    Batches are as for `TextClassification`, with labels (B, L), -100 for tokens without.
+    """
+
+    layouts = LAYOUTS
+
+    def logits(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
+        return logits_of(call_by_keyword(model, batch))
