@@ -1,21 +1,24 @@
 """What each setting does to faithfulness: LDS by damping, weighting and more, on the halves that choices are made by.
 
-`python examples/choices.py digits snippets`, after (or before) examples/frontier.py, with which it shares what was
-retrained. One pass computes the features; every line of the table is linear algebra on them.
+`python examples/choices.py digits fashion snippets`, after (or before) examples/frontier.py, with which it shares what
+was retrained. Most lines of the table are linear algebra on the features of one pass; the last ones, on which
+checkpoints to take and how many dimensions, are passes of their own.
 """
 
 import argparse
 import json
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from frontier import OUTPUT, Frontier
+from real_tasks import weights
 
 from trak.evaluation import lds
 from trak.traker import DEFAULT_SOFTENING
 
-DAMPINGS = (0.03, 0.3, 1.0, 3.0, 10.0, 30.0, 1000.0)
+DAMPINGS = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 Array = np.ndarray[Any, Any]
 
 
@@ -41,15 +44,13 @@ class Features:
         """Eigenvalues of K that aren't 0; Φ and Φ_t in its eigenvectors; what of them is in none."""
         key = weighting, softening if weighting == "curvature" else 1, unit
         if key not in self._bases:
-            train, targets = self.train, self.targets
-            if unit:
-                train = train / np.linalg.norm(train, axis=1, keepdims=True)
-                targets = targets / np.linalg.norm(targets, axis=1, keepdims=True)
-            w = np.sqrt(self.weight(weighting, softening))[:, None]
-            _, singular, basis = np.linalg.svd(train * w, full_matrices=False)
-            inside, inside_targets = train @ basis.T, targets @ basis.T
-            rest, rest_targets = train - inside @ basis, targets - inside_targets @ basis
-            self._bases[key] = singular**2, inside, inside_targets, rest, rest_targets
+            train = self.train / (np.linalg.norm(self.train, axis=1, keepdims=True) if unit else 1)
+            weighted = train * np.sqrt(self.weight(weighting, softening))[:, None]
+            values, vectors = np.linalg.eigh(weighted @ weighted.T)
+            kept = values > 1e-9 * values[-1]
+            basis = (weighted.T @ vectors[:, kept] / np.sqrt(values[kept])).T
+            inside, inside_targets = train @ basis.T, self.targets @ basis.T
+            self._bases[key] = values[kept], inside, inside_targets
         return self._bases[key]
 
     def kernel(
@@ -59,15 +60,18 @@ class Features:
         softening: float = DEFAULT_SOFTENING,
         unit: bool = False,
         leverage: bool = False,
+        balanced: bool = True,
     ) -> Array:
-        """φ_i (K + λ)⁻¹ φ_t, (n, m), with λ relative to trace(K)/k."""
-        values, train, targets, rest, outside = self.basis(weighting, softening, unit)
+        """φ_i (K + λ)⁻¹ φ_t, (n, m), with λ relative to trace(K)/k. Rows of Φ are in the span of K's eigenvectors,
+        since every weight is positive."""
+        values, train, targets = self.basis(weighting, softening, unit)
         lam = damping * values.sum() / self.train.shape[1]
-        found = (train / (values + lam)) @ targets.T + rest @ outside.T / lam
+        found = (train / (values + lam)) @ targets.T
         if leverage:
-            h = ((train**2) / (values + lam)).sum(1) + (rest**2).sum(1) / lam
+            h = ((train**2) / (values + lam)).sum(1)
             found /= np.maximum(1 - h * self.weight(weighting, softening), 1e-3)[:, None]
-        return found
+        # Up to a factor for each target, which no rank correlation sees.
+        return found * np.sqrt(values.sum()) / np.linalg.norm(self.targets, axis=1) if balanced else found
 
 
 def variants(features: list[Features], damping: float) -> Iterator[tuple[str, Array]]:
@@ -78,26 +82,44 @@ def variants(features: list[Features], damping: float) -> Iterator[tuple[str, Ar
     def mean(value: float = damping, **options: Any) -> Array:
         return np.mean([f.kernel(value, **options) for f in features], axis=0)
 
-    yield "default", mean() * q[:, None]
+    yield f'default, damping="auto" ({damping:.2g})', mean() * q[:, None]
     for weighting in ("curvature", "identity"):
         for value in DAMPINGS:
             yield f"damping {value:g}, W = {weighting}", mean(value, weighting=weighting) * q[:, None]
     for value in (1.0, 2.0, 4.0, 8.0):
         softened = np.mean([f.q(value) for f in features], axis=0)
         yield f"softening {value:g}", mean(softening=value) * softened[:, None]
+    yield "checkpoints not balanced", mean(balanced=False) * q[:, None]
     yield "Q of each checkpoint", np.mean([f.kernel(damping) * f.q(soft)[:, None] for f in features], axis=0)
     yield "without Q", mean()
     yield "leverage correction", mean(leverage=True) * q[:, None]
-    yield "unit-norm features", mean(unit=True) * q[:, None]
-    yield "unit-norm features without Q", mean(unit=True)
-    kernels = [f.kernel(damping) for f in features]
-    yield "kernels of unit scale", np.mean([k / np.abs(k).mean() for k in kernels], axis=0) * q[:, None]
-    yield "median over checkpoints", np.median(kernels, axis=0) * q[:, None]
+    yield "unit-norm training features", mean(unit=True) * q[:, None]
+    yield "unit-norm training features without Q", mean(unit=True)
+    yield "median over checkpoints", np.median([f.kernel(damping) for f in features], axis=0) * q[:, None]
+
+
+def passes(frontier: Frontier) -> Iterator[tuple[str, Array]]:
+    """Other checkpoints, and other numbers of dimensions for the same memory as 10 checkpoints of 2,048."""
+
+    def last(runs: int, epochs: int) -> list[Any]:
+        return [weights(path, -epoch) for path in frontier.paths[:runs] for epoch in range(epochs, 0, -1)]
+
+    for name, checkpoints, k in (
+        ("20 checkpoints, k = 512 (half the memory)", 20, 512),
+        ("20 checkpoints, k = 1,024", 20, 1024),
+        ("5 checkpoints, k = 4,096", 5, 4096),
+        ("1 run, its last 5 epochs", last(1, 5), 2048),
+        ("2 runs, their last 5 epochs", last(2, 5), 2048),
+        ("5 runs, their last 2 epochs", last(5, 2), 2048),
+        ("5 runs", 5, 2048),
+        ("10 runs, their last 2 epochs", last(10, 2), 2048),
+    ):
+        yield name, frontier.scores(checkpoints, proj_dim=k).scores
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tasks", nargs="*", default=["digits", "snippets"])
+    parser.add_argument("tasks", nargs="*", default=["digits", "fashion", "snippets"])
     parser.add_argument("--checkpoints", type=int, default=10)
     arguments = parser.parse_args()
     for name in arguments.tasks:
@@ -107,7 +129,7 @@ def main() -> None:
         features = [Features(experiment.store, experiment, i) for i in range(arguments.checkpoints)]
         print(f"\n{name}: {frontier.judge}\n| setting | LDS (95 % interval) |\n| --- | --- |")
         rows = []
-        for what, scores in variants(features, attribution.damping.value):
+        for what, scores in chain(variants(features, attribution.damping.value), passes(frontier)):
             found = lds(scores, frontier.judge)
             rows.append({"setting": what, "lds": found.mean, "low": found.interval.low, "high": found.interval.high})
             print(f"| {what} | {found.mean:.3f} ({found.interval.low:.3f} to {found.interval.high:.3f}) |", flush=True)

@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2, help="models trained without the same sentences")
     parser.add_argument("--jobs", type=int, help="processes; by default as many as there are cores")
     arguments = parser.parse_args()
-    frontier = Frontier("facts", choosing=arguments.choose)
+    frontier = Frontier("facts", arguments.choose, CHECKPOINTS)
     if arguments.choose:
         choose(frontier)
         return

@@ -1,9 +1,9 @@
 """Faithfulness against compute: every method on a real task, by linear datamodeling score and single-core seconds.
 
-`python examples/frontier.py digits` (or `snippets`) trains 20 models and many more on random subsets (kept in
-examples/output/frontier, an hour on two cores for both tasks), then prints a table and draws it. Seconds are CPU
-seconds of one thread. Scores are judged on half of the targets and half of the subsets; the other halves are
-examples/choices.py's to choose settings by.
+`python examples/frontier.py digits` (or `fashion`, `snippets`) trains 20 models and many more on random subsets (kept
+in examples/output/frontier, half an hour on two cores for each task), then prints a table. Seconds are CPU seconds of
+one thread; a model on half of the examples counts as half a checkpoint's training. Scores are judged on half of the
+targets and half of the subsets; the other halves are examples/choices.py's to choose settings by.
 """
 
 import argparse
@@ -25,9 +25,13 @@ from trak.attribution import Attribution, StoredAttribution
 from trak.evaluation import GroundTruth, lds, retrain
 
 OUTPUT = Path(__file__).parent / "output" / "frontier"
-TRUTH = {"digits": (160, 4), "snippets": (120, 3), "facts": (80, 2)}
-DATAMODELS = {"digits": (50, 100, 200, 400, 1000), "snippets": (50, 100, 150), "facts": (50, 100)}
-CHECKPOINTS = (1, 2, 5, 10)
+TRUTH = {"digits": (160, 4), "fashion": (120, 3), "snippets": (120, 3), "facts": (60, 2)}
+DATAMODELS = {
+    "digits": (50, 100, 200, 400, 1000), "fashion": (50, 100), "snippets": (50, 100, 150), "facts": (50, 100),
+}  # fmt: skip
+CHECKPOINTS = (1, 2, 5, 10, 20)
+FRACTION = 0.5
+"""Of the training set, that models are retrained on."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +54,16 @@ class Row:
 class Frontier:
     """Runs methods on a task and judges their scores."""
 
-    def __init__(self, name: str, choosing: bool = False) -> None:
+    def __init__(self, name: str, choosing: bool = False, checkpoints: int = CHECKPOINTS[-1]) -> None:
         """
         Args:
             name: of the task.
             choosing: judge on the halves that settings are chosen by, instead of those that are reported.
+            checkpoints: how many to train.
         """
         self.name, self.task, folder = name, real_tasks.TASKS[name](), OUTPUT / name
         self._store = folder / ("choosing" if choosing else "store")
-        self.paths, self.training = real_tasks.checkpoints(self.task, CHECKPOINTS[-1], folder / "checkpoints")
+        self.paths, self.training = real_tasks.checkpoints(self.task, checkpoints, folder / "checkpoints")
         self.truth = self._retrained("truth", *TRUTH[name], seed=0)
         self.judge = self.truth.split(0)[0 if choosing else 1]
         self.rows: list[Row] = []
@@ -66,18 +71,20 @@ class Frontier:
     def _retrained(self, folder: str, subsets: int, seeds: int, seed: int) -> GroundTruth:
         return retrain(
             self.task.train, self.task.task, self.task.targets, train_set_size=self.task.size,
-            save_dir=OUTPUT / self.name / folder, subsets=subsets, seeds=seeds, seed=seed, config=self.task.config,
+            save_dir=OUTPUT / self.name / folder, subsets=subsets, seeds=seeds, seed=seed, fraction=FRACTION,
+            config=self.task.config,
         )  # fmt: skip
 
     def states(self, count: int) -> list[Any]:
         """State dicts of the first checkpoints."""
         return [real_tasks.weights(path) for path in self.paths[:count]]
 
-    def scores(self, count: int, **options: Any) -> StoredAttribution:
-        """Scores by the library."""
+    def scores(self, checkpoints: int | list[Any], **options: Any) -> StoredAttribution:
+        """Scores by the library, of the first checkpoints or of other state dicts."""
+        states = self.states(checkpoints) if isinstance(checkpoints, int) else checkpoints
         shutil.rmtree(self._store, ignore_errors=True)
         return trak.attribute(
-            self.task.make(), self.task.task, self.states(count), self.task.batches(self.task.labels),
+            self.task.make(), self.task.task, states, self.task.batches(self.task.labels),
             self.task.targets, self._store, progress=False, **options,
         )  # fmt: skip
 
@@ -110,11 +117,15 @@ class Frontier:
         print("| method | models | LDS (95 % interval) | seconds | with training |\n| --- | --- | --- | --- | --- |")
         for count in CHECKPOINTS:
             self.add("TRAK", count, partial(self.scores, count), count * self.training)
-        published: dict[str, Any] = {"damping": 1e-7, "weighting": "identity", "softening": 1.0}
+        published: dict[str, Any] = {
+            "damping": 1e-7, "weighting": "identity", "softening": 1.0, "balanced": False
+        }  # fmt: skip
         for name, options in {
             "TRAK as published (λ → 0, W = I, no softening)": published,
             "TRAK as published, k = 512": {**published, "proj_dim": 512},
+            "TRAK, damping 3": {"damping": 3.0},
             "TRAK without softening": {"softening": 1.0},
+            "TRAK, checkpoints not balanced": {"balanced": False},
         }.items():
             self.add(name, 10, partial(self.scores, 10, **options), 10 * self.training)
         for name, (baseline, count) in self.cheap().items():
@@ -123,7 +134,7 @@ class Frontier:
         truth = self._retrained("datamodels", counts[-1], 1, seed=1)
         for count in counts:
             some = truth.select(subsets=range(count))
-            training = float(some.seconds.sum())  # type: ignore[union-attr]
+            training = count * FRACTION * self.training
             for kind in (baselines.EmpiricalInfluence(some), baselines.Datamodel(some, regression="ridge")):
                 self.add(kind.name, count, partial(self.baseline, kind, 1), training)
 
@@ -156,7 +167,7 @@ def show(row: Row) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tasks", nargs="*", default=["digits", "snippets"])
+    parser.add_argument("tasks", nargs="*", default=["digits", "fashion", "snippets"])
     for name in parser.parse_args().tasks:
         frontier = Frontier(name)
         ceiling = lds(frontier.scores(1).scores * 0, frontier.judge, resamples=20).noise_ceiling

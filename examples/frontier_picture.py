@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 from frontier import OUTPUT
 
 LINES = {
-    "TRAK": ("#08519c", "o", "-", "TRAK, 1 to 10 checkpoints"),
+    "TRAK": ("#08519c", "o", "-", "TRAK, 1 to 20 checkpoints"),
     "datamodel": ("#d95f0e", "s", "--", "datamodels"),
     "empirical_influence": ("#7a0177", "^", ":", "empirical influence"),
 }
@@ -61,7 +61,7 @@ def _panel(ax: Any, table: dict[str, Any], counted: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tasks", nargs="*", default=["digits", "snippets"])
+    parser.add_argument("tasks", nargs="*", default=["digits", "fashion", "snippets"])
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     for name in arguments.tasks:

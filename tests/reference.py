@@ -51,9 +51,10 @@ def scores(
     lambda_reg: float | None = None,
     names: Sequence[str] | None = None,
     softening: float = 3.0,
+    balanced: bool = True,
 ) -> np.ndarray:
     """τ = mean_c φ_t (ΦᵀWΦ + λI)⁻¹ φ_i · mean_c Q_i with an explicit inverse, (n, m)."""
-    kernels, qs = [], []
+    kernels, qs, sizes = [], [], []
     for model_id, checkpoint in enumerate(checkpoints):
         exact = copy.deepcopy(model).eval()
         exact.load_state_dict(checkpoint)
@@ -74,4 +75,7 @@ def scores(
         lam = lambda_reg if lambda_reg is not None else damping * np.trace(gram) / len(gram)
         kernels.append(phi @ np.linalg.inv(gram + lam * np.eye(len(gram))) @ phi_t.T)
         qs.append(np.concatenate(q))
+        sizes.append(np.linalg.norm(phi_t, axis=1) / np.sqrt(np.trace(gram)))
+    if balanced:
+        kernels = [kernel * np.mean(sizes, axis=0) / size for kernel, size in zip(kernels, sizes, strict=True)]
     return np.mean(kernels, axis=0) * np.mean(qs, axis=0)[:, None]

@@ -221,7 +221,8 @@ class TestAttribution:
         np.testing.assert_array_equal(opened.scores, found.scores)
         assert repr(opened) == repr(found)
         assert repr(found) == (
-            "Attribution('targets': 8 targets to 23 training examples, 1 checkpoints, weighting=curvature, damping=3)"
+            "Attribution('targets': 8 targets to 23 training examples, 1 checkpoints, weighting=curvature, "
+            "damping=auto)"
         )
         with pytest.raises(ValueError, match=r"unknown experiment 'target' .*did you mean 'targets'\?"):
             trak.Attribution.open(tmp_path / "store", "target")

@@ -64,6 +64,23 @@ def test_scores_equal_float64_reference_with_every_projector(tmp_path, projector
     assert relative_error(found, truth) < 1e-4
 
 
+@pytest.mark.parametrize("balanced", [True, False])
+def test_checkpoints_count_alike_or_by_the_size_of_the_targets_gradient(tmp_path, balanced):
+    model, task, data = images()
+    states = varied(model, 3)
+    # Gradients of the last checkpoint are far larger than the others'.
+    states[2] = {name: 5 * value for name, value in states[2].items()}
+    projector = make_projector("sketch", 16)
+    found = trak.attribute(
+        model, task, states, data, data[:2], tmp_path, projector=projector, balanced=balanced, progress=False
+    ).scores
+    options = {"weighting": "curvature", "damping": 3.0}
+    truth = true_scores(model, make_task(task), states, data, data[:2], projector, balanced=balanced, **options)
+    other = true_scores(model, make_task(task), states, data, data[:2], projector, balanced=not balanced, **options)
+    assert relative_error(found, truth) < 1e-4
+    assert relative_error(found, other) > 1e-2
+
+
 def test_absolute_regularisation_equals_float64_reference(tmp_path):
     model, task, data = images()
     states = varied(model, 1)

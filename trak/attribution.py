@@ -65,7 +65,7 @@ class Attribution(ABC):
         save_dir: Location,
         exp_name: str = "targets",
         *,
-        damping: float | None = None,
+        damping: float | str | None = None,
         lambda_reg: float | None = None,
         **options: Any,
     ) -> "StoredAttribution":
@@ -130,20 +130,21 @@ class StoredAttribution(Attribution):
         weighting: str = "curvature",
         damping: Damping | None = None,
         device: torch.device | str = "cpu",
+        balanced: bool = True,
     ) -> None:
         """
         Args:
             experiment: the targets, featurized.
             model_ids: checkpoints to average over; by default all that featurized the targets.
             weighting: "curvature" or "identity", see `trak.scoring.gram`.
-            damping: λ; by default relative.
+            damping: λ; by default chosen, see `trak.scoring.auto`.
             device: where to multiply.
+            balanced: whether every checkpoint has the same say in a target's scores, see `trak.scoring.Scorer`.
         """
         self.experiment, self.name = experiment, experiment.name
         self.model_ids = sorted(experiment.checkpoints() if model_ids is None else map(check_model_id, model_ids))
         self.weighting = check_weighting(weighting)
-        self.damping = damping or Damping()
-        self._device = device
+        self._damping, self._device, self.balanced = damping or Damping(auto=True), device, balanced
         self._targets = self._target_hashes()
 
     def _target_hashes(self) -> dict[int, bytes]:
@@ -157,10 +158,17 @@ class StoredAttribution(Attribution):
                 "was made; give each set of targets an exp_name of its own"
             )
 
+    @property
+    def damping(self) -> Damping:
+        """λ; "auto" is settled when it is first asked for."""
+        return self.scorer.damping
+
     @cached_property
     def scorer(self) -> Scorer:
         """Streams the scores."""
-        return Scorer(self.experiment, self.model_ids, self.weighting, self.damping, self._device)
+        return Scorer(
+            self.experiment, self.model_ids, self.weighting, self._damping, self._device, balanced=self.balanced
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -174,7 +182,8 @@ class StoredAttribution(Attribution):
             "model_ids": self.model_ids,
             "fingerprints": [self.experiment.store.fingerprint(i) for i in self.model_ids],
             "weighting": self.weighting,
-            **self.damping.describe(),
+            "balanced": self.balanced,
+            **self._damping.describe(),
         }
 
         def fill(out: np.ndarray[Any, Any]) -> None:
@@ -189,8 +198,8 @@ class StoredAttribution(Attribution):
         return self.scorer.top(k, bottom)
 
     def _details(self) -> str:
-        (option, value), *_ = self.damping.describe().items()
-        return f", {len(self.model_ids)} checkpoints, weighting={self.weighting}, {option}={value:g}"
+        (option, value), *_ = self._damping.describe().items()
+        return f", {len(self.model_ids)} checkpoints, weighting={self.weighting}, {option}={value}"
 
 
 class ArrayAttribution(Attribution):

@@ -40,6 +40,7 @@ from trak.store import (
 )
 from trak.store.location import Location
 from trak.tasks import Task, make_task
+from trak.weights import versions
 
 DEFAULT_SOFTENING = 3.0
 
@@ -81,8 +82,9 @@ class TRAKer:
         lambda_reg: float | None = None,
         *,
         engine: str = "auto",
-        damping: float | None = None,
+        damping: float | str | None = None,
         weighting: str = "curvature",
+        balanced: bool = True,
         softening: float | None = None,
         memory_budget: int = MEMORY_BUDGET,
     ) -> None:
@@ -101,8 +103,9 @@ class TRAKer:
             grad_wrt: parameters to differentiate by, `*` allowed; by default all that require gradients.
             lambda_reg: absolute λ; excludes `damping`.
             engine: "auto", "layers", "functional" or "single", see `trak.gradients`.
-            damping: λ relative to trace(K)/k; by default 3.
+            damping: λ relative to trace(K)/k; by default "auto", see `trak.scoring.auto`.
             weighting: "curvature" or "identity", see `trak.scoring.gram`.
+            balanced: whether every checkpoint has the same say in a target's scores, see `trak.scoring.Scorer`.
             softening: T of `trak.tasks.Task.softened_weights`; by default 3, and 1 (as published) for tasks
                 written for the published package.
             memory_budget: bytes that gradients and activations may take; larger batches are split.
@@ -127,6 +130,7 @@ class TRAKer:
         self.device = torch.device(device) if device is not None else best_device()
         self.model, self.task = model.to(self.device), make_task(task)
         self.damping, self.weighting = Damping.make(damping, lambda_reg), check_weighting(weighting)
+        self.balanced = bool(balanced)
         self._engine_name = check_engine_name(getattr(gradient_computer, "engine", engine))
         self.softening = _softening(softening, self.task)
         if isinstance(train_set_size, np.integer):
@@ -180,7 +184,8 @@ class TRAKer:
             model_id: its id in the store, 0 or more; the projection depends on it.
 
         Raises:
-            ValueError: if the weights do not fit the model, or the id belongs to other weights.
+            ValueError: if the weights do not fit the model, the id belongs to other weights, or the task can't be
+                used with the model.
         """
         self._writer.wait()
         # Nothing of the last checkpoint may be written to if this one can't be loaded.
@@ -194,9 +199,11 @@ class TRAKer:
                 "copy.deepcopy(model.state_dict())",
                 stacklevel=2,
             )
-        self._table = self.store.add_checkpoint(model_id, fingerprint)
-        self._model_id, self._next_row = model_id, 0
-        self._versions, self._compared = _versions(self.model), False
+        table = self.store.add_checkpoint(model_id, fingerprint)
+        self._versions, self._compared = versions(self.model), False
+        with self._ready():
+            self.task.prepare(self.model)
+        self._table, self._model_id, self._next_row = table, model_id, 0
 
     def featurize(
         self,
@@ -339,7 +346,7 @@ class TRAKer:
             warnings.warn(f"model_ids {skipped} have not featurized the targets of {exp_name!r}: skipped", stacklevel=2)
             ids = [model_id for model_id in ids if model_id not in skipped]
         self._next_target = 0
-        return StoredAttribution(experiment, ids, self.weighting, self.damping, self.device)
+        return StoredAttribution(experiment, ids, self.weighting, self.damping, self.device, self.balanced)
 
     def _chosen(self, model_ids: Iterable[int] | None) -> list[int]:
         if model_ids is None:
@@ -368,7 +375,7 @@ class TRAKer:
     @contextmanager
     def _ready(self) -> Iterator[None]:
         """The model as it was loaded, in a state to be differentiated whatever the caller's is."""
-        if _versions(self.model) != self._versions:
+        if versions(self.model) != self._versions:
             raise ValueError(
                 "the model's weights were changed after load_checkpoint; load the checkpoint again, and give each "
                 "TRAKer a model of its own"
@@ -376,7 +383,7 @@ class TRAKer:
         with torch.inference_mode(False), torch.enable_grad(), differentiable(self.model, self.parameters):
             yield
         # Some models keep caches and counters in buffers, which their own forward changes.
-        self._versions = _versions(self.model)
+        self._versions = versions(self.model)
 
     def _values(self, batch: Batch, indices: np.ndarray, hashes: np.ndarray, what: str) -> RowValues:
         model_id = self._model_id
@@ -411,12 +418,6 @@ def _softening(given: float | None, task: Task) -> float:
             f"softening={given:g} can't be had: {task.describe()['name']} computes its own get_out_to_loss_grad; use 1"
         )
     return float(given)
-
-
-def _versions(model: nn.Module) -> list[tuple[int, int]]:
-    """What changes when a weight is replaced or written to in place."""
-    tensors = (t for group in (model.parameters(), model.buffers()) for t in group)
-    return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
 
 
 def _warn_obsolete(**reasons: Any) -> None:

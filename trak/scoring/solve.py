@@ -15,27 +15,35 @@ class Damping:
 
     value: float = DEFAULT_DAMPING
     absolute: bool = False
+    auto: bool = False
+    """To be chosen, see `trak.scoring.auto`; `value` is for where that can't be."""
 
     @classmethod
-    def make(cls, damping: float | None, lambda_reg: float | None) -> "Damping":
-        """From the arguments that users give.
+    def make(cls, damping: float | str | None, lambda_reg: float | None) -> "Damping":
+        """From the arguments that users give; "auto" if there is none.
 
         Raises:
-            ValueError: if both are given, or one is negative or not finite.
+            ValueError: if both are given, or one is negative, not finite or another word than "auto".
         """
         if damping is not None and lambda_reg is not None:
             raise ValueError(
                 f"give damping (relative, got {damping}) or lambda_reg (absolute, got {lambda_reg}), not both"
             )
+        if lambda_reg is None and damping in (None, "auto"):
+            return cls(auto=True)
         name, value = ("damping", damping) if lambda_reg is None else ("lambda_reg", lambda_reg)
-        value = DEFAULT_DAMPING if value is None else float(value)
+        try:
+            value = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError) as error:
+            wanted = "a number or 'auto'" if name == "damping" else "a number"
+            raise ValueError(f"{name} must be {wanted}, got {value!r}") from error
         if not 0 <= value < float("inf"):
             raise ValueError(f"{name} must be 0 or more and finite, got {value}")
         return cls(value, absolute=lambda_reg is not None)
 
     def describe(self) -> dict[str, Any]:
         """For the record."""
-        return {"lambda_reg" if self.absolute else "damping": self.value}
+        return {"lambda_reg" if self.absolute else "damping": "auto" if self.auto else self.value}
 
     def of(self, gram: Tensor) -> float:
         """λ for a Gram matrix (k, k); 1 for a matrix of zeros, which leaves the plain inner product."""

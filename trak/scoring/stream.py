@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trak.scoring.auto import resolve
 from trak.scoring.solve import Damping, factorize
-from trak.store import Experiment
+from trak.store import Experiment, Table
 
 MEMORY_BUDGET = 512 * 2**20
 _FEW_TARGETS = 16
@@ -27,7 +28,11 @@ class TopK(NamedTuple):
 
 
 class Scorer:
-    """τ(i, t) = mean_c φ_tᵀ(K_c + λ_c I)⁻¹φ_i · mean_c Q_i (TRAK, equations 13 and 17).
+    """τ(i, t) = mean_c b_tc φ_tᵀ(K_c + λ_c I)⁻¹φ_i · mean_c Q_i (TRAK, equations 13 and 17).
+
+    The paper's b_tc is 1. `balanced`, it is the mean over checkpoints of g_tc = ‖φ_t‖ / √trace(K_c) by g_tc itself, so
+    that every checkpoint has the same say in a target's scores, and not the more the larger its gradient is. One
+    checkpoint's scores are the same either way.
 
     Solves for the targets and streams the training features past the solutions, so that memory is
     bounded by `memory_budget` bytes whatever the numbers of examples and targets.
@@ -41,6 +46,7 @@ class Scorer:
         damping: Damping,
         device: torch.device | str = "cpu",
         memory_budget: int = MEMORY_BUDGET,
+        balanced: bool = True,
     ) -> None:
         """
         Raises:
@@ -48,8 +54,10 @@ class Scorer:
             StoreError: if what is stored is damaged.
         """
         self._experiment, self._ids = experiment, model_ids
-        self._weighting, self._damping, self._device = weighting, damping, device
+        self._weighting, self._device = weighting, device
+        self._balanced = balanced and len(model_ids) > 1
         self._memory_budget, self._factors = memory_budget, dict[int, Tensor]()
+        self._traces: dict[int, float] = {}
         # Of the last range of targets, since top, bottom and all scores are often asked for one after the other.
         self._solved: dict[tuple[int, int], list[Tensor]] = {}
         store = experiment.store
@@ -73,6 +81,7 @@ class Scorer:
             self._tables.append(store.table(model_id))
             self._targets.append(table)
         self._check_same_data()
+        self.damping = resolve(damping, experiment, model_ids, weighting)
         self._wide = torch.float64 if self._tables[0].features.dtype == np.float64 else torch.float32
         q = np.mean([table.column("out_to_loss_grad") for table in self._tables], axis=0, dtype=np.float64)
         scales = [table.scales() for table in self._tables]
@@ -105,22 +114,33 @@ class Scorer:
     def _solutions(self, start: int, stop: int) -> list[Tensor]:
         if (start, stop) in self._solved:
             return self._solved[start, stop]
+        targets = [self._target_features(table, start, stop) for table in self._targets]
+        if self._balanced:
+            norms = np.stack([np.linalg.norm(features, axis=1) for features in targets])
+            norms /= np.sqrt([max(self._trace(i), np.finfo(float).tiny) for i in self._ids])[:, None]
+            wanted, norms = norms.mean(axis=0), np.where(norms > 0, norms, 1)
+            targets = [features * (wanted / own)[:, None] for features, own in zip(targets, norms, strict=True)]
         found = []
-        for model_id, table in zip(self._ids, self._targets, strict=True):
-            features = table.features.read()[start:stop].astype(np.float64)
-            scales = table.scales()
-            if scales is not None:
-                features *= scales[start:stop, None]
-            targets = torch.from_numpy(features).to(self._device)
-            found.append(torch.cholesky_solve(targets.T, self._factor(model_id)).to(self._wide))
+        for model_id, features in zip(self._ids, targets, strict=True):
+            columns = torch.from_numpy(features).to(self._device).T
+            found.append(torch.cholesky_solve(columns, self._factor(model_id)).to(self._wide))
         self._solved = {(start, stop): found}
         return found
+
+    def _target_features(self, table: Table, start: int, stop: int) -> Array:
+        features, scales = table.features.take(np.arange(start, stop)).astype(np.float64), table.scales()
+        return features if scales is None else features * scales[start:stop, None]
+
+    def _trace(self, model_id: int) -> float:
+        if model_id not in self._traces:
+            self._traces[model_id] = float(np.trace(self._experiment.store.gram(model_id, self._weighting)))
+        return self._traces[model_id]
 
     def _factor(self, model_id: int) -> Tensor:
         if model_id in self._factors:
             return self._factors[model_id]
         gram = torch.from_numpy(self._experiment.store.gram(model_id, self._weighting)).to(self._device)
-        factor = factorize(gram, self._damping)
+        factor = factorize(gram, self.damping)
         if 8 * gram.numel() * len(self._ids) <= self._memory_budget // 4:
             self._factors[model_id] = factor
         return factor

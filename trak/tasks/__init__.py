@@ -1,6 +1,7 @@
 """Tasks: what is differentiated."""
 
 from trak.tasks.base import Task
+from trak.tasks.clip import CLIP
 from trak.tasks.image_classification import ImageClassification
 from trak.tasks.language_modeling import LanguageModeling
 from trak.tasks.logits import margins
@@ -12,6 +13,7 @@ from trak.tasks.text_classification import TextClassification
 from trak.tasks.token_classification import TokenClassification
 
 __all__ = [
+    "CLIP",
     "TASKS",
     "ImageClassification",
     "LanguageModeling",
