@@ -25,8 +25,10 @@ from trak.attribution import Attribution, StoredAttribution
 from trak.evaluation import GroundTruth, lds, retrain
 
 OUTPUT = Path(__file__).parent / "output" / "frontier"
-TRUTH = {"digits": (160, 4), "fashion": (120, 3), "snippets": (120, 3)}
-DATAMODELS = {"digits": (50, 100, 200, 400, 1000), "fashion": (50, 100), "snippets": (50, 100, 150)}
+TRUTH = {"digits": (160, 4), "fashion": (120, 3), "snippets": (120, 3), "facts": (60, 2)}
+DATAMODELS = {
+    "digits": (50, 100, 200, 400, 1000), "fashion": (50, 100), "snippets": (50, 100, 150), "facts": (50, 100),
+}  # fmt: skip
 CHECKPOINTS = (1, 2, 5, 10, 20)
 FRACTION = 0.5
 """Of the training set, that models are retrained on."""
@@ -52,15 +54,16 @@ class Row:
 class Frontier:
     """Runs methods on a task and judges their scores."""
 
-    def __init__(self, name: str, choosing: bool = False) -> None:
+    def __init__(self, name: str, choosing: bool = False, checkpoints: int = CHECKPOINTS[-1]) -> None:
         """
         Args:
             name: of the task.
             choosing: judge on the halves that settings are chosen by, instead of those that are reported.
+            checkpoints: how many to train.
         """
         self.name, self.task, folder = name, real_tasks.TASKS[name](), OUTPUT / name
         self._store = folder / ("choosing" if choosing else "store")
-        self.paths, self.training = real_tasks.checkpoints(self.task, CHECKPOINTS[-1], folder / "checkpoints")
+        self.paths, self.training = real_tasks.checkpoints(self.task, checkpoints, folder / "checkpoints")
         self.truth = self._retrained("truth", *TRUTH[name], seed=0)
         self.judge = self.truth.split(0)[0 if choosing else 1]
         self.rows: list[Row] = []

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 from real_tasks.base import RealTask, Recipe, Trainer, checkpoints, take, weights
+from real_tasks.facts import FACTS, facts
 from real_tasks.images import DIGITS, FASHION, digits, fashion
 from real_tasks.snippets import SNIPPETS, snippets
 
 __all__ = ["RECIPES", "TASKS", "RealTask", "Recipe", "Trainer", "checkpoints", "take", "weights"]
 
-TASKS: dict[str, Callable[..., RealTask]] = {"digits": digits, "fashion": fashion, "snippets": snippets}
-RECIPES = {"digits": DIGITS, "fashion": FASHION, "snippets": SNIPPETS}
+TASKS: dict[str, Callable[..., RealTask]] = {"digits": digits, "fashion": fashion, "snippets": snippets, "facts": facts}
+RECIPES = {"digits": DIGITS, "fashion": FASHION, "snippets": SNIPPETS, "facts": FACTS}
