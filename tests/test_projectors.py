@@ -348,6 +348,16 @@ class ProjectorContract:
             total.result(), self.features(self.make(5, 7), grads, 3).float(), rtol=1e-6, atol=1e-6
         )
 
+    def test_a_parameter_without_dimensions_is_one_of_one_element(self):
+        found, values = [], torch.tensor([0.5, -3.0])
+        for shape in ((), (1,)):
+            projector = self.make(5, 7)
+            projector.bind({"logit_scale": shape})
+            total = Accumulator(projector, 2, 3, values.device, values.dtype)
+            total.add("logit_scale", values.reshape(2, *shape))
+            found.append(total.result())
+        assert torch.equal(*found) and found[0].any()
+
     def test_gradients_given_are_left_as_they_were(self):
         grads = small_gradients()
         self.make(5, 7).project(grads)

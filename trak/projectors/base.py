@@ -158,7 +158,7 @@ class Accumulator:
         elif isinstance(block, SparseRows):
             self._projector.add_sparse_rows(total, name, block, self._model_id)
         elif block.numel():
-            self._projector.add(total, name, block.detach().flatten(1).to(self.dtype), self._model_id)
+            self._projector.add(total, name, block.detach().reshape(len(block), -1).to(self.dtype), self._model_id)
 
     def result(self) -> Tensor:
         """Features (B, proj_dim)."""
