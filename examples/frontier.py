@@ -25,7 +25,7 @@ from trak.attribution import Attribution, StoredAttribution
 from trak.evaluation import GroundTruth, lds, retrain
 
 OUTPUT = Path(__file__).parent / "output" / "frontier"
-TRUTH = {"digits": (160, 4), "snippets": (120, 3)}
+TRUTH = {"captions": (80, 2), "digits": (160, 4), "snippets": (120, 3)}
 DATAMODELS = {"digits": (50, 100, 200, 400, 1000), "snippets": (50, 100, 150)}
 CHECKPOINTS = (1, 2, 5, 10)
 
@@ -65,7 +65,7 @@ class Frontier:
 
     def _retrained(self, folder: str, subsets: int, seeds: int, seed: int) -> GroundTruth:
         return retrain(
-            self.task.train, self.task.task, self.task.targets, train_set_size=self.task.size,
+            self.task.train, self.task.measured or self.task.task, self.task.targets, train_set_size=self.task.size,
             save_dir=OUTPUT / self.name / folder, subsets=subsets, seeds=seeds, seed=seed, config=self.task.config,
         )  # fmt: skip
 

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 
 from real_tasks.base import RealTask, Recipe, Trainer, checkpoints, take, weights
+from real_tasks.captions import CAPTIONS, captions
 from real_tasks.images import DIGITS, FASHION, digits, fashion
 from real_tasks.snippets import SNIPPETS, snippets
 
 __all__ = ["RECIPES", "TASKS", "RealTask", "Recipe", "Trainer", "checkpoints", "take", "weights"]
 
-TASKS: dict[str, Callable[..., RealTask]] = {"digits": digits, "fashion": fashion, "snippets": snippets}
-RECIPES = {"digits": DIGITS, "fashion": FASHION, "snippets": SNIPPETS}
+TASKS: dict[str, Callable[..., RealTask]] = {
+    "captions": captions, "digits": digits, "fashion": fashion, "snippets": snippets,
+}  # fmt: skip
+RECIPES = {"captions": CAPTIONS, "digits": DIGITS, "fashion": FASHION, "snippets": SNIPPETS}
