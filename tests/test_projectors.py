@@ -298,6 +298,11 @@ class ProjectorContract:
         expected = self.reference({name: grad.numpy() for name, grad in grads.items()}, 16, 2, 4)
         np.testing.assert_allclose(features.numpy(), expected, rtol=0, atol=self.dtype_tolerance * 20)
 
+    def test_a_parameter_without_dimensions_is_one_of_one_element(self):
+        grads = torch.randn(3, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        found, expected = (self.features(self.make(16, 2), {"scale": g}, model_id=4) for g in (grads[:, 0], grads))
+        assert torch.equal(found, expected)
+
     def test_millions_of_coordinates_match_the_definition(self):
         # Integers, so that float32 sums are exact in any order.
         grads = np.random.default_rng(0).integers(-3, 4, (1, self.large_numel)).astype(np.float32)

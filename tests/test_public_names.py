@@ -39,7 +39,7 @@ def test_published_names_keep_importing():
         "trak.utils": ["test_install"],
         "trak.modelout_functions": [
             "AbstractModelOutput", "ImageClassificationModelOutput", "IterativeImageClassificationModelOutput",
-            "TextClassificationModelOutput",
+            "TextClassificationModelOutput", "CLIPModelOutput",
         ],
         "trak.projectors": ["AbstractProjector", "BasicProjector", "CudaProjector", "NoOpProjector", "ProjectionType"],
         "trak.gradient_computers": ["FunctionalGradientComputer", "IterativeGradientComputer"],
@@ -66,8 +66,8 @@ print(json.dumps({"seconds": seconds, "new": sorted({m.split(".")[0] for m in se
 
 def test_layers_import_one_way():
     order = [
-        "version", "naming", "batches", "tasks", "projectors", "gradients", "store", "scoring", "attribution",
-        "checkpoints", "loaders", "traker", "api", "evaluation", "baselines",
+        "version", "naming", "batches", "weights", "projectors", "tasks", "gradients", "store", "scoring",
+        "attribution", "checkpoints", "loaders", "traker", "api", "evaluation", "baselines",
     ]  # fmt: skip
     for i, lower in enumerate(order):
         modules = [m for m in ["trak." + lower, *MODULES] if m == f"trak.{lower}" or m.startswith(f"trak.{lower}.")]

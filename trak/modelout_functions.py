@@ -1,13 +1,16 @@
 """The task names of the published package (traker 0.3.2). New tasks subclass `trak.tasks.Task`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trak.tasks import ImageClassification, TextClassification
+from trak import batches
+from trak.batches import Batch
+from trak.tasks import CLIP, ImageClassification, TextClassification
+from trak.tasks.bank import Bank
 from trak.tasks.classification import Classification
 
 State = Mapping[str, Tensor]
@@ -65,8 +68,74 @@ class TextClassificationModelOutput(ImageClassificationModelOutput):
     _task = TextClassification
 
 
+class CLIPModelOutput(CLIP):
+    """Published name of `trak.tasks.CLIP`. `get_embeddings` is to be called before the task is given to `TRAKer`."""
+
+    def __init__(self, temperature: float | None = None, simulated_batch_size: int = 300) -> None:
+        """
+        Args:
+            temperature: ⟨image, text⟩ is multiplied by it, as published; None for the model's logit scale.
+            simulated_batch_size: `batch_size` of `trak.tasks.CLIP`.
+        """
+        super().__init__(batch_size=simulated_batch_size, temperature=1 / temperature if temperature else temperature)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        overridden = {"get_output", "get_out_to_loss_grad"} & set(vars(cls))
+        if overridden:
+            raise TypeError(
+                f"{cls.__name__} overrides {' and '.join(sorted(overridden))}, which CLIPModelOutput does not have: "
+                "subclass AbstractModelOutput, or trak.tasks.CLIP and override its output and weights"
+            )
+
+    def get_embeddings(
+        self,
+        model: nn.Module,
+        loader: Iterable[Any] = (),  # that a call on the class gets as far as its error
+        batch_size: int | None = None,
+        embedding_dim: int | None = None,
+        size: int = 50_000,
+        preprocess_fn_img: Callable[[Any], Any] | None = None,
+        preprocess_fn_txt: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """Draw this task's negatives; they are embedded anew for each checkpoint.
+
+        Args:
+            model: not used: every checkpoint is embedded when it is loaded.
+            loader: yields (images, texts).
+            batch_size, embedding_dim: not used: they follow from the data and the model.
+            size: how many examples to draw from, at most.
+            preprocess_fn_img, preprocess_fn_txt: applied to a batch's images and texts, so that they have
+                the form of the batches that are attributed.
+
+        Raises:
+            ValueError: as `trak.tasks.CLIP`.
+            TypeError: when it is called on the class.
+        """
+        if not isinstance(self, CLIPModelOutput):
+            raise TypeError(
+                "negatives belong to a task and no more to the class: task = CLIPModelOutput(); "
+                "task.get_embeddings(model, loader, ...); or task = trak.tasks.CLIP(bank=loader)"
+            )
+
+        def pairs() -> Iterator[Batch]:
+            left = size
+            for images, texts in loader:
+                batch = (
+                    images if preprocess_fn_img is None else preprocess_fn_img(images),
+                    texts if preprocess_fn_txt is None else preprocess_fn_txt(texts),
+                )
+                yield batches.take(batch, 0, min(left, batches.size(batch)))
+                left -= batches.size(batch)
+                if left <= 0:
+                    return
+
+        self._bank = Bank(pairs(), self.batch_size, self.seed)
+
+
 TASK_TO_MODELOUT = {
     "image_classification": ImageClassificationModelOutput,
+    "clip": CLIPModelOutput,
     "iterative_image_classification": IterativeImageClassificationModelOutput,
     "text_classification": TextClassificationModelOutput,
 }

@@ -40,6 +40,7 @@ from trak.store import (
 )
 from trak.store.location import Location
 from trak.tasks import Task, make_task
+from trak.weights import versions
 
 DEFAULT_SOFTENING = 3.0
 
@@ -180,7 +181,8 @@ class TRAKer:
             model_id: its id in the store, 0 or more; the projection depends on it.
 
         Raises:
-            ValueError: if the weights do not fit the model, or the id belongs to other weights.
+            ValueError: if the weights do not fit the model, the id belongs to other weights, or the task can't be
+                used with the model.
         """
         self._writer.wait()
         # Nothing of the last checkpoint may be written to if this one can't be loaded.
@@ -194,9 +196,11 @@ class TRAKer:
                 "copy.deepcopy(model.state_dict())",
                 stacklevel=2,
             )
-        self._table = self.store.add_checkpoint(model_id, fingerprint)
-        self._model_id, self._next_row = model_id, 0
-        self._versions, self._compared = _versions(self.model), False
+        table = self.store.add_checkpoint(model_id, fingerprint)
+        self._versions, self._compared = versions(self.model), False
+        with self._ready():
+            self.task.prepare(self.model)
+        self._table, self._model_id, self._next_row = table, model_id, 0
 
     def featurize(
         self,
@@ -368,7 +372,7 @@ class TRAKer:
     @contextmanager
     def _ready(self) -> Iterator[None]:
         """The model as it was loaded, in a state to be differentiated whatever the caller's is."""
-        if _versions(self.model) != self._versions:
+        if versions(self.model) != self._versions:
             raise ValueError(
                 "the model's weights were changed after load_checkpoint; load the checkpoint again, and give each "
                 "TRAKer a model of its own"
@@ -376,7 +380,7 @@ class TRAKer:
         with torch.inference_mode(False), torch.enable_grad(), differentiable(self.model, self.parameters):
             yield
         # Some models keep caches and counters in buffers, which their own forward changes.
-        self._versions = _versions(self.model)
+        self._versions = versions(self.model)
 
     def _values(self, batch: Batch, indices: np.ndarray, hashes: np.ndarray, what: str) -> RowValues:
         model_id = self._model_id
@@ -411,12 +415,6 @@ def _softening(given: float | None, task: Task) -> float:
             f"softening={given:g} can't be had: {task.describe()['name']} computes its own get_out_to_loss_grad; use 1"
         )
     return float(given)
-
-
-def _versions(model: nn.Module) -> list[tuple[int, int]]:
-    """What changes when a weight is replaced or written to in place."""
-    tensors = (t for group in (model.parameters(), model.buffers()) for t in group)
-    return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
 
 
 def _warn_obsolete(**reasons: Any) -> None:

@@ -149,6 +149,7 @@ class CheckpointBaseline(Baseline):
                 for model_id, (checkpoint, weight) in enumerate(zip(several, weights, strict=True)):
                     load_into(model, checkpoint)
                     with torch.enable_grad(), differentiable(model, parameters):
+                        task.prepare(model)
                         run = Run(model, task, model_id, *data, tuple(parameters))
                         for row, column, block in self._blocks(run):
                             part = block.detach().mul(weight).cpu().numpy()

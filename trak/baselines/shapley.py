@@ -111,6 +111,7 @@ class DataShapley(Baseline):
             raise TypeError(f"train must return a torch.nn.Module, got {type(model).__name__}")
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         with torch.no_grad(), differentiable(model, ()):
+            task.prepare(model)
             outputs = [task.output(model, batches.to_device(batch, device)).double().cpu() for batch in targets]
         found = torch.cat(outputs).numpy()
         if not np.isfinite(found).all():

@@ -24,6 +24,12 @@ class Task(ABC):
     softens: ClassVar[bool] = True
     """Whether `weights` goes by the output that it is given."""
 
+    def prepare(self, model: nn.Module) -> None:
+        """Compute what is the same for all examples of a checkpoint; nothing by default.
+
+        Called whenever weights were loaded into `model`, before `output`, with the model in evaluation mode.
+        """
+
     @abstractmethod
     def output(self, model: nn.Module, batch: Batch) -> Tensor:
         """f(z; θ), shape (B,). `model` is called like the user's own module."""

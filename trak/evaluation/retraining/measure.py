@@ -77,6 +77,7 @@ class Recipe:
     @torch.no_grad()
     def _outputs(self, model: nn.Module) -> tuple[Array, Array]:
         model.eval()
+        self.task.prepare(model)
         device = next((t.device for group in (model.parameters(), model.buffers()) for t in group), torch.device("cpu"))
         outputs: list[Array] = []
         correct: list[Array] = []
