@@ -26,12 +26,12 @@ _WORD = re.compile(r"[^\W_]+|[#*]")
 
 
 def captions(train_size: int = 2000, targets: int = 300) -> RealTask:
-    """Emoji and their names, by a CLIP of 102,000 parameters or so, as the vocabulary is of the training captions.
+    """Emoji and their names, by a CLIP of 103,953 parameters.
 
-    3,786 pictures of Google's Noto Emoji and the names that Unicode gives them ("woman firefighter: dark skin tone"), carried by
-    the npm packages emoji-datasource-google and emojibase-data (MIT licence). 310 of the 1,911 emoji are there in five skin
-    tones as well, 13 of couples in twenty-five, and many persons as woman, man and person; training examples and targets are
-    drawn from all alike.
+    3,786 pictures of Google's Noto Emoji and the names that Unicode gives them ("woman firefighter: dark skin tone"),
+    carried by the npm packages emoji-datasource-google and emojibase-data (MIT licence). Of the 1,911 emoji 310 are
+    there in five skin tones as well and 13 of couples in twenty-five, and many persons as woman, man and person;
+    training examples and targets are drawn from all alike.
     """
     images, ids = _load(train_size, targets)
     texts = [_pictures()[1][i] for i in _order(train_size + targets)]
@@ -90,8 +90,8 @@ class SmallCLIP(nn.Module):
 
 
 def _load(train_size: int, targets: int) -> tuple[Tensor, Tensor]:
-    """Images and the numbers of their names' words, (N, LENGTH): 0 where there is none, 1 for a word that is in no training
-    caption."""
+    """Images and the numbers of their names' words, (N, LENGTH): 0 where there is none, 1 for a word that is in no
+    training caption."""
     order = _order(train_size + targets)
     images, names = _pictures()
     words = [_WORD.findall(names[i].lower())[:LENGTH] for i in order]
