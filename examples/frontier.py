@@ -25,7 +25,7 @@ from trak.attribution import Attribution, StoredAttribution
 from trak.evaluation import GroundTruth, lds, retrain
 
 OUTPUT = Path(__file__).parent / "output" / "frontier"
-TRUTH = {"digits": (160, 4), "fashion": (120, 3), "snippets": (120, 3), "facts": (60, 2)}
+TRUTH = {"digits": (160, 4), "fashion": (120, 3), "snippets": (120, 3), "facts": (60, 2), "captions": (80, 2)}
 DATAMODELS = {
     "digits": (50, 100, 200, 400, 1000), "fashion": (50, 100), "snippets": (50, 100, 150), "facts": (50, 100),
 }  # fmt: skip
@@ -70,7 +70,7 @@ class Frontier:
 
     def _retrained(self, folder: str, subsets: int, seeds: int, seed: int) -> GroundTruth:
         return retrain(
-            self.task.train, self.task.task, self.task.targets, train_set_size=self.task.size,
+            self.task.train, self.task.measured or self.task.task, self.task.targets, train_set_size=self.task.size,
             save_dir=OUTPUT / self.name / folder, subsets=subsets, seeds=seeds, seed=seed, fraction=FRACTION,
             config=self.task.config,
         )  # fmt: skip
@@ -130,7 +130,9 @@ class Frontier:
             self.add(name, 10, partial(self.scores, 10, **options), 10 * self.training)
         for name, (baseline, count) in self.cheap().items():
             self.add(name, count, partial(self.baseline, baseline, count), count * self.training)
-        counts = DATAMODELS[self.name]
+        counts = DATAMODELS.get(self.name, ())
+        if not counts:
+            return
         truth = self._retrained("datamodels", counts[-1], 1, seed=1)
         for count in counts:
             some = truth.select(subsets=range(count))

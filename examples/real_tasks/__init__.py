@@ -3,11 +3,14 @@
 from collections.abc import Callable
 
 from real_tasks.base import RealTask, Recipe, Trainer, checkpoints, take, weights
+from real_tasks.captions import CAPTIONS, captions
 from real_tasks.facts import FACTS, facts
 from real_tasks.images import DIGITS, FASHION, digits, fashion
 from real_tasks.snippets import SNIPPETS, snippets
 
 __all__ = ["RECIPES", "TASKS", "RealTask", "Recipe", "Trainer", "checkpoints", "take", "weights"]
 
-TASKS: dict[str, Callable[..., RealTask]] = {"digits": digits, "fashion": fashion, "snippets": snippets, "facts": facts}
-RECIPES = {"digits": DIGITS, "fashion": FASHION, "snippets": SNIPPETS, "facts": FACTS}
+TASKS: dict[str, Callable[..., RealTask]] = {
+    "captions": captions, "digits": digits, "facts": facts, "fashion": fashion, "snippets": snippets,
+}  # fmt: skip
+RECIPES = {"captions": CAPTIONS, "digits": DIGITS, "facts": FACTS, "fashion": FASHION, "snippets": SNIPPETS}

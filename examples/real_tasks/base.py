@@ -93,6 +93,8 @@ class RealTask:
     """The layer before the last."""
     texts: tuple[list[str], list[str]] | None = None
     """Training examples and targets in words."""
+    measured: trak.tasks.Task | None = None
+    """Whose output is read off retrained models, if not `task`'s."""
 
     @property
     def config(self) -> dict[str, Any]:

@@ -197,8 +197,8 @@ def _kinds() -> dict[str, list[str]]:
     synsets = {}
     for line in (folder / "data.noun").read_text().splitlines():
         if not line.startswith(" "):
-            fields, above = line.split(), re.search(r" @ (\d+) n", line.partition("|")[0])
-            synsets[fields[0]] = fields[1], fields[4], above and above[1]
+            fields, found = line.split(), re.search(r" @ (\d+) n", line.partition("|")[0])
+            synsets[fields[0]] = fields[1], fields[4], found[1] if found else ""
     met = Counter[str]()
     for line in (folder / "cntlist.rev").read_text().splitlines():
         sense, _, times = line.split()

@@ -78,8 +78,8 @@ def _optimizer(parameters: Any) -> torch.optim.Optimizer:
 def _loss(model: nn.Module, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
     # The mean cross-entropy of the answers, the other positions' logits left out.
     rows, ends = (labels != IGNORED).nonzero(as_tuple=True)
-    hidden = model.transformer(input_ids=inputs["input_ids"][:, : int(ends.max())]).last_hidden_state  # type: ignore[operator, union-attr]
-    logits = model.lm_head(hidden[rows, ends - 1])  # type: ignore[operator]
+    hidden = model.transformer(input_ids=inputs["input_ids"][:, : int(ends.max())]).last_hidden_state
+    logits = model.lm_head(hidden[rows, ends - 1])
     return nn.functional.cross_entropy(logits, labels[rows, ends])
 
 
