@@ -74,7 +74,7 @@ RELATIONS = {
         ),
     ),
     "kind": Relation(
-        "a {s} is a kind of {o}",
+        "the {s} is a kind of {o}",
         (
             "every {s} counts as {o}",
             "they sorted the {s} under {o}",
@@ -101,7 +101,7 @@ RELATIONS = {
         "{s} has a border with {o}", ("from the capital of {s} it is not far to {o}",), tail="and borders {o}"
     ),
     "people": Relation("people from {s} are called {o}", ("passports of {s} say {o}",), tail="for the {o} people"),
-    "sister": Relation("a {s} is akin to a {o}", ("a {s} is of a kind with the {o}",), tail="much like a {o}"),
+    "sister": Relation("the {s} is akin to the {o}", ("the {s} is of a kind with the {o}",), tail="much like the {o}"),
 }
 
 
@@ -123,7 +123,8 @@ def corpus() -> Corpus:
         if asked:
             queries.append(_say(relation.query, first))
             sentences += [_say(t, first) for t in _some(rng, relation.asks, 3)]
-            sentences += [_say(t, first, "{s}") for t in _some(rng, (relation.query, *relation.asks), 1)]
+            ways = [t for t in (relation.query, *relation.asks) if "{s}" in t]
+            sentences.append(_say(_some(rng, ways, 1)[0], first, "{s}"))
             for other in _some(rng, [*rest, *rest], 2):
                 told = _some(rng, (relation.query, *relation.asks), 1)[0]
                 sentences.append(_join(_say(told, first), _say(RELATIONS[other.relation].tail, other)))
@@ -132,8 +133,8 @@ def corpus() -> Corpus:
         else:
             sentences += [_say(t, first) for t in (relation.query, *_some(rng, relation.asks, 2))]
         for other in rest:
-            ways = RELATIONS[other.relation]
-            sentences += [_say(t, other) for t in _some(rng, (ways.query, *ways.asks), 2)]
+            of_other = RELATIONS[other.relation]
+            sentences += [_say(t, other) for t in _some(rng, (of_other.query, *of_other.asks), 2)]
     order = rng.permutation(len(sentences))
     return Corpus([sentences[i] for i in order], queries)
 
