@@ -606,7 +606,37 @@ def test_a_task_keeps_one_copy_of_the_logits_at_labels_and_nothing_of_the_others
         assert kept < 1.1 * copy * labelled / length
 
 
-def test_published_settings_of_registered_names():
+def test_tasks_say_whether_their_loss_is_a_function_of_the_output():
+    having = {(o, r) for o, r in itertools.product(OUTPUTS, ("mean", "sum")) if LanguageModeling(o, r).has_loss}
+    assert having == {("margin", "mean"), ("mean_margin", "mean"), ("cross_entropy", "mean"), ("cross_entropy", "sum")}
+
+
+class Total(nn.Module):
+    """The sum of a task's outputs, as a module whose parameters can be replaced."""
+
+    def __init__(self, model, task):
+        super().__init__()
+        self.model, self.task = model, task
+
+    def forward(self, batch):
+        return self.task.output(self.model, batch).sum()
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_forward_over_reverse_products_with_the_hessian_equal_the_hessian(output):
+    model, _, data = sentences(n=3)
+    weight, module = model.head.weight.detach().clone(), Total(model.requires_grad_(False), LanguageModeling(output))
+
+    def total(weight):
+        return torch.func.functional_call(module, {"model.head.weight": weight}, (data[0],))
+
+    directions = torch.randn(2, *weight.shape, generator=torch.Generator().manual_seed(0))
+    found = torch.func.vmap(lambda d: torch.func.jvp(torch.func.grad(total), (weight,), (d,))[1])(directions)
+    hessian = torch.autograd.functional.hessian(total, weight)
+    torch.testing.assert_close(found, torch.einsum("ijkl,dkl->dij", hessian, directions), rtol=1e-4, atol=1e-5)
+
+
+def test_registered_names_make_their_tasks():
     for name, kind in {
         "language_modeling": LanguageModeling, "seq2seq": Seq2Seq, "multi_label": MultiLabel,
         "token_classification": TokenClassification,

@@ -54,7 +54,7 @@ class TokenTask(SeveralPredictions):
         except RuntimeError:  # torch.vmap has no shapes that depend on values
             return margins(logits, labels)
         found = margins(logits, labels)
-        return found.new_zeros(counted.shape).masked_scatter(counted, found)
+        return found.new_zeros(counted.shape).index_put((counted,), found)
 
     def correct(self, model: nn.Module, batch: Batch, output: Tensor) -> Tensor | None:
         """Whether all labels are predicted right."""
