@@ -41,7 +41,7 @@ class Features:
         return p * (1 - p) if weighting == "curvature" else np.ones_like(p)
 
     def basis(self, weighting: str, softening: float, unit: bool = False) -> tuple[Array, ...]:
-        """Eigenvalues of K that aren't 0; Φ and Φ_t in its eigenvectors; what of them is in none."""
+        """Eigenvalues of K that aren't 0; Φ and Φ_t in its eigenvectors."""
         key = weighting, softening if weighting == "curvature" else 1, unit
         if key not in self._bases:
             train = self.train / (np.linalg.norm(self.train, axis=1, keepdims=True) if unit else 1)

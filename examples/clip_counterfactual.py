@@ -18,6 +18,7 @@ import numpy as np
 import real_tasks
 import torch
 from frontier import OUTPUT, Frontier
+from real_tasks.captions import Similarity
 
 import trak
 from trak import baselines
@@ -43,8 +44,7 @@ class OfCosine(trak.tasks.CLIP):
     def output(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
         if "cosine" not in batch:
             return super().output(model, batch)
-        images, texts, _ = model(batch["images"], batch["input_ids"])
-        return (images * texts).sum(-1)
+        return Similarity().output(model, batch)
 
 
 class Captions(Frontier):

@@ -66,7 +66,7 @@ print(json.dumps({"seconds": seconds, "new": sorted({m.split(".")[0] for m in se
 
 def test_layers_import_one_way():
     order = [
-        "version", "naming", "batches", "weights", "projectors", "tasks", "gradients", "store", "scoring",
+        "version", "naming", "batches", "modes", "weights", "projectors", "tasks", "gradients", "store", "scoring",
         "attribution", "checkpoints", "loaders", "traker", "api", "evaluation", "baselines",
     ]  # fmt: skip
     for i, lower in enumerate(order):

@@ -1,4 +1,4 @@
-"""A model's weights as they were, to notice at little cost that they are others now."""
+"""A model's weights: where they are, and as they were, to notice at little cost that they are others now."""
 
 from collections.abc import Iterator
 
@@ -32,6 +32,11 @@ class Weights:
         """
         with torch.no_grad():
             return versions(model) == self._versions and (are_wrapped(model) or _norms(model) == self._norms)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's weights are; the CPU for one without."""
+    return next((t.device for t in _tensors(model)), torch.device("cpu"))
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:

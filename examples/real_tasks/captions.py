@@ -4,8 +4,6 @@ import io
 import json
 import math
 import re
-import subprocess
-import tarfile
 from collections import Counter
 from functools import cache
 from typing import Any
@@ -16,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import trak
-from real_tasks.base import CACHE, RealTask, Recipe, Trainer
+from real_tasks.base import RealTask, Recipe, Trainer
+from real_tasks.packages import npm
 from trak.batches import Batch
 
-PACKAGES = {"emoji-datasource-google": "16.0.0", "emojibase-data": "17.0.0"}
 SIDE, LENGTH, VOCABULARY, WIDTH = 24, 16, 1400, 64
 BATCH_SIZE = 100
 _WORD = re.compile(r"[^\W_]+|[#*]")
@@ -112,11 +110,11 @@ def _pictures() -> tuple[Tensor, list[str]]:
     """All images on white, (N, 3, SIDE, SIDE) in [-1, 1], and their names."""
     from PIL import Image
 
-    with _package("emojibase-data") as data:
+    with npm("emojibase-data", "17.0.0") as data:
         emoji = json.load(data.extractfile("package/en/data.json"))  # type: ignore[arg-type]
     names = {_key(one["hexcode"]): one["label"] for form in emoji for one in (form, *form.get("skins", ()))}
     images, found = [], []
-    with _package("emoji-datasource-google") as pictures:
+    with npm("emoji-datasource-google", "16.0.0") as pictures:
         for member in pictures:
             if "/img/google/64/" in member.name:
                 drawn = Image.open(io.BytesIO(pictures.extractfile(member).read())).convert("RGBA")  # type: ignore[union-attr]
@@ -130,15 +128,6 @@ def _pictures() -> tuple[Tensor, list[str]]:
 def _key(code_points: str) -> str:
     """Without the variation selector, which the packages put in different places."""
     return "-".join(point for point in code_points.upper().split("-") if point != "FE0F")
-
-
-def _package(name: str) -> tarfile.TarFile:
-    archive = CACHE / f"{name}-{PACKAGES[name]}.tgz"
-    if not archive.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "pack", "--silent", "--pack-destination", str(CACHE), f"{name}@{PACKAGES[name]}"]
-        subprocess.run(command, check=True)  # noqa: S603
-    return tarfile.open(archive)
 
 
 def _optimizer(parameters: Any) -> torch.optim.Optimizer:

@@ -2,16 +2,14 @@
 
 import json
 import re
-import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from real_tasks.base import CACHE
+from real_tasks.packages import debian, npm
 
 BLANK = "_"
 COUNTRIES, THINGS = 40, 40
@@ -156,7 +154,8 @@ def _some(rng: np.random.Generator, of: Sequence[Any], count: int) -> list[Any]:
 
 def _countries(rng: np.random.Generator) -> Iterator[tuple[list[Fact], bool]]:
     """The facts of one country after the other, its capital first, and whether it is asked for."""
-    known = json.loads(_world().read_text())
+    with npm("world-countries", "5.1.0") as package:  # ODbL
+        known = json.load(package.extractfile("package/countries.json"))  # type: ignore[arg-type]
     names = {country["cca3"]: country["name"]["common"].lower() for country in known}
     fitting = [
         country for country in known
@@ -194,7 +193,7 @@ def _things(rng: np.random.Generator) -> Iterator[tuple[list[Fact], bool]]:
 def _kinds() -> dict[str, list[str]]:
     """Things by kind, the commonest first: first senses of nouns for animals, artifacts, food and plants that were met
     in texts."""
-    folder = _wordnet()
+    folder = debian("wordnet-base", "/usr/share/wordnet")
     synsets = {}
     for line in (folder / "data.noun").read_text().splitlines():
         if not line.startswith(" "):
@@ -216,26 +215,3 @@ def _kinds() -> dict[str, list[str]]:
             kinds[kind].append(word)
     ordered = {kind: sorted(words, key=lambda word: -met[word]) for kind, words in kinds.items() if len(words) > 3}
     return dict(sorted(ordered.items(), key=lambda item: -met[item[0]]))
-
-
-def _world() -> Path:
-    """Countries (npm's world-countries 5.1.0, ODbL)."""
-    folder = CACHE / "world-countries"
-    if not (folder / "package").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["npm", "pack", "--silent", "world-countries@5.1.0"], check=True, cwd=folder)  # noqa: S607
-        subprocess.run(["tar", "xzf", "world-countries-5.1.0.tgz"], check=True, cwd=folder)  # noqa: S607
-    return folder / "package" / "countries.json"
-
-
-def _wordnet() -> Path:
-    """WordNet 3.0 (Debian's wordnet-base)."""
-    installed = Path("/usr/share/wordnet")
-    unpacked = CACHE / "wordnet"
-    folder = installed if installed.exists() else unpacked / installed.relative_to("/")
-    if not folder.exists():
-        unpacked.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["apt-get", "download", "wordnet-base"], check=True, cwd=unpacked)  # noqa: S607
-        (package,) = unpacked.glob("*.deb")
-        subprocess.run(["dpkg-deb", "-x", str(package), str(unpacked)], check=True)  # noqa: S603, S607
-    return folder

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from real_tasks.base import RealTask, Recipe, Trainer
 from real_tasks.corpus import Corpus, corpus
+from trak.tasks.logits import IGNORED
 
 PADDING, ANSWER, WORDS = 0, 1, 2
 """Ids: nothing, the token between a sentence and its answer, and the first word."""
-IGNORED = -100
 
 
 def facts() -> RealTask:

@@ -1,9 +1,7 @@
 """Digits and clothes, by small CNNs."""
 
 import gzip
-import subprocess
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,8 @@ import quickstart
 import torch
 from torch import Tensor, nn
 
-from real_tasks.base import CACHE, RealTask, Recipe, Trainer
+from real_tasks.base import RealTask, Recipe, Trainer
+from real_tasks.packages import debian
 
 _FILES = {"train-images-idx3-ubyte": 16, "train-labels-idx1-ubyte": 8}
 """With the lengths of their headers, in bytes."""
@@ -58,14 +57,7 @@ def _load_fashion(train_size: int, targets: int) -> tuple[Tensor, Tensor]:
 @cache
 def _fashion_mnist() -> tuple[Tensor, Tensor]:
     """60,000 images (N, 1, 28, 28) in [-1, 1] and labels (N,)."""
-    installed = Path("/usr/share/datasets/fashion-mnist")
-    unpacked = CACHE / "fashion-mnist"
-    folder = installed if installed.exists() else unpacked / installed.relative_to("/")
-    if not folder.exists():
-        unpacked.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["apt-get", "download", "dataset-fashion-mnist"], check=True, cwd=unpacked)  # noqa: S607
-        (package,) = unpacked.glob("*.deb")
-        subprocess.run(["dpkg-deb", "-x", str(package), str(unpacked)], check=True)  # noqa: S603, S607
+    folder = debian("dataset-fashion-mnist", "/usr/share/datasets/fashion-mnist")
     images, labels = (
         torch.frombuffer(bytearray(gzip.decompress((folder / f"{name}.gz").read_bytes())[header:]), dtype=torch.uint8)
         for name, header in _FILES.items()

@@ -18,6 +18,7 @@ from trak.gradients import differentiable
 from trak.loaders import count_examples
 from trak.tasks import Task, make_task
 from trak.tasks.base import plain_settings
+from trak.weights import device_of
 
 
 class Baseline(ABC):
@@ -136,7 +137,7 @@ class CheckpointBaseline(Baseline):
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         task = self._check_task(make_task(task))
-        device = next((t.device for group in (model.parameters(), model.buffers()) for t in group), torch.device("cpu"))
+        device = device_of(model)
         data = Data(train, "train", device), Data(targets, "targets", device)
         parameters = self._parameters(model, task, data[0])
         scores = np.zeros((data[0].size, data[1].size), np.float32)

@@ -16,6 +16,7 @@ from trak.checkpoints import Checkpoint
 from trak.gradients import differentiable
 from trak.loaders import count_examples
 from trak.tasks import Task, make_task
+from trak.weights import device_of
 
 Array = np.ndarray[Any, Any]
 Train = Callable[[Array, int], nn.Module]
@@ -109,7 +110,7 @@ class DataShapley(Baseline):
         model = self._train(indices, self.seed)
         if not isinstance(model, nn.Module):
             raise TypeError(f"train must return a torch.nn.Module, got {type(model).__name__}")
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        device = device_of(model)
         with torch.no_grad(), differentiable(model, ()):
             task.prepare(model)
             outputs = [task.output(model, batches.to_device(batch, device)).double().cpu() for batch in targets]

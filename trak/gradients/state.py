@@ -6,27 +6,23 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
+from trak.modes import evaluating
 from trak.naming import did_you_mean
 
 
 @contextmanager
 def differentiable(model: nn.Module, parameters: Sequence[str]) -> Iterator[None]:
     """Evaluation mode, gradients for just `parameters`; every flag is as it was on leaving."""
-    modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     wanted = set(parameters)
-    try:
-        # Not model.eval(): some models keep parts in training mode then, or change their weights.
-        for module, _ in modes:
-            module.training = False
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in wanted)
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+    with evaluating(model):
+        try:
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(name in wanted)
+            yield
+        finally:
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
 
 
 def select_parameters(model: nn.Module, grad_wrt: object = None) -> Mapping[str, Tensor]:

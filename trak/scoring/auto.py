@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trak.scoring.solve import DEFAULT_DAMPING, Damping
+from trak.scoring.solve import Damping
 from trak.store import Experiment, Table
 
 SUBSET_FRACTION = 0.5
@@ -26,8 +26,9 @@ def resolve(damping: Damping, experiment: Experiment, model_ids: list[int], weig
     if not damping.auto:
         return damping
     value, why = choose(experiment, model_ids, weighting)
-    logger.info("damping: %.3g (%s)", DEFAULT_DAMPING if value is None else value, why)
-    return Damping(DEFAULT_DAMPING if value is None else value)
+    found = Damping(damping.value if value is None else value)
+    logger.info("damping: %.3g (%s)", found.value, why)
+    return found
 
 
 def choose(experiment: Experiment, model_ids: list[int], weighting: str) -> tuple[float | None, str]:
@@ -75,12 +76,10 @@ class _LeftOut:
         rows = np.arange(len(train))
         if len(rows) > _ROWS:
             rows = np.sort(np.random.default_rng(0).choice(rows, _ROWS, replace=False))
-        features, scales = train.features.take(rows).astype(np.float32), train.scales()
-        if scales is not None:
-            features *= scales[rows, None]
         curvature = train.column("out_to_loss_curvature")
         # W = I leaves the mean curvature out of K.
-        h = _leverages(features, gram) / (1.0 if weighting == "curvature" else float(curvature.mean()))
+        missing = 1.0 if weighting == "curvature" else float(curvature.mean())
+        h = _leverages(train.take(rows, np.float32), gram) / missing
         f, q = (train.column(name)[rows] for name in ("output", "out_to_loss_grad"))
         self._outputs = f[:, None] - h * q[:, None] / (1 - np.minimum(h * curvature[rows, None], 0.999))
         self._targets, target_q = targets.column("output"), targets.column("out_to_loss_grad")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trak.scoring.auto import resolve
 from trak.scoring.solve import Damping, factorize
-from trak.store import Experiment, Table
+from trak.store import Experiment
 
 MEMORY_BUDGET = 512 * 2**20
 _FEW_TARGETS = 16
@@ -114,7 +114,7 @@ class Scorer:
     def _solutions(self, start: int, stop: int) -> list[Tensor]:
         if (start, stop) in self._solved:
             return self._solved[start, stop]
-        targets = [self._target_features(table, start, stop) for table in self._targets]
+        targets = [table.take(np.arange(start, stop), np.float64) for table in self._targets]
         if self._balanced:
             norms = np.stack([np.linalg.norm(features, axis=1) for features in targets])
             norms /= np.sqrt([max(self._trace(i), np.finfo(float).tiny) for i in self._ids])[:, None]
@@ -126,10 +126,6 @@ class Scorer:
             found.append(torch.cholesky_solve(columns, self._factor(model_id)).to(self._wide))
         self._solved = {(start, stop): found}
         return found
-
-    def _target_features(self, table: Table, start: int, stop: int) -> Array:
-        features, scales = table.features.take(np.arange(start, stop)).astype(np.float64), table.scales()
-        return features if scales is None else features * scales[start:stop, None]
 
     def _trace(self, model_id: int) -> float:
         if model_id not in self._traces:

@@ -107,6 +107,13 @@ class Table:
         """What the rows of `features` are to be multiplied by, or None for 1."""
         return None if self._scale is None else self._scale.read()
 
+    def take(self, indices: Rows, dtype: Any) -> Rows:
+        """The features of some examples, scaled, in a floating-point dtype: (len(indices), k)."""
+        features, scales = self.features.take(indices).astype(dtype), self.scales()
+        if scales is not None:
+            features *= scales[indices, None]
+        return features
+
     def verify(self) -> None:
         """Compare every row that is done with the checksum taken when it was written.
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -11,9 +10,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from trak import batches
 from trak.batches import Batch
+from trak.modes import evaluating
 from trak.projectors.hashing import random_words, stream_key
 from trak.tasks.pairs import Pairs, check_captions, embed, read_pairs
-from trak.weights import Weights, are_wrapped
+from trak.weights import Weights, are_wrapped, device_of
 
 _TOGETHER = 64
 
@@ -94,8 +94,8 @@ class Bank:
 
     def _embed(self, model: nn.Module) -> _Embedded:
         rows: list[tuple[Tensor, Tensor] | None] = [None] * self.size
-        device = next((t.device for group in (model.parameters(), model.buffers()) for t in group), torch.device("cpu"))
-        with torch.inference_mode(False), torch.no_grad(), _evaluating(model):
+        device = device_of(model)
+        with torch.inference_mode(False), torch.no_grad(), evaluating(model):
             for places, batch in self._groups:
                 found = embed(model, batches.to_device(batch, device))
                 for place, image, text in zip(places, found.images, found.texts, strict=True):
@@ -147,15 +147,3 @@ def _together(examples: list[Batch]) -> Iterator[tuple[list[int], Batch]]:
             chosen = alike[start : start + _TOGETHER]
             columns = zip(*(batches.tensors(examples[i]) for i in chosen), strict=True)
             yield chosen, batches.replace_tensors(examples[chosen[0]], [torch.cat(column) for column in columns])
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -16,6 +16,7 @@ from trak import batches
 from trak.batches import Batch
 from trak.evaluation.retraining.runs import Run
 from trak.tasks import Task
+from trak.weights import device_of
 
 Array = np.ndarray[Any, Any]
 Train: TypeAlias = Callable[[Array, int], nn.Module]
@@ -78,7 +79,7 @@ class Recipe:
     def _outputs(self, model: nn.Module) -> tuple[Array, Array]:
         model.eval()
         self.task.prepare(model)
-        device = next((t.device for group in (model.parameters(), model.buffers()) for t in group), torch.device("cpu"))
+        device = device_of(model)
         outputs: list[Array] = []
         correct: list[Array] = []
         for batch in self.targets:
