@@ -1,7 +1,7 @@
 """Every example runs on a little real data, prints the examples that its scores name, and goes on where it was.
 
-An example is tested by naming it. It takes `--smoke` and `--output FOLDER`, keeps its features in FOLDER/features and its
-checkpoints in *.pt, says how far it is on stderr alone, and prints for some targets, on one line or several,
+An example is tested by naming it. It takes `--smoke` and `--output FOLDER`, keeps its features in FOLDER/features and
+its checkpoints in *.pt, says how far it is on stderr alone, and prints for some targets, on one line or several,
 `target NUMBER` followed by `#INDEX SCORE` for its most helpful training examples and then for as many harmful ones.
 """
 

@@ -1,0 +1,185 @@
+"""CIFAR-10 with ResNet-9, as in section 4 of the TRAK paper: LDS against the number of checkpoints.
+
+`python examples/cifar10.py` trains 20 models on all images and 50 × 2 on random halves of them, attributes test images
+to training images, and prints the linear datamodeling score (LDS) of 1, 5 and 20 checkpoints. It wants a GPU, where
+models train in bfloat16; `--proj-dim 20480 --half-precision` is the paper's k. All is kept in --output: kill it at any
+time, or stop it by `--minutes 20`, and the same command goes on. Two classes can be had on a CPU: `--classes 0 3
+--train-size 2000 --targets 200 --epochs 10 --batch-size 100 --learning-rate 0.2 --checkpoints 5 --subsets 20`.
+"""
+
+import argparse
+import time
+from functools import partial
+from itertools import count, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jpeg_archive import read_archive
+from resnets import resnet9
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import trak
+from trak.attribution import StoredAttribution
+from trak.evaluation import lds, retrain
+
+NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+RECIPE = ("classes", "epochs", "batch_size", "learning_rate", "width")
+SMOKE = {
+    "train_size": 200, "targets": 50, "epochs": 5, "batch_size": 20, "learning_rate": 0.1, "width": 4,
+    "checkpoints": 2, "subsets": 3, "proj_dim": 256,
+}  # fmt: skip
+Array = np.ndarray[Any, Any]
+
+
+def load(options: argparse.Namespace, split: str, limit: int) -> TensorDataset:
+    """Images (N, 3, 32, 32), normalized, and labels (N,): positions in --classes."""
+    if options.smoke:  # scikit-learn's digits, enlarged
+        from sklearn.datasets import load_digits
+
+        images, labels = (x[:limit] if split == "train" else x[-limit:] for x in load_digits(return_X_y=True))
+        images = np.kron(images.reshape(-1, 1, 8, 8) / 16 * 255, np.ones((3, 2, 2)))
+    elif options.data:
+        images, labels = read_archive(options.data, split, options.classes, limit)
+    else:
+        try:
+            from torchvision.datasets import CIFAR10
+
+            data = CIFAR10(options.output / "data", train=split == "train", download=True)
+        except (ImportError, RuntimeError, OSError) as error:
+            raise SystemExit(
+                f"CIFAR-10 can't be had ({error}): install torchvision and be online once, or give --data FOLDER with "
+                "cifar10_jpeg.npz in it"
+            ) from error
+        rows = np.flatnonzero(np.isin(data.targets, options.classes))[:limit]
+        images, labels = data.data[rows].transpose(0, 3, 1, 2), np.asarray(data.targets)[rows]
+    x = torch.from_numpy(np.ascontiguousarray(images)).float() / 255
+    x = (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    return TensorDataset(x, torch.tensor([options.classes.index(label) for label in labels]))
+
+
+def augmented(x: Tensor) -> Tensor:
+    """Each image mirrored or not, the batch moved by up to 4 pixels."""
+    x = torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5, x.flip(-1), x)
+    down, right = torch.randint(9, (2,)).tolist()
+    size = x.shape[-1]
+    padded = nn.functional.pad(x, (4, 4, 4, 4), mode="reflect")
+    return padded[..., down : down + size, right : right + size]
+
+
+def train(data: TensorDataset, recipe: dict[str, Any], indices: Array, seed: int) -> nn.Module:
+    """A ResNet-9 trained on some of the images."""
+    torch.manual_seed(seed)
+    x, y = (tensor[torch.from_numpy(indices)].to(DEVICE) for tensor in data.tensors)
+    model = resnet9(len(recipe["classes"]), recipe["width"]).to(DEVICE, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, weight_decay=5e-4)
+    steps = recipe["epochs"] * -(-len(x) // recipe["batch_size"])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe["learning_rate"], steps, pct_start=0.2)
+    for _ in range(recipe["epochs"]):
+        for batch in torch.randperm(len(x), device=DEVICE).split(recipe["batch_size"]):
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
+                images = augmented(x[batch]).to(memory_format=torch.channels_last)
+                loss = nn.functional.cross_entropy(model(images), y[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("examples/output/cifar10"), help="where results go")
+    parser.add_argument("--data", type=Path, help="folder with cifar10_jpeg.npz; without, torchvision downloads")
+    parser.add_argument("--classes", type=int, nargs="+", default=list(range(10)), help="0 to 9, by default all")
+    for name, default in {
+        "train-size": 50_000, "targets": 1000, "epochs": 24, "batch-size": 512, "width": 64, "checkpoints": 20,
+        "subsets": 50, "seeds": 2, "proj-dim": 4096,
+    }.items():  # fmt: skip
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--learning-rate", type=float, default=0.5)
+    parser.add_argument("--half-precision", action="store_true", help="features in 2 bytes a number")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="after which no piece of work is begun")
+    parser.add_argument("--smoke", action="store_true", help="a small run on scikit-learn's digits")
+    if parser.parse_args().smoke:
+        parser.set_defaults(**SMOKE)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options, start, pieces = parse(), time.monotonic(), count()
+
+    def begin(piece: str) -> None:
+        if next(pieces) and time.monotonic() - start > 60 * options.minutes:
+            print(f"the time is over; next comes {piece}, and the same command goes on")
+            raise SystemExit(0)
+
+    data, targets = load(options, "train", options.train_size), load(options, "test", options.targets)
+    what = (
+        "scikit-learn's digits"
+        if options.smoke
+        else f"CIFAR-10{', as slightly lossy JPEG copies' * bool(options.data)}"
+    )
+    recipe = {"data": what, **{name: getattr(options, name) for name in RECIPE}}
+    print(f"{what}: {len(data)} training images, {len(targets)} targets")
+
+    paths = [options.output / f"checkpoint{seed}.pt" for seed in range(options.checkpoints)]
+    options.output.mkdir(parents=True, exist_ok=True)
+    for seed, path in enumerate(paths):
+        if not path.exists():
+            begin(f"training {path.stem}")
+            model = train(data, recipe, np.arange(len(data)), seed)
+            torch.save({"recipe": recipe, "state_dict": model.state_dict()}, path.with_suffix(".part"))
+            path.with_suffix(".part").rename(path)
+        elif (found := torch.load(path)["recipe"]) != recipe:
+            raise SystemExit(f"{path} was trained by {found}, not by {recipe}: give another --output")
+
+    def loaded(path: Path) -> Path:
+        begin(f"featurizing by {path.stem}")
+        return path
+
+    found = trak.attribute(
+        resnet9(len(options.classes), options.width),
+        task="image_classification",
+        checkpoints=[partial(loaded, path) for path in paths],
+        train=DataLoader(data, batch_size=500),
+        targets=DataLoader(targets, batch_size=500),
+        save_dir=options.output / "features",
+        proj_dim=options.proj_dim,
+        use_half_precision=options.half_precision,
+    )
+    for seeds, subsets in product(range(1, options.seeds + 1), range(1, options.subsets + 1)):
+        begin(f"training seed {seeds} of subset {subsets}")
+        truth = retrain(
+            partial(train, data, recipe), "image_classification", DataLoader(targets, batch_size=500),
+            train_set_size=len(data), save_dir=options.output / "retrained", subsets=subsets, seeds=seeds,
+            config=recipe, jobs=1, progress=False,
+        )  # fmt: skip
+    print(f"{truth}, {truth.correct.mean():.1%} of the targets right\n")
+
+    print("| checkpoints | LDS (95 % interval) | noise ceiling |\n| --- | --- | --- |")
+    for number in sorted({1, 5, 20, options.checkpoints} & {*range(options.checkpoints + 1)}):
+        attribution = StoredAttribution(found.experiment, range(number), device=DEVICE)
+        score = lds(attribution, truth)
+        print(f"| {number} | {score.mean:.3f} ({score.interval}) | {score.noise_ceiling:.3f} |", flush=True)
+
+    labels, target_labels = ([NAMES[options.classes[y]] for y in x.tensors[1].tolist()] for x in (data, targets))
+    unsure = np.abs(truth.outputs.mean(axis=(0, 1))).argsort()[:5].tolist()
+    for target in unsure:
+        print(f"\ntarget {target} ({target_labels[target]})")
+        for name, top in (("helpful", attribution.top(5)), ("harmful", attribution.top(5, bottom=True))):
+            pairs = zip(top.indices[target], top.scores[target], strict=True)
+            print(f"  {name}: " + "  ".join(f"#{i} {score:+.2g} ({labels[i]})" for i, score in pairs))
+    picture = attribution.show_images(
+        data.tensors[0], targets.tensors[0], train_labels=labels, target_labels=target_labels, targets=unsure,
+        path=options.output / "attributions.png",
+    )  # fmt: skip
+    print(f"\npicture: {picture}")
+
+
+if __name__ == "__main__":
+    main()
