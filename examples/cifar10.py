@@ -8,6 +8,7 @@ time, or stop it by `--minutes 20`, and the same command goes on. Two classes ca
 """
 
 import argparse
+import sys
 import time
 from functools import partial
 from itertools import count, product
@@ -18,26 +19,25 @@ import numpy as np
 import torch
 from jpeg_archive import read_archive
 from resnets import resnet9
+from running import checkpoints, print_top
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from tqdm.auto import tqdm
 
 import trak
 from trak.attribution import StoredAttribution
 from trak.evaluation import lds, retrain
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-RECIPE = ("classes", "epochs", "batch_size", "learning_rate", "width")
-SMOKE = {
-    "train_size": 200, "targets": 50, "epochs": 5, "batch_size": 20, "learning_rate": 0.1, "width": 4,
-    "checkpoints": 2, "subsets": 3, "proj_dim": 256,
-}  # fmt: skip
+RECIPE = ("classes", "train_size", "epochs", "batch_size", "learning_rate", "width")
+SMOKE = """--train-size 200 --targets 50 --epochs 5 --batch-size 20 --learning-rate 0.1 --width 4 --checkpoints 2
+    --subsets 3 --proj-dim 256"""
 Array = np.ndarray[Any, Any]
 
 
 def load(options: argparse.Namespace, split: str, limit: int) -> TensorDataset:
-    """Images (N, 3, 32, 32), normalized, and labels (N,): positions in --classes."""
+    """Images (N, 3, 32, 32), in [-1, 1], and labels (N,): positions in --classes."""
     if options.smoke:  # scikit-learn's digits, enlarged
         from sklearn.datasets import load_digits
 
@@ -51,14 +51,11 @@ def load(options: argparse.Namespace, split: str, limit: int) -> TensorDataset:
 
             data = CIFAR10(options.output / "data", train=split == "train", download=True)
         except (ImportError, RuntimeError, OSError) as error:
-            raise SystemExit(
-                f"CIFAR-10 can't be had ({error}): install torchvision and be online once, or give --data FOLDER with "
-                "cifar10_jpeg.npz in it"
-            ) from error
+            what_to_do = "install torchvision and be online once, or give --data FOLDER with cifar10_jpeg.npz in it"
+            raise SystemExit(f"CIFAR-10 can't be had ({error}): {what_to_do}") from error
         rows = np.flatnonzero(np.isin(data.targets, options.classes))[:limit]
         images, labels = data.data[rows].transpose(0, 3, 1, 2), np.asarray(data.targets)[rows]
-    x = torch.from_numpy(np.ascontiguousarray(images)).float() / 255
-    x = (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    x = torch.from_numpy(np.ascontiguousarray(images)).float() / 127.5 - 1
     return TensorDataset(x, torch.tensor([options.classes.index(label) for label in labels]))
 
 
@@ -66,9 +63,8 @@ def augmented(x: Tensor) -> Tensor:
     """Each image mirrored or not, the batch moved by up to 4 pixels."""
     x = torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5, x.flip(-1), x)
     down, right = torch.randint(9, (2,)).tolist()
-    size = x.shape[-1]
-    padded = nn.functional.pad(x, (4, 4, 4, 4), mode="reflect")
-    return padded[..., down : down + size, right : right + size]
+    moved = nn.functional.pad(x, (4, 4, 4, 4), mode="reflect")[..., down:, right:]
+    return moved[..., : x.shape[-2], : x.shape[-1]]
 
 
 def train(data: TensorDataset, recipe: dict[str, Any], indices: Array, seed: int) -> nn.Module:
@@ -105,9 +101,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--half-precision", action="store_true", help="features in 2 bytes a number")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="after which no piece of work is begun")
     parser.add_argument("--smoke", action="store_true", help="a small run on scikit-learn's digits")
-    if parser.parse_args().smoke:
-        parser.set_defaults(**SMOKE)
-    return parser.parse_args()
+    return parser.parse_args(SMOKE.split() * ("--smoke" in sys.argv) + sys.argv[1:])
 
 
 def main() -> None:
@@ -119,40 +113,24 @@ def main() -> None:
             raise SystemExit(0)
 
     data, targets = load(options, "train", options.train_size), load(options, "test", options.targets)
-    what = (
-        "scikit-learn's digits"
-        if options.smoke
-        else f"CIFAR-10{', as slightly lossy JPEG copies' * bool(options.data)}"
-    )
+    what = "digits" if options.smoke else "CIFAR-10, slightly lossy JPEG copies" if options.data else "CIFAR-10"
     recipe = {"data": what, **{name: getattr(options, name) for name in RECIPE}}
     print(f"{what}: {len(data)} training images, {len(targets)} targets")
 
-    paths = [options.output / f"checkpoint{seed}.pt" for seed in range(options.checkpoints)]
-    options.output.mkdir(parents=True, exist_ok=True)
-    for seed, path in enumerate(paths):
-        if not path.exists():
-            begin(f"training {path.stem}")
-            model = train(data, recipe, np.arange(len(data)), seed)
-            torch.save({"recipe": recipe, "state_dict": model.state_dict()}, path.with_suffix(".part"))
-            path.with_suffix(".part").rename(path)
-        elif (found := torch.load(path)["recipe"]) != recipe:
-            raise SystemExit(f"{path} was trained by {found}, not by {recipe}: give another --output")
+    every = partial(train, data, recipe, np.arange(len(data)))
+    paths = checkpoints(options.output, options.checkpoints, every, recipe, begin)
 
     def loaded(path: Path) -> Path:
         begin(f"featurizing by {path.stem}")
         return path
 
     found = trak.attribute(
-        resnet9(len(options.classes), options.width),
-        task="image_classification",
-        checkpoints=[partial(loaded, path) for path in paths],
-        train=DataLoader(data, batch_size=500),
-        targets=DataLoader(targets, batch_size=500),
-        save_dir=options.output / "features",
-        proj_dim=options.proj_dim,
-        use_half_precision=options.half_precision,
-    )
-    for seeds, subsets in product(range(1, options.seeds + 1), range(1, options.subsets + 1)):
+        resnet9(len(options.classes), options.width), "image_classification", [partial(loaded, path) for path in paths],
+        DataLoader(data, batch_size=500), DataLoader(targets, batch_size=500), options.output / "features",
+        proj_dim=options.proj_dim, use_half_precision=options.half_precision,
+    )  # fmt: skip
+    pairs = product(range(1, options.seeds + 1), range(1, options.subsets + 1))
+    for seeds, subsets in tqdm([*pairs], desc="retraining", unit="model"):
         begin(f"training seed {seeds} of subset {subsets}")
         truth = retrain(
             partial(train, data, recipe), "image_classification", DataLoader(targets, batch_size=500),
@@ -169,13 +147,9 @@ def main() -> None:
 
     labels, target_labels = ([NAMES[options.classes[y]] for y in x.tensors[1].tolist()] for x in (data, targets))
     unsure = np.abs(truth.outputs.mean(axis=(0, 1))).argsort()[:5].tolist()
-    for target in unsure:
-        print(f"\ntarget {target} ({target_labels[target]})")
-        for name, top in (("helpful", attribution.top(5)), ("harmful", attribution.top(5, bottom=True))):
-            pairs = zip(top.indices[target], top.scores[target], strict=True)
-            print(f"  {name}: " + "  ".join(f"#{i} {score:+.2g} ({labels[i]})" for i, score in pairs))
+    print_top(attribution, unsure, target_labels, labels)
     picture = attribution.show_images(
-        data.tensors[0], targets.tensors[0], train_labels=labels, target_labels=target_labels, targets=unsure,
+        *(x.tensors[0] for x in (data, targets)), train_labels=labels, target_labels=target_labels, targets=unsure,
         path=options.output / "attributions.png",
     )  # fmt: skip
     print(f"\npicture: {picture}")
