@@ -33,12 +33,11 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 RECIPE = ("classes", "train_size", "epochs", "batch_size", "learning_rate", "width")
 SMOKE = """--train-size 200 --targets 50 --epochs 5 --batch-size 20 --learning-rate 0.1 --width 4 --checkpoints 2
     --subsets 3 --proj-dim 256"""
-Array = np.ndarray[Any, Any]
 
 
 def load(options: argparse.Namespace, split: str, limit: int) -> TensorDataset:
     """Images (N, 3, 32, 32), in [-1, 1], and labels (N,): positions in --classes."""
-    if options.smoke:  # scikit-learn's digits, enlarged
+    if options.smoke:  # enlarged digits
         from sklearn.datasets import load_digits
 
         images, labels = (x[:limit] if split == "train" else x[-limit:] for x in load_digits(return_X_y=True))
@@ -63,11 +62,10 @@ def augmented(x: Tensor) -> Tensor:
     """Each image mirrored or not, the batch moved by up to 4 pixels."""
     x = torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5, x.flip(-1), x)
     down, right = torch.randint(9, (2,)).tolist()
-    moved = nn.functional.pad(x, (4, 4, 4, 4), mode="reflect")[..., down:, right:]
-    return moved[..., : x.shape[-2], : x.shape[-1]]
+    return nn.functional.pad(x, (4, 4, 4, 4), mode="reflect")[..., down:, right:][..., : x.shape[-2], : x.shape[-1]]
 
 
-def train(data: TensorDataset, recipe: dict[str, Any], indices: Array, seed: int) -> nn.Module:
+def train(data: TensorDataset, recipe: dict[str, Any], indices: Any, seed: int) -> nn.Module:
     """A ResNet-9 trained on some of the images."""
     torch.manual_seed(seed)
     x, y = (tensor[torch.from_numpy(indices)].to(DEVICE) for tensor in data.tensors)
@@ -91,15 +89,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("examples/output/cifar10"), help="where results go")
     parser.add_argument("--data", type=Path, help="folder with cifar10_jpeg.npz; without, torchvision downloads")
-    parser.add_argument("--classes", type=int, nargs="+", default=list(range(10)), help="0 to 9, by default all")
+    parser.add_argument("--classes", type=int, nargs="+", choices=range(10), default=[*range(10)])
     for name, default in {
         "train-size": 50_000, "targets": 1000, "epochs": 24, "batch-size": 512, "width": 64, "checkpoints": 20,
-        "subsets": 50, "seeds": 2, "proj-dim": 4096,
+        "subsets": 50, "seeds": 2, "proj-dim": 4096, "learning-rate": 0.5, "minutes": float("inf"),
     }.items():  # fmt: skip
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--learning-rate", type=float, default=0.5)
+        parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.add_argument("--half-precision", action="store_true", help="features in 2 bytes a number")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="after which no piece of work is begun")
     parser.add_argument("--smoke", action="store_true", help="a small run on scikit-learn's digits")
     return parser.parse_args(SMOKE.split() * ("--smoke" in sys.argv) + sys.argv[1:])
 
@@ -129,30 +125,26 @@ def main() -> None:
         DataLoader(data, batch_size=500), DataLoader(targets, batch_size=500), options.output / "features",
         proj_dim=options.proj_dim, use_half_precision=options.half_precision,
     )  # fmt: skip
-    pairs = product(range(1, options.seeds + 1), range(1, options.subsets + 1))
-    for seeds, subsets in tqdm([*pairs], desc="retraining", unit="model"):
-        begin(f"training seed {seeds} of subset {subsets}")
+    for seeds, subsets in tqdm([*product(range(options.seeds), range(options.subsets))], "retraining", unit="model"):
+        begin(f"training on subset {subsets} by seed {seeds}")
         truth = retrain(
             partial(train, data, recipe), "image_classification", DataLoader(targets, batch_size=500),
-            train_set_size=len(data), save_dir=options.output / "retrained", subsets=subsets, seeds=seeds,
+            train_set_size=len(data), save_dir=options.output / "retrained", subsets=subsets + 1, seeds=seeds + 1,
             config=recipe, jobs=1, progress=False,
         )  # fmt: skip
     print(f"{truth}, {truth.correct.mean():.1%} of the targets right\n")
-
     print("| checkpoints | LDS (95 % interval) | noise ceiling |\n| --- | --- | --- |")
     for number in sorted({1, 5, 20, options.checkpoints} & {*range(options.checkpoints + 1)}):
         attribution = StoredAttribution(found.experiment, range(number), device=DEVICE)
         score = lds(attribution, truth)
         print(f"| {number} | {score.mean:.3f} ({score.interval}) | {score.noise_ceiling:.3f} |", flush=True)
-
-    labels, target_labels = ([NAMES[options.classes[y]] for y in x.tensors[1].tolist()] for x in (data, targets))
+    names = [str(digit) for digit in range(10)] if options.smoke else NAMES
+    labels, wanted = ([names[options.classes[y]] for y in x.tensors[1].tolist()] for x in (data, targets))
     unsure = np.abs(truth.outputs.mean(axis=(0, 1))).argsort()[:5].tolist()
-    print_top(attribution, unsure, target_labels, labels)
-    picture = attribution.show_images(
-        *(x.tensors[0] for x in (data, targets)), train_labels=labels, target_labels=target_labels, targets=unsure,
-        path=options.output / "attributions.png",
-    )  # fmt: skip
-    print(f"\npicture: {picture}")
+    print_top(attribution, unsure, wanted, labels)
+    print(f"\npicture: {(path := options.output / 'attributions.png')}")
+    pictures = (x.tensors[0] for x in (data, targets))
+    attribution.show_images(*pictures, train_labels=labels, target_labels=wanted, targets=unsure, path=path)
 
 
 if __name__ == "__main__":
