@@ -1,10 +1,10 @@
 """CIFAR-10 with ResNet-9, as in section 4 of the TRAK paper: LDS against the number of checkpoints.
 
-`python examples/cifar10.py` trains 20 models on all images and 50 × 2 on random halves of them, attributes test images
-to training images, and prints the linear datamodeling score (LDS) of 1, 5 and 20 checkpoints. It wants a GPU, where
-models train in bfloat16; `--proj-dim 20480 --half-precision` is the paper's k. All is kept in --output: kill it at any
-time, or stop it by `--minutes 20`, and the same command goes on. Two classes can be had on a CPU: `--classes 0 3
---train-size 2000 --targets 200 --epochs 10 --batch-size 100 --learning-rate 0.2 --checkpoints 5 --subsets 20`.
+`python examples/cifar10.py` trains 20 models on all images and 50 × 2 on random halves, attributes test images to
+training images, and prints the linear datamodeling score (LDS) of 1, 5 and 20 checkpoints. It wants a GPU (models train
+in bfloat16); `--proj-dim 20480 --half-precision` is the paper's k. All is kept in --output: kill it at any time, or stop it
+by `--minutes 20`, and the same command goes on. Two classes can be had on a CPU: `--classes 0 3 --train-size 2000 --targets
+200 --epochs 10 --batch-size 100 --learning-rate 0.2 --checkpoints 5 --subsets 20`.
 """
 
 import argparse

@@ -134,7 +134,7 @@ def main() -> None:
         model, "image_classification", weights or model, DataLoader(data, **loader), DataLoader(targets, **loader),
         options.output / "features", exp_name=options.name, grad_wrt=options.grad_wrt, proj_dim=options.proj_dim,
     )  # fmt: skip
-    shown = range(min(options.show, len(targets)))
+    shown = np.linspace(0, len(targets) - 1, min(options.show, len(targets)), dtype=int).tolist()
     names = [[f"{path.parent.name}/{path.name}" for path in split.pictures.paths] for split in (targets, data)]
     print_top(attribution, shown, *names)
     path = options.output / f"{options.name}.png"

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from trak.attribution import Attribution
+from trak.evaluation import GroundTruth
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 300
@@ -84,3 +86,34 @@ class ExampleCase:
         assert times == trained
         assert again == out
         assert left == found
+
+
+class TestCIFAR10(ExampleCase):
+    script, pictures = "cifar10.py", ("attributions.png",)
+
+    @staticmethod
+    def before(folder):
+        out = run("cifar10.py", folder, "--minutes", "0")
+        assert "next comes training checkpoint1" in out
+        assert [path.name for path in folder.glob("*.pt")] == ["checkpoint0.pt"]
+
+    def test_prints_the_lds_of_its_scores_for_one_checkpoint_and_for_all(self, runs):
+        folder, (out, *_), _ = runs
+        truth = GroundTruth.open(folder / "retrained")
+        assert truth.outputs.shape == (3, 2, 50)
+        rows = re.findall(r"^\| (\d+) \| (\S+) \((\S+) to (\S+)\) \| (\S+) \|$", out, flags=re.MULTILINE)
+        assert [int(row[0]) for row in rows] == [1, 2]
+        for count, *figures in rows:
+            scores = Attribution.open(folder / "features", model_ids=range(int(count))).scores
+            means, held = truth.outputs.mean(axis=1), truth.masks.astype(float) @ scores
+            mean, low, high, _ = map(float, figures)
+            assert mean == pytest.approx(np.mean([spearmanr(a, b)[0] for a, b in zip(means.T, held.T)]), abs=6e-4)
+            assert low <= mean <= high
+
+
+class TestImageNet(ExampleCase):
+    script, pictures = "imagenet.py", ("targets.png",)
+
+
+class TestQNLI(ExampleCase):
+    script = "qnli.py"
