@@ -1,10 +1,9 @@
 """CIFAR-10 with ResNet-9, as in section 4 of the TRAK paper: LDS against the number of checkpoints.
 
 `python examples/cifar10.py` trains 20 models on all images and 50 × 2 on random halves, attributes test images to
-training images, and prints the linear datamodeling score (LDS) of 1, 5 and 20 checkpoints. It wants a GPU (models train
-in bfloat16); `--proj-dim 20480 --half-precision` is the paper's k. All is kept in --output: kill it at any time, or stop it
-by `--minutes 20`, and the same command goes on. Two classes can be had on a CPU: `--classes 0 3 --train-size 2000 --targets
-200 --epochs 10 --batch-size 100 --learning-rate 0.2 --checkpoints 5 --subsets 20`.
+training images, and prints the linear datamodeling score (LDS) of 1, 5 and 20 checkpoints. It wants a GPU, where models
+train in bfloat16; `--proj-dim 20480 --half-precision` is the paper's k. Kill it at any time, or stop it by `--minutes
+20`, and the same command goes on. examples/README.md has a command for two classes and a CPU.
 """
 
 import argparse
@@ -50,10 +49,10 @@ def load(options: argparse.Namespace, split: str, limit: int) -> TensorDataset:
 
             data = CIFAR10(options.output / "data", train=split == "train", download=True)
         except (ImportError, RuntimeError, OSError) as error:
-            what_to_do = "install torchvision and be online once, or give --data FOLDER with cifar10_jpeg.npz in it"
-            raise SystemExit(f"CIFAR-10 can't be had ({error}): {what_to_do}") from error
+            advice = "install torchvision and be online once, or give --data FOLDER with cifar10_jpeg.npz in it"
+            raise SystemExit(f"CIFAR-10 can't be had ({error}): {advice}") from error
         rows = np.flatnonzero(np.isin(data.targets, options.classes))[:limit]
-        images, labels = data.data[rows].transpose(0, 3, 1, 2), np.asarray(data.targets)[rows]
+        images, labels = data.data[rows].transpose(0, 3, 1, 2), np.array(data.targets)[rows]
     x = torch.from_numpy(np.ascontiguousarray(images)).float() / 127.5 - 1
     return TensorDataset(x, torch.tensor([options.classes.index(label) for label in labels]))
 
@@ -82,7 +81,7 @@ def train(data: TensorDataset, recipe: dict[str, Any], indices: Any, seed: int) 
             loss.backward()
             optimizer.step()
             schedule.step()
-    return model.eval()
+    return model
 
 
 def parse() -> argparse.Namespace:
@@ -108,13 +107,13 @@ def main() -> None:
             print(f"the time is over; next comes {piece}, and the same command goes on")
             raise SystemExit(0)
 
-    data, targets = load(options, "train", options.train_size), load(options, "test", options.targets)
     what = "digits" if options.smoke else "CIFAR-10, slightly lossy JPEG copies" if options.data else "CIFAR-10"
+    data, targets = load(options, "train", options.train_size), load(options, "test", options.targets)
     recipe = {"data": what, **{name: getattr(options, name) for name in RECIPE}}
     print(f"{what}: {len(data)} training images, {len(targets)} targets")
 
-    every = partial(train, data, recipe, np.arange(len(data)))
-    paths = checkpoints(options.output, options.checkpoints, every, recipe, begin)
+    on_all = partial(train, data, recipe, np.arange(len(data)))
+    paths = checkpoints(options.output, options.checkpoints, on_all, recipe, begin)
 
     def loaded(path: Path) -> Path:
         begin(f"featurizing by {path.stem}")
@@ -138,13 +137,13 @@ def main() -> None:
         attribution = StoredAttribution(found.experiment, range(number), device=DEVICE)
         score = lds(attribution, truth)
         print(f"| {number} | {score.mean:.3f} ({score.interval}) | {score.noise_ceiling:.3f} |", flush=True)
-    names = [str(digit) for digit in range(10)] if options.smoke else NAMES
+    names = "0123456789" if options.smoke else NAMES
     labels, wanted = ([names[options.classes[y]] for y in x.tensors[1].tolist()] for x in (data, targets))
     unsure = np.abs(truth.outputs.mean(axis=(0, 1))).argsort()[:5].tolist()
     print_top(attribution, unsure, wanted, labels)
-    print(f"\npicture: {(path := options.output / 'attributions.png')}")
-    pictures = (x.tensors[0] for x in (data, targets))
+    path, pictures = options.output / "attributions.png", (x.tensors[0] for x in (data, targets))
     attribution.show_images(*pictures, train_labels=labels, target_labels=wanted, targets=unsure, path=path)
+    print(f"\npicture: {path}")
 
 
 if __name__ == "__main__":

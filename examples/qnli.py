@@ -1,9 +1,8 @@
 """Which training pairs made a BERT say that a sentence answers a question? QNLI of GLUE, as in section 4 of the paper.
 
-`python examples/qnli.py` (`pip install datasets transformers`) fine-tunes bert-base-cased by three seeds, attributes its
-outputs for validation pairs to 50,000 training pairs, and prints those that pushed them up and down. It wants a GPU.
-`--checkpoints FILE FILE` takes state dicts of your own. Everything is kept in --output: kill it at any time, and the
-same command goes on.
+`python examples/qnli.py` (`pip install datasets transformers`) fine-tunes bert-base-cased by three seeds, attributes
+its outputs for validation pairs to 50,000 training pairs, and prints the pairs that pushed them up and down. It wants
+a GPU. `--checkpoints FILE FILE` takes state dicts of your own. Kill it at any time, and the same command goes on.
 """
 
 import argparse
