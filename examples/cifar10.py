@@ -30,7 +30,7 @@ from trak.evaluation import lds, retrain
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 RECIPE = ("classes", "train_size", "epochs", "batch_size", "learning_rate", "width")
-SMOKE = """--train-size 200 --targets 50 --epochs 5 --batch-size 20 --learning-rate 0.1 --width 4 --checkpoints 2
+SMOKE = """--train-size 200 --targets 50 --epochs 12 --batch-size 20 --learning-rate 0.1 --width 8 --checkpoints 2
     --subsets 3 --proj-dim 256"""
 
 
