@@ -131,7 +131,7 @@ def main() -> None:
             train_set_size=len(data), save_dir=options.output / "retrained", subsets=subsets + 1, seeds=seeds + 1,
             config=recipe, jobs=1, progress=False,
         )  # fmt: skip
-    print(f"{truth}, {truth.correct.mean():.1%} of the targets right\n")
+    print(f"{truth}, {np.asarray(truth.correct).mean():.1%} of the targets right\n")
     print("| checkpoints | LDS (95 % interval) | noise ceiling |\n| --- | --- | --- |")
     for number in sorted({1, 5, 20, options.checkpoints} & {*range(options.checkpoints + 1)}):
         attribution = StoredAttribution(found.experiment, range(number), device=DEVICE)

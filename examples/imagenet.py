@@ -135,8 +135,8 @@ def main() -> None:
         options.output / "features", exp_name=options.name, grad_wrt=options.grad_wrt, proj_dim=options.proj_dim,
     )  # fmt: skip
     shown = np.linspace(0, len(targets) - 1, min(options.show, len(targets)), dtype=int).tolist()
-    names = [[f"{path.parent.name}/{path.name}" for path in split.pictures.paths] for split in (targets, data)]
-    print_top(attribution, shown, *names)
+    wanted, names = ([f"{p.parent.name}/{p.name}" for p in split.pictures.paths] for split in (targets, data))
+    print_top(attribution, shown, wanted, names)
     path = options.output / f"{options.name}.png"
     attribution.show_images(data.pictures, targets.pictures, targets=shown, path=path)
     print(f"\npicture: {path}")

@@ -37,10 +37,10 @@ def load(options: argparse.Namespace) -> tuple[Pairs, Pairs]:
         data = load_dataset("nyu-mll/glue", "qnli")
     except (ImportError, OSError) as error:
         raise SystemExit(f"QNLI can't be had ({error}): pip install datasets, and be online once") from error
-    parts = [data["train"].shuffle(seed=0), data["validation"].shuffle(seed=0)]
-    sizes = [options.train_size, options.targets]
-    train, targets = (part.select(range(min(size, len(part)))) for part, size in zip(parts, sizes, strict=True))
-    return tuple([*zip(x["question"], x["sentence"], x["label"], strict=True)] for x in (train, targets))
+    wanted = (("train", options.train_size), ("validation", options.targets))
+    parts = [data[split].shuffle(seed=0)[:size] for split, size in wanted]
+    train, targets = ([*zip(x["question"], x["sentence"], x["label"], strict=True)] for x in parts)
+    return train, targets
 
 
 def make_tokenizer(options: argparse.Namespace, pairs: Pairs) -> Any:
