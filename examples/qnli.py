@@ -57,7 +57,7 @@ def make_tokenizer(options: argparse.Namespace, pairs: Pairs) -> Any:
         tokenizer.train_from_iterator(texts, vocab_size=800, show_progress=False)
         options.output.mkdir(parents=True, exist_ok=True)
         tokenizer.save_model(str(options.output))
-    return BertTokenizerFast.from_pretrained(options.output)
+    return BertTokenizerFast(str(options.output / "vocab.txt"))
 
 
 def make_model(options: argparse.Namespace) -> nn.Module:

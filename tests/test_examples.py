@@ -19,7 +19,7 @@ from trak.attribution import Attribution
 from trak.evaluation import GroundTruth
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 300
+SECONDS = 600
 
 
 def run(script, folder, *options):
