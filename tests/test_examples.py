@@ -1,7 +1,7 @@
 """Every example runs on a little real data, prints the examples that its scores name, and goes on where it was.
 
 An example is tested by naming it. It takes `--smoke` and `--output FOLDER`, keeps its features in FOLDER/features and its
-checkpoints in *.pt, says how far it is on stderr alone, and prints for some targets, on one line or several,
+checkpoints in files of their own (*.pt), says how far it is on stderr alone, and prints for some targets, on one line or several,
 `target NUMBER` followed by `#INDEX SCORE` for its most helpful training examples and then for as many harmful ones.
 """
 
@@ -46,6 +46,7 @@ class ExampleCase:
 
     script: str
     pictures: tuple[str, ...] = ()
+    checkpoints = "*.pt"
 
     @staticmethod
     def before(folder):
@@ -54,11 +55,11 @@ class ExampleCase:
     @pytest.fixture(scope="class")
     def runs(self, request, tmp_path_factory):
         """The folder, what two runs printed, and the folder's files and its checkpoints' times after each."""
-        folder, found = tmp_path_factory.mktemp("output"), []
-        request.cls.before(folder)
+        cls, folder, found = request.cls, tmp_path_factory.mktemp("output"), []
+        cls.before(folder)
         for _ in range(2):
-            out = run(request.cls.script, folder)
-            found.append((out, files(folder), {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")}))
+            out = run(cls.script, folder)
+            found.append((out, files(folder), {path: path.stat().st_mtime_ns for path in folder.rglob(cls.checkpoints)}))
         return folder, *found
 
     def test_prints_the_highest_and_the_lowest_scores_of_its_targets(self, runs):
