@@ -1,9 +1,9 @@
 """Which pairs of an image and a caption taught a CLIP that two belong together? On captions of MS COCO.
 
 `python examples/clip_coco.py --images val2017 --captions annotations/captions_val2017.json` (cocodataset.org) trains
-transformers' CLIP further on the pairs, or with `--open-clip ViT-B-32` a model of open_clip, and attributes held-out
-pairs to them, printed and drawn in attributions.png. Kill it at any time and run it again: it goes on. `--smoke` takes
-a small CLIP and handwritten digits.
+transformers' CLIP further on the pairs, or `--open-clip ViT-B-32 openai`, and attributes held-out pairs to them, printed
+and drawn in attributions.png. Kill it at any time and run it again: it goes on. `--smoke` takes a small CLIP and
+handwritten digits.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import fill
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -54,8 +53,8 @@ def load(options: argparse.Namespace) -> tuple[nn.Module, Collate]:
     if options.open_clip:
         import open_clip
 
-        model, _, look = open_clip.create_model_and_transforms(options.open_clip, pretrained=options.pretrained)
-        tokens = open_clip.get_tokenizer(options.open_clip)
+        model, _, look = open_clip.create_model_and_transforms(*options.open_clip)
+        tokens = open_clip.get_tokenizer(options.open_clip[0])
         return model.eval(), lambda pairs: {
             "images": torch.stack([look(opened(path)) for path, _ in pairs]),
             "tokens": tokens([text for _, text in pairs]),
@@ -93,21 +92,19 @@ def train(model: nn.Module, collate: Collate, data: list[Pair], seed: int, optio
             optimizer.zero_grad()
             (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)).backward()
             optimizer.step()
+    file.parent.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), file)
     return file
 
 
-def draw(
-    attribution: trak.Attribution, held: list[Pair], data: list[Pair], file: Path, rows: int = 5, k: int = 5
-) -> None:
-    """The first queries, and after each the pairs that pushed it up most."""
-    figure, axes = plt.subplots(rows, k + 1, figsize=(1.7 * (k + 1), 2.2 * rows))
-    found = attribution.top(k)
-    for target, (query, *others) in enumerate(axes):
-        shown = [(query, *held[target], "query")]
-        for ax, i, score in zip(others, found.indices[target].tolist(), found.scores[target], strict=True):
-            shown.append((ax, *data[i], f"{score:+.2g}"))
-        for ax, path, caption, title in shown:
+def draw(attribution: trak.Attribution, held: list[Pair], data: list[Pair], file: Path) -> None:
+    """Five queries, and after each the five pairs that pushed it up most."""
+    figure, axes = plt.subplots(5, 6, figsize=(10, 11))
+    found = attribution.top(5)
+    for target, row in enumerate(axes):
+        helpful = zip(found.indices[target].tolist(), found.scores[target], strict=True)
+        shown = [(*held[target], "query"), *((*data[i], f"{score:+.2g}") for i, score in helpful)]
+        for ax, (path, caption, title) in zip(row, shown, strict=True):
             ax.imshow(opened(path))
             ax.set(xticks=[], yticks=[], title=title)
             ax.set_xlabel(fill(caption, 26), fontsize=7)
@@ -120,8 +117,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="folder of images")
     parser.add_argument("--captions", type=Path, help="captions_*.json")
     parser.add_argument("--model", default="openai/clip-vit-base-patch32", help="CLIP: name on the hub, or a folder")
-    parser.add_argument("--open-clip", help="name of a model of open_clip, instead")
-    parser.add_argument("--pretrained", default="openai", help="its weights")
+    parser.add_argument("--open-clip", nargs=2, help="instead, a model of open_clip and its weights: ViT-B-32 openai")
     parser.add_argument("--checkpoints", type=int, default=1, help="models to train, each from a seed of its own")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--learning-rate", type=float, default=1e-5)
@@ -136,7 +132,6 @@ def main() -> None:
         vars(options).update(small_data.digits(options.output))
     if not (options.images and options.captions):
         parser.error("--images and --captions, or --smoke, are needed")
-    options.output.mkdir(parents=True, exist_ok=True)
     pairs = read(options.images, options.captions)
     pairs = [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))]
     held, data = pairs[: options.queries], pairs[options.queries :]

@@ -24,8 +24,8 @@ import trak
 from trak import baselines
 from trak.evaluation import retrieval
 
-Rows = list[dict[str, Any]]
 BLANK = "<extra_id_0>"
+Rows = list[dict[str, Any]]
 FIELDS = "inputs_pretokenized", "targets_pretokenized"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -46,11 +46,10 @@ def load(folder: Path | None) -> tuple[Rows, Rows]:
         abstracts, queries = (list(load_dataset("ekinakyurek/ftrace", name, split="train")) for name in names)
         return abstracts, queries
     except (ImportError, OSError) as error:
-        raise SystemExit(
-            f"FTRACE can't be loaded: {error}.\nIt needs `pip install datasets` and the hub. Where the hub can't be "
-            "reached, save both parts where it can, load_dataset('ekinakyurek/ftrace', 'abstracts', split='train')"
-            ".to_json('abstracts.jsonl') and the same for 'queries', and pass the files' folder as --data"
-        ) from error
+        files = "load_dataset('ekinakyurek/ftrace', NAME, split='train').to_json('NAME.jsonl')"
+        hint = f"It needs `pip install datasets` and the hub. Where the hub can't be reached, make on a machine that "
+        hint += f"reaches it {files}, for NAME in {names}, and give the files' folder here as --data"
+        raise SystemExit(f"FTRACE can't be loaded: {error}.\n{hint}") from error
 
 
 def asked(query: dict[str, Any]) -> str:
@@ -97,7 +96,7 @@ def train(make: Any, data: Rows, tokenizer: Any, seed: int, options: argparse.Na
     torch.manual_seed(seed)
     model = make().train().to(DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate)
-    for epoch in tqdm(range(1, options.epochs + 1), desc=f"training {seed}", unit="epoch"):
+    for epoch in tqdm(range(1, options.epochs + 1), desc=f"training {seed}"):
         for batch in batches([data[i] for i in torch.randperm(len(data))], tokenizer, options.batch_size):
             optimizer.zero_grad()
             model(**{key: value.to(DEVICE) for key, value in batch.items()}).loss.backward()
@@ -115,7 +114,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=100, help="abstracts that BM25 finds for a query")
     parser.add_argument("--checkpoints", type=int, default=1, help="models to train, each from a seed of its own")
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--every", type=int, default=2, help="epochs between the checkpoints of TracIn")
+    parser.add_argument("--every", type=int, default=2, help="epochs from one checkpoint of TracIn to the next")
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--proj-dim", type=int, default=4096)

@@ -21,8 +21,8 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 
 def docstrings(output: Path, cut: Callable[[list[str], Any, int, int], Tensor]) -> dict[str, Any]:
-    """Options of language_model.py: what Python's documentation says of functions, a tokenizer and a Llama trained on
-    it, of 2 layers of 64."""
+    """Options of language_model.py: what Python's documentation says of functions, and a tokenizer and a Llama of 2
+    layers of 64 trained on it."""
     folder, length = output / "model", 48
     options = {"model": folder, "corpus": str(output / "corpus.jsonl"), "length": length, "proj_dim": 512}
     options |= {"prompt": ["math.gcd:", "shutil.move:"], "new_tokens": 6, "tokens": True}
@@ -42,7 +42,12 @@ def docstrings(output: Path, cut: Callable[[list[str], Any, int, int], Tensor]) 
         transformers.LlamaConfig(vocab_size=600, bos_token_id=None, eos_token_id=0, tie_word_embeddings=True, **size)
     )
     ids = cut(texts, tokenizer, length, len(texts))
-    fit(model, lambda rows: {"input_ids": ids[rows], "labels": ids[rows]}, len(ids), epochs=12, batch_size=8)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.01)
+    for _ in range(12):
+        for rows in torch.randperm(len(ids)).split(8):
+            optimizer.zero_grad()
+            model(input_ids=ids[rows], labels=ids[rows]).loss.backward()
+            optimizer.step()
     keep(model, tokenizer, folder)
     return options
 
@@ -81,7 +86,7 @@ def answers_of_machines(output: Path) -> dict[str, Any]:
 
 def digits(output: Path) -> dict[str, Any]:
     """Options of clip_coco.py: scans of handwritten digits (scikit-learn's) with captions in the form of COCO's, a
-    tokenizer by words and a CLIP of 2 + 2 layers of 32 that is trained by the example."""
+    tokenizer by words and a CLIP of 2 + 2 layers of 32 that is not trained yet."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
@@ -102,7 +107,8 @@ def digits(output: Path) -> dict[str, Any]:
     tokenizer = by_words([annotation["caption"] for annotation in annotations])
     torch.manual_seed(0)
     size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = {**size, "vocab_size": len(tokenizer), "max_position_embeddings": 8, "pad_token_id": 0, "eos_token_id": 1}
+    text = {**size, "vocab_size": len(tokenizer), "max_position_embeddings": 8}
+    text |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
     vision = {**size, "image_size": 16, "patch_size": 4}
     config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=32)
     keep(transformers.CLIPModel(config), tokenizer, options["model"])
@@ -117,16 +123,6 @@ def by_words(texts: list[str]) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 1)])
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PADDING, eos_token=END)
-
-
-def fit(model: Any, batch: Callable[[Tensor], dict[str, Tensor]], size: int, epochs: int, batch_size: int) -> None:
-    """Trains on the loss that the model returns for a batch of these of its examples."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.01)
-    for _ in range(epochs):
-        for rows in torch.randperm(size).split(batch_size):
-            optimizer.zero_grad()
-            model(**batch(rows)).loss.backward()
-            optimizer.step()
 
 
 def keep(model: Any, tokenizer: Any, folder: Path) -> None:
