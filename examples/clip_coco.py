@@ -1,9 +1,9 @@
 """Which pairs of an image and a caption taught a CLIP that two belong together? On captions of MS COCO.
 
 `python examples/clip_coco.py --images val2017 --captions annotations/captions_val2017.json` (cocodataset.org) trains
-transformers' CLIP further on the pairs, or `--open-clip ViT-B-32 openai`, and attributes held-out pairs to them, printed
-and drawn in attributions.png. Kill it at any time and run it again: it goes on. `--smoke` takes a small CLIP and
-handwritten digits.
+transformers' CLIP further on the pairs, or `--open-clip ViT-B-32 openai`, and attributes held-out pairs to them,
+printed and drawn in attributions.png. Kill it at any time and run it again: it goes on. `--smoke` takes a small CLIP
+and handwritten digits.
 """
 
 import argparse

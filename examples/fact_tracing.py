@@ -47,7 +47,7 @@ def load(folder: Path | None) -> tuple[Rows, Rows]:
         return abstracts, queries
     except (ImportError, OSError) as error:
         files = "load_dataset('ekinakyurek/ftrace', NAME, split='train').to_json('NAME.jsonl')"
-        hint = f"It needs `pip install datasets` and the hub. Where the hub can't be reached, make on a machine that "
+        hint = "It needs `pip install datasets` and the hub. Where the hub can't be reached, make on a machine that "
         hint += f"reaches it {files}, for NAME in {names}, and give the files' folder here as --data"
         raise SystemExit(f"FTRACE can't be loaded: {error}.\n{hint}") from error
 
@@ -117,7 +117,6 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=2, help="epochs from one checkpoint of TracIn to the next")
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--proj-dim", type=int, default=4096)
     parser.add_argument("--output", type=Path, default=Path("examples/output/fact_tracing"))
     parser.add_argument("--smoke", action="store_true", help="a small model and few facts")
     options = parser.parse_args()
@@ -136,11 +135,9 @@ def main() -> None:
     runs = [train(make, abstracts, tokenizer, seed, options) for seed in range(options.checkpoints)]
     model = make().to(DEVICE)
     data, targets = (batches(rows, tokenizer, options.batch_size) for rows in (abstracts, queries))
-    found = trak.attribute(
-        model, "seq2seq", [files[-1] for files in runs], data, targets, options.output / "features",
-        proj_dim=options.proj_dim, device=DEVICE,
-    )  # fmt: skip
-    method = baselines.TracIn([options.learning_rate] * len(runs[0]), proj_dim=options.proj_dim)
+    where, last = options.output / "features", [files[-1] for files in runs]
+    found = trak.attribute(model, "seq2seq", last, data, targets, where, device=DEVICE)
+    method = baselines.TracIn([options.learning_rate] * len(runs[0]))
     tracin = method.attribute(model, "seq2seq", runs[0], data, targets)
     texts = [[filled(row) for row in rows] for rows in (abstracts, queries)]
     bm25 = baselines.BM25().attribute(None, "seq2seq", [], *([text] for text in texts))

@@ -45,7 +45,7 @@ def read(corpus: str) -> list[str]:
     if path.suffix == ".jsonl":
         return [json.loads(line)["text"] for line in path.read_text().splitlines()]
     if path.exists():
-        return [text for text in path.read_text().split("\n\n") if text.strip()]
+        return [text.strip() for text in path.read_text().split("\n\n") if text.strip()]
     from datasets import load_dataset
 
     return list(load_dataset(corpus, split="train")["text"])
