@@ -18,7 +18,7 @@ import small_data
 import torch
 import transformers
 from printing import print_top
-from tqdm.auto import tqdm
+from tqdm.auto import trange
 
 import trak
 from trak import baselines
@@ -31,11 +31,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load(folder: Path | None) -> tuple[Rows, Rows]:
-    """Abstracts and queries, from two files in a folder or from the hub.
-
-    Both have the fields inputs_pretokenized, with a blank, and targets_pretokenized. An abstract's facts are
-    "relation,object,subject;..."; a query is one fact: predicate_id, obj_uri, sub_uri.
-    """
+    """Abstracts, whose "facts" are "relation,object,subject;...", and queries, each of a fact given by predicate_id,
+    obj_uri and sub_uri; both with a blank in inputs_pretokenized, filled by targets_pretokenized."""
     names = "abstracts", "queries"
     if folder is not None:
         files = [(folder / f"{name}.jsonl").read_text().splitlines() for name in names]
@@ -96,7 +93,7 @@ def train(make: Any, data: Rows, tokenizer: Any, seed: int, options: argparse.Na
     torch.manual_seed(seed)
     model = make().train().to(DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate)
-    for epoch in tqdm(range(1, options.epochs + 1), desc=f"training {seed}"):
+    for epoch in trange(1, options.epochs + 1, desc=f"training {seed}"):
         for batch in batches([data[i] for i in torch.randperm(len(data))], tokenizer, options.batch_size):
             optimizer.zero_grad()
             model(**{key: value.to(DEVICE) for key, value in batch.items()}).loss.backward()
@@ -125,7 +122,7 @@ def main() -> None:
     abstracts, queries = load(options.data)
     known = {fact for abstract in abstracts for fact in abstract["facts"].split(";")}
     fitting = [query for query in queries if asked(query) in known]
-    queries = [fitting[i] for i in np.random.default_rng(0).permutation(len(fitting))[: options.queries]]
+    queries = [fitting[i] for i in np.random.default_rng(0).permutation(len(fitting))][: options.queries]
     chosen = {*retrieved(abstracts, queries, options.candidates), *np.flatnonzero(stated(abstracts, queries).any(1))}
     abstracts = [abstracts[i] for i in sorted(chosen)]
     relevant = stated(abstracts, queries)
@@ -137,8 +134,8 @@ def main() -> None:
     data, targets = (batches(rows, tokenizer, options.batch_size) for rows in (abstracts, queries))
     where, last = options.output / "features", [files[-1] for files in runs]
     found = trak.attribute(model, "seq2seq", last, data, targets, where, device=DEVICE)
-    method = baselines.TracIn([options.learning_rate] * len(runs[0]))
-    tracin = method.attribute(model, "seq2seq", runs[0], data, targets)
+    rates = [options.learning_rate] * len(runs[0])
+    tracin = baselines.TracIn(rates).attribute(model, "seq2seq", runs[0], data, targets)
     texts = [[filled(row) for row in rows] for rows in (abstracts, queries)]
     bm25 = baselines.BM25().attribute(None, "seq2seq", [], *([text] for text in texts))
     print("| method | MRR (95 % interval) | recall@10 |\n| --- | --- | --- |")

@@ -55,7 +55,7 @@ def docstrings(output: Path, cut: Callable[[list[str], Any, int, int], Tensor]) 
 def answers_of_machines(output: Path) -> dict[str, Any]:
     """Options of fact_tracing.py: what HTTP's status codes and the operating system's error codes mean, in the form of
     FTRACE-TREx, a tokenizer by words and a T5 of 2 + 2 layers of 64 that is not trained yet."""
-    options = {"data": output / "data", "model": output / "model", "queries": 40, "epochs": 20}
+    options = {"data": output / "data", "model": output / "model", "candidates": 240, "epochs": 20}
     options |= {"every": 5, "learning_rate": 5e-3, "batch_size": 24}
     if (options["model"] / "model.safetensors").exists():
         return options
