@@ -143,7 +143,7 @@ def main() -> None:
             targets.append(task.token_targets(answer))
             said += [f"{prompt!r}: its token {tokenizer.decode(token)!r}" for token in tokens]
     attribution = attribute(model, sequences, targets, options)
-    print_top(attribution, said, lambda _, i: repr(tokenizer.decode(sequences[i])[:90]), k=5)
+    print_top(attribution, said, lambda _, i: repr(tokenizer.decode(sequences[i])[:200]), k=5)
 
 
 if __name__ == "__main__":
