@@ -18,7 +18,7 @@ import small_data
 import torch
 import transformers
 from PIL import Image, ImageOps
-from printing import print_top
+from running import print_top
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -142,7 +142,7 @@ def main() -> None:
         model, trak.tasks.CLIP(train_loader, options.bank), files, train_loader, queries, options.output / "features",
         proj_dim=options.proj_dim, device=DEVICE,
     )  # fmt: skip
-    print_top(attribution, [caption for _, caption in held], lambda _, i: data[i][1], k=5)
+    print_top(attribution, range(len(held)), [text for _, text in held], [text for _, text in data])
     draw(attribution, held, data, options.output / "attributions.png")
 
 

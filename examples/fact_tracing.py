@@ -17,7 +17,7 @@ import numpy as np
 import small_data
 import torch
 import transformers
-from printing import print_top
+from running import print_top
 from tqdm.auto import trange
 
 import trak
@@ -142,7 +142,7 @@ def main() -> None:
     for name, attribution in (("TRAK", found), ("TracIn", tracin), ("BM25", bm25)):
         ranked = retrieval(attribution, relevant, 10)
         print(f"| {name} | {ranked.mrr:.3f} ({ranked.mrr_interval}) | {ranked.recall[0]:.3f} |")
-    print_top(found, texts[1][:3], lambda target, i: "states it: " * bool(relevant[i, target]) + texts[0][i][:80], k=3)
+    print_top(found, range(min(3, len(queries))), texts[1], texts[0], k=3)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import small_data
 import torch
 import transformers
 from cost import Cost, peak_memory
-from printing import print_top
+from running import print_top
 from torch import Tensor, nn
 
 import trak
@@ -143,7 +143,7 @@ def main() -> None:
             targets.append(task.token_targets(answer))
             said += [f"{prompt!r}: its token {tokenizer.decode(token)!r}" for token in tokens]
     attribution = attribute(model, sequences, targets, options)
-    print_top(attribution, said, lambda _, i: repr(tokenizer.decode(sequences[i])[:200]), k=5)
+    print_top(attribution, range(len(said)), said, [repr(text[:200]) for text in tokenizer.batch_decode(sequences)])
 
 
 if __name__ == "__main__":

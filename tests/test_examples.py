@@ -1,9 +1,9 @@
 """Every example runs on a little real data, prints the examples that its scores name, and goes on where it was.
 
 An example is tested by naming it. It takes `--smoke` and `--output FOLDER`, keeps its features in FOLDER/features and
-its checkpoints in files of their own (*.pt), says how far it is on stderr alone, and prints for some targets, on one
-line or several, `target NUMBER` followed by `#INDEX SCORE` for its most helpful training examples and then for as many
-harmful ones.
+its checkpoints in *.pt or the like, says how far it is on stderr alone, and prints for some targets, on one line or
+several, `target NUMBER` followed by `#INDEX SCORE` for its most helpful training examples and then for as many harmful
+ones.
 """
 
 import ast
@@ -17,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from trak.attribution import Attribution
+from trak.evaluation import GroundTruth
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 300
@@ -74,9 +76,10 @@ class ExampleCase:
         targets = list(printed(out))
         assert targets
         for target, indices, values in targets:
-            order, k = np.argsort(-scores[:, target], kind="stable"), len(indices) // 2
+            highest, lowest = (np.argsort(sign * scores[:, target], kind="stable") for sign in (-1, 1))
+            k = len(indices) // 2
             assert k >= 3
-            assert indices == [*order[:k], *order[::-1][:k]]
+            assert indices == [*highest[:k], *lowest[:k]]
             np.testing.assert_allclose(values, scores[indices, target], rtol=0.06)  # two digits are printed
 
     def test_draws_its_pictures(self, runs):
@@ -91,6 +94,37 @@ class ExampleCase:
         assert times == trained
         assert again == out
         assert left == found
+
+
+class TestCIFAR10(ExampleCase):
+    script, pictures = "cifar10.py", ("attributions.png",)
+
+    @staticmethod
+    def before(folder):
+        out = run("cifar10.py", folder, "--minutes", "0")
+        assert "next comes training checkpoint1" in out
+        assert [path.name for path in folder.glob("*.pt")] == ["checkpoint0.pt"]
+
+    def test_prints_the_lds_of_its_scores_for_one_checkpoint_and_for_all(self, runs):
+        folder, (out, *_), _ = runs
+        truth = GroundTruth.open(folder / "retrained")
+        assert truth.outputs.shape == (3, 2, 50)
+        rows = re.findall(r"^\| (\d+) \| (\S+) \((\S+) to (\S+)\) \| (\S+) \|$", out, flags=re.MULTILINE)
+        assert [int(row[0]) for row in rows] == [1, 2]
+        for count, *figures in rows:
+            scores = Attribution.open(folder / "features", model_ids=range(int(count))).scores
+            predicted, mean, low, high = truth.masks.astype(float) @ scores, *map(float, figures[:3])
+            found = [spearmanr(predicted[:, i], truth.outputs.mean(axis=1)[:, i])[0] for i in range(50)]
+            assert mean == pytest.approx(np.mean(found), abs=6e-4)
+            assert low <= mean <= high
+
+
+class TestImageNet(ExampleCase):
+    script, pictures = "imagenet.py", ("targets.png",)
+
+
+class TestQNLI(ExampleCase):
+    script = "qnli.py"
 
 
 class TestClipCoco(ExampleCase):
