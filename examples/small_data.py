@@ -25,12 +25,15 @@ def docstrings(output: Path, cut: Callable[[list[str], Any, int, int], Tensor]) 
     layers of 64 trained on it."""
     folder, length = output / "model", 48
     options = {"model": folder, "corpus": str(output / "corpus.jsonl"), "length": length, "proj_dim": 512}
-    options |= {"prompt": ["math.gcd:", "shutil.move:"], "new_tokens": 6, "tokens": True}
+    options |= {"prompt": ["math.gcd: Greatest", "shutil.move: Recursively"], "new_tokens": 6, "tokens": True}
     if (folder / "model.safetensors").exists():
         return options
-    modules = [import_module(name) for name in ("math", "statistics", "itertools", "shutil", "heapq", "bisect")]
-    known = [(m.__name__, name, inspect.getdoc(getattr(m, name)) or "") for m in modules for name in sorted(vars(m))]
-    texts = [f"{m}.{name}: {doc.partition('.')[0]}." for m, name, doc in known if name[0] != "_" and len(doc) < 4000]
+    texts = list[str]()
+    for module in map(import_module, ("math", "statistics", "itertools", "shutil", "heapq", "bisect")):
+        for name, member in inspect.getmembers(module, callable):
+            doc = inspect.getdoc(member) or ""
+            if name[0] != "_" and str(getattr(member, "__module__", "")).lstrip("_") == module.__name__:
+                texts.append(f"{module.__name__}.{name}: {doc.partition('.')[0]}.")
     output.mkdir(parents=True, exist_ok=True)
     Path(options["corpus"]).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     bpe = ByteLevelBPETokenizer()
@@ -43,7 +46,7 @@ def docstrings(output: Path, cut: Callable[[list[str], Any, int, int], Tensor]) 
     )
     ids = cut(texts, tokenizer, length, len(texts))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.01)
-    for _ in range(12):
+    for _ in range(30):
         for rows in torch.randperm(len(ids)).split(8):
             optimizer.zero_grad()
             model(input_ids=ids[rows], labels=ids[rows]).loss.backward()
