@@ -67,7 +67,7 @@ def load(options: argparse.Namespace) -> tuple[nn.Module, Collate]:
     side, longest = model.config.vision_config.image_size, model.config.text_config.max_position_embeddings
 
     def collate(pairs: list[Pair]) -> dict[str, Tensor]:
-        fitted = [ImageOps.fit(opened(path), (side, side), Image.Resampling.BICUBIC) for path, _ in pairs]
+        fitted = [np.asarray(ImageOps.fit(opened(path), (side, side), Image.Resampling.BICUBIC)) for path, _ in pairs]
         pixels = torch.tensor((np.stack(fitted) / 255 - MEAN) / STD, dtype=torch.float32)
         how = {"padding": True, "truncation": True, "max_length": longest, "return_tensors": "pt"}
         words = tokenizer([text for _, text in pairs], **how)

@@ -43,9 +43,9 @@ def load(folder: Path | None) -> tuple[Rows, Rows]:
         abstracts, queries = (list(load_dataset("ekinakyurek/ftrace", name, split="train")) for name in names)
         return abstracts, queries
     except (ImportError, OSError) as error:
-        files = "load_dataset('ekinakyurek/ftrace', NAME, split='train').to_json('NAME.jsonl')"
+        command = "load_dataset('ekinakyurek/ftrace', NAME, split='train').to_json('NAME.jsonl')"
         hint = "It needs `pip install datasets` and the hub. Where the hub can't be reached, make on a machine that "
-        hint += f"reaches it {files}, for NAME in {names}, and give the files' folder here as --data"
+        hint += f"reaches it {command}, for NAME in {names}, and give the files' folder here as --data"
         raise SystemExit(f"FTRACE can't be loaded: {error}.\n{hint}") from error
 
 

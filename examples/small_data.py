@@ -24,7 +24,12 @@ def docstrings(output: Path, cut: Callable[[list[str], Any, int, int], Tensor]) 
     """Options of language_model.py: what Python's documentation says of functions, and a tokenizer and a Llama of 2
     layers of 64 trained on it."""
     folder, length = output / "model", 48
-    options = {"model": folder, "corpus": str(output / "corpus.jsonl"), "length": length, "proj_dim": 512}
+    options: dict[str, Any] = {
+        "model": folder,
+        "corpus": str(output / "corpus.jsonl"),
+        "length": length,
+        "proj_dim": 512,
+    }
     options |= {"prompt": ["math.gcd: Greatest", "shutil.move: Recursively"], "new_tokens": 6, "tokens": True}
     if (folder / "model.safetensors").exists():
         return options
@@ -58,7 +63,7 @@ def docstrings(output: Path, cut: Callable[[list[str], Any, int, int], Tensor]) 
 def answers_of_machines(output: Path) -> dict[str, Any]:
     """Options of fact_tracing.py: what HTTP's status codes and the operating system's error codes mean, in the form of
     FTRACE-TREx, a tokenizer by words and a T5 of 2 + 2 layers of 64 that is not trained yet."""
-    options = {"data": output / "data", "model": output / "model", "candidates": 240, "epochs": 20}
+    options: dict[str, Any] = {"data": output / "data", "model": output / "model", "candidates": 240, "epochs": 20}
     options |= {"every": 5, "learning_rate": 5e-3, "batch_size": 24}
     if (options["model"] / "model.safetensors").exists():
         return options
@@ -93,7 +98,11 @@ def digits(output: Path) -> dict[str, Any]:
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    options = {"images": output / "images", "captions": output / "captions.json", "model": output / "model"}
+    options: dict[str, Any] = {
+        "images": output / "images",
+        "captions": output / "captions.json",
+        "model": output / "model",
+    }
     options |= {"queries": 10, "proj_dim": 512, "bank": 40, "epochs": 15, "learning_rate": 3e-3, "batch_size": 40}
     if (options["model"] / "model.safetensors").exists():
         return options
