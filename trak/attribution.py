@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,15 @@ from trak.store.location import Location
 
 if TYPE_CHECKING:
     import pandas
+    import polars
+    import pyarrow
+    import xarray
+
+    from trak.looking import Shown
 
 _SORTED_AT_ONCE = 1 << 24
+_QUICK = 1 << 33
+"""Multiplications that may be done unasked."""
 
 Array = np.ndarray[Any, Any]
 
@@ -31,6 +39,8 @@ class Attribution(ABC):
 
     name: str
     """What the scores are of, or by."""
+    faithfulness: Any = None
+    """What `trak.evaluation.lds` found last for these scores, once it was asked."""
 
     @property
     @abstractmethod
@@ -87,26 +97,114 @@ class Attribution(ABC):
         Raises:
             ImportError: if pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("to_frame needs pandas: pip install 'trak-attribution[frames]'") from error
+        return _imported("pandas", "to_frame").DataFrame(self._columns(k, bottom))
+
+    def to_polars(self, k: int | None = None, bottom: bool = False) -> "polars.DataFrame":
+        """The table of `to_frame` as polars' (ImportError if it is not installed)."""
+        return _imported("polars", "to_polars").DataFrame(self._columns(k, bottom))
+
+    def to_arrow(self, k: int | None = None, bottom: bool = False) -> "pyarrow.Table":
+        """The table of `to_frame` as Arrow's (ImportError if pyarrow is not installed)."""
+        return _imported("pyarrow", "to_arrow").table(self._columns(k, bottom))
+
+    def to_xarray(self) -> "xarray.DataArray":
+        """All scores with dimensions train_index and target, not copied (ImportError if xarray is not installed)."""
+        return _imported("xarray", "to_xarray").DataArray(
+            self.scores, dims=("train_index", "target"), name="score", attrs={"of": self.name}
+        )
+
+    def _columns(self, k: int | None, bottom: bool) -> dict[str, Array]:
         found = self.top(k, bottom)
         targets, width = found.indices.shape
-        return pandas.DataFrame(
-            {
-                "target": np.repeat(np.arange(targets), width),
-                "rank": np.tile(np.arange(1, width + 1), targets),
-                "train_index": found.indices.ravel(),
-                "score": found.scores.ravel(),
-            }
-        )
+        return {
+            "target": np.repeat(np.arange(targets), width),
+            "rank": np.tile(np.arange(1, width + 1), targets),
+            "train_index": found.indices.ravel(),
+            "score": found.scores.ravel(),
+        }
+
+    def show(
+        self,
+        train_dataset: Any = None,
+        target_dataset: Any = None,
+        targets: Sequence[int] | None = None,
+        k: int | None = None,
+        **options: Any,
+    ) -> "Shown":
+        """Targets beside the training examples with their highest and lowest scores: HTML in a notebook, else text.
+
+        Args:
+            train_dataset, target_dataset: as attributed, in the same order. Images, texts, tokens and labels are told
+                by their types; `display` says otherwise.
+            targets: which; by default the first five.
+            k: how many training examples at either end, by default 5.
+            options: labels, predicted labels, `display`, `tokenizer`, scores of tokens: see `trak.looking.Selection`.
+
+        Returns:
+            something to look at, with `save(path)`.
+
+        Raises:
+            ValueError: if a target is out of range, or a data set has another number of examples than the attribution.
+            TypeError: if a data set can't be asked for an example by its number.
+            ImportError: if there are images and Pillow is not installed.
+        """
+        from trak.looking import Selection, Shown
+
+        chosen = range(min(5, self.shape[1])) if targets is None else targets
+        return Shown(Selection(self, train_dataset, target_dataset, chosen, k, **options))
+
+    def report(
+        self,
+        path: str | Path,
+        train_dataset: Any = None,
+        target_dataset: Any = None,
+        targets: Sequence[int] | None = None,
+        k: int | None = None,
+        *,
+        title: str = "Attribution report",
+        image_size: int = 96,
+        **options: Any,
+    ) -> Path:
+        """Write one HTML file, to be opened anywhere without network: all targets, to search and to sort.
+
+        Args:
+            path: of the file, which is replaced.
+            train_dataset, target_dataset: as of `show`; without them, indices and scores are written.
+            targets: which; by default all.
+            k: how many training examples at either end, by default 10, or n_train if that is less.
+            title: heading of the page.
+            image_size: pixels that no side of an image is longer than.
+            options: as of `show`.
+
+        Raises:
+            ValueError, TypeError, ImportError: as `show`.
+        """
+        from trak.looking import Selection, write_report
+
+        k = min(10, self.shape[0]) if k is None else k
+        selection = Selection(self, train_dataset, target_dataset, targets, k, **options)
+        return write_report(selection, path, title=title, image_size=image_size)
 
     def show_images(self, *args: Any, **kwargs: Any) -> Path | None:
         """A picture of targets beside their most helpful and harmful images; see `trak.pictures.show_images`."""
         from trak.pictures import show_images
 
         return show_images(self, *args, **kwargs)
+
+    def describe(self) -> dict[str, Any]:
+        """What the scores are of and how they were made, ready for JSON."""
+        train, targets = self.shape
+        found: dict[str, Any] = {"name": self.name, "targets": targets, "training examples": train}
+        return found | ({} if self.faithfulness is None else {"faithfulness": str(self.faithfulness)})
+
+    def _repr_html_(self) -> str:
+        from trak.looking import summary_html
+
+        return summary_html(self, first_targets=self._is_quick())
+
+    @abstractmethod
+    def _is_quick(self) -> bool:
+        """Whether `top` takes about a second at most."""
 
     def _details(self) -> str:
         return ""
@@ -197,6 +295,29 @@ class StoredAttribution(Attribution):
         self._check_targets()
         return self.scorer.top(k, bottom)
 
+    def _is_quick(self) -> bool:
+        try:
+            self.scorer  # noqa: B018  what can't be scored yet is summarized all the same
+        except ValueError:
+            return False
+        train, targets = self.shape
+        return train * self.experiment.store.config.proj_dim * len(self.model_ids) * max(64, targets) <= _QUICK
+
+    def describe(self) -> dict[str, Any]:
+        config = self.experiment.store.config
+        settled = self.__dict__["scorer"].damping if "scorer" in self.__dict__ else self._damping
+        return super().describe() | {
+            "task": config.task["name"],
+            "checkpoints": self.model_ids,
+            **settled.describe(),
+            "weighting": self.weighting,
+            "balanced": self.balanced,
+            "softening": config.softening,
+            "features": config.proj_dim,
+            "projector": dict(config.projector),
+            "store": self.experiment.store.where,
+        }
+
     def _details(self) -> str:
         (option, value), *_ = self._damping.describe().items()
         return f", {len(self.model_ids)} checkpoints, weighting={self.weighting}, {option}={value}"
@@ -239,6 +360,9 @@ class ArrayAttribution(Attribution):
     def scores(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         return self._scores
 
+    def _is_quick(self) -> bool:
+        return self._scores.size <= _QUICK >> 8
+
     def _top(self, k: int, bottom: bool) -> TopK:
         n, targets = self.shape
         if isinstance(k, bool) or not hasattr(k, "__index__"):
@@ -251,3 +375,10 @@ class ArrayAttribution(Attribution):
             order = np.argsort(sign * self._scores[:, start : start + step].T, axis=1, kind="stable")
             indices[start : start + step] = order[:, :k]
         return TopK(indices, self._scores[indices, np.arange(targets)[:, None]])
+
+
+def _imported(package: str, method: str) -> Any:
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise ImportError(f"{method} needs {package}: pip install 'trak-attribution[frames]'") from error
