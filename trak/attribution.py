@@ -1,6 +1,6 @@
 """The result of an attribution: what a person looks at."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from importlib import import_module
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from trak.looking.lookable import Lookable
 from trak.scoring import Damping, Scorer, TopK, check_weighting
 from trak.store import Experiment, check_model_id, open_store
 from trak.store.location import Location
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     import pyarrow
     import xarray
 
-    from trak.looking import Shown
-
 _SORTED_AT_ONCE = 1 << 24
 _QUICK = 1 << 33
 """Multiplications that may be done unasked."""
@@ -30,7 +29,7 @@ _QUICK = 1 << 33
 Array = np.ndarray[Any, Any]
 
 
-class Attribution(ABC):
+class Attribution(Lookable):
     """Scores of every training example for every target.
 
     A score says how much training on the example moved the target's output: positive pushed it up,
@@ -41,11 +40,6 @@ class Attribution(ABC):
     """What the scores are of, or by."""
     faithfulness: Any = None
     """What `trak.evaluation.lds` found last for these scores, once it was asked."""
-
-    @property
-    @abstractmethod
-    def shape(self) -> tuple[int, int]:
-        """(n_train, n_targets)."""
 
     @property
     @abstractmethod
@@ -123,68 +117,6 @@ class Attribution(ABC):
             "score": found.scores.ravel(),
         }
 
-    def show(
-        self,
-        train_dataset: Any = None,
-        target_dataset: Any = None,
-        targets: Sequence[int] | None = None,
-        k: int | None = None,
-        **options: Any,
-    ) -> "Shown":
-        """Targets beside the training examples with their highest and lowest scores: HTML in a notebook, else text.
-
-        Args:
-            train_dataset, target_dataset: as attributed, in the same order. Images, texts, tokens and labels are told
-                by their types; `display` says otherwise.
-            targets: which; by default the first five.
-            k: how many training examples at either end, by default 5.
-            options: labels, predicted labels, `display`, `tokenizer`, scores of tokens: see `trak.looking.Selection`.
-
-        Returns:
-            something to look at, with `save(path)`.
-
-        Raises:
-            ValueError: if a target is out of range, or a data set has another number of examples than the attribution.
-            TypeError: if a data set can't be asked for an example by its number.
-            ImportError: if there are images and Pillow is not installed.
-        """
-        from trak.looking import Selection, Shown
-
-        chosen = range(min(5, self.shape[1])) if targets is None else targets
-        return Shown(Selection(self, train_dataset, target_dataset, chosen, k, **options))
-
-    def report(
-        self,
-        path: str | Path,
-        train_dataset: Any = None,
-        target_dataset: Any = None,
-        targets: Sequence[int] | None = None,
-        k: int | None = None,
-        *,
-        title: str = "Attribution report",
-        image_size: int = 96,
-        **options: Any,
-    ) -> Path:
-        """Write one HTML file, to be opened anywhere without network: all targets, to search and to sort.
-
-        Args:
-            path: of the file, which is replaced.
-            train_dataset, target_dataset: as of `show`; without them, indices and scores are written.
-            targets: which; by default all.
-            k: how many training examples at either end, by default 10, or n_train if that is less.
-            title: heading of the page.
-            image_size: pixels that no side of an image is longer than.
-            options: as of `show`.
-
-        Raises:
-            ValueError, TypeError, ImportError: as `show`.
-        """
-        from trak.looking import Selection, write_report
-
-        k = min(10, self.shape[0]) if k is None else k
-        selection = Selection(self, train_dataset, target_dataset, targets, k, **options)
-        return write_report(selection, path, title=title, image_size=image_size)
-
     def show_images(self, *args: Any, **kwargs: Any) -> Path | None:
         """A picture of targets beside their most helpful and harmful images; see `trak.pictures.show_images`."""
         from trak.pictures import show_images
@@ -196,15 +128,6 @@ class Attribution(ABC):
         train, targets = self.shape
         found: dict[str, Any] = {"name": self.name, "targets": targets, "training examples": train}
         return found | ({} if self.faithfulness is None else {"faithfulness": str(self.faithfulness)})
-
-    def _repr_html_(self) -> str:
-        from trak.looking import summary_html
-
-        return summary_html(self, first_targets=self._is_quick())
-
-    @abstractmethod
-    def _is_quick(self) -> bool:
-        """Whether `top` takes about a second at most."""
 
     def _details(self) -> str:
         return ""

@@ -1,5 +1,6 @@
 """Which targets are looked at, beside which training examples: what `show` and `report` have in common."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -16,14 +17,17 @@ class Ranked(Protocol):
     """What is needed of an attribution."""
 
     @property
+    @abstractmethod
     def shape(self) -> tuple[int, int]:
         """(n_train, n_targets)."""
 
+    @abstractmethod
     def top(self, k: int | None = None, bottom: bool = False) -> TopK:
         """The k highest or lowest scores of each target."""
 
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What the scores are of, and how they were made."""
+        """What the scores are of and how they were made, ready for JSON."""
 
 
 class Neighbour(NamedTuple):

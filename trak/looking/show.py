@@ -71,7 +71,7 @@ class Shown:
         items = []
         for index, score in neighbours:
             example = self._selection.train[index]
-            caption = [f"<b>{_number(score)}</b> #{index}", _labelled("label", example.label)]
+            caption = [f"<b>{number(score)}</b> #{index}", _labelled("label", example.label)]
             scores = self._selection.train_token_scores(target, index)
             items.append(
                 f"<li>{_figure(example, f'training example {index}', '<br>'.join(filter(None, caption)), scores)}</li>"
@@ -94,7 +94,7 @@ class Shown:
                 for index, score in neighbours:
                     found = self._selection.train[index]
                     facts = [f"#{index}", *_plain(("label", found.label))]
-                    lines.append(f"    {_number(score):>9}  {', '.join(facts)}{_text(found, ' ' * 15)}")
+                    lines.append(f"    {number(score):>9}  {', '.join(facts)}{_text(found, ' ' * 15)}")
                 lines.append(f"    indices: {[n.train_index for n in neighbours]}")
         return "\n".join(lines)
 
@@ -114,8 +114,9 @@ def strengths(scores: Array) -> list[float]:
     return (scores / (abs(scores).max() or 1)).round(3).tolist()
 
 
-def _number(score: float) -> str:
-    return f"{score:+.3g}".replace("-", "−")
+def number(score: float) -> str:
+    """A score in three digits, with its sign."""
+    return f"{score:+#.3g}".rstrip(".").replace("-", "−")
 
 
 def _plain(*facts: tuple[str, str | None]) -> list[str]:
@@ -150,7 +151,7 @@ def _figure(example: Example, name: str, caption: str, scores: Array | None) -> 
 
 def _shaded(tokens: Sequence[str], scores: Array) -> str:
     return "".join(
-        f'<span class="trak-{"up" if strength >= 0 else "down"}" style="--trak-share:{abs(strength):.3g}" '
-        f'title="{_number(score)}">{html.escape(token)}</span>'
+        f'{token[: len(token) - len(token.lstrip())]}<span class="trak-{"up" if strength >= 0 else "down"}" '
+        f'style="--trak-share:{abs(strength):.3g}" title="{number(score)}">{html.escape(token.lstrip())}</span>'
         for token, strength, score in zip(joined(tokens), strengths(scores), scores.tolist(), strict=True)
     )

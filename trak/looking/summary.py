@@ -4,7 +4,7 @@ import html
 from typing import Any
 
 from trak.looking.selection import Ranked, Selection
-from trak.looking.show import page_file
+from trak.looking.show import number, page_file
 
 MEANING = (
     "Positive: training on the example pushed the target's output up. Compare scores of one target with each other."
@@ -43,7 +43,7 @@ def _first(attribution: Ranked) -> str:
     lines = ""
     for row in shown.rows():
         cells = "".join(
-            f"<td>{', '.join(f'#{n.train_index} ({n.score:+.3g})' for n in end)}</td>"
+            f"<td>{', '.join(f'#{n.train_index} ({number(n.score)})' for n in end)}</td>"
             for end in (row.helpful, row.harmful)
         )
         lines += f'<tr><th scope="row">{row.target}</th>{cells}</tr>'

@@ -35,8 +35,8 @@
   }
 
   function score(value) {
-    const text = Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-4)
-      ? value.toExponential(2) : String(Number(value.toPrecision(3)));
+    const size = Math.abs(value);
+    const text = size >= 1e6 || (size && size < 1e-4) ? value.toExponential(2) : size < 1000 ? value.toPrecision(3) : value.toFixed(0);
     return (value > 0 ? "+" : "") + text.replace("-", "−");
   }
 
@@ -79,7 +79,8 @@
     if (shades && example.tokens) {
       example.tokens.forEach((token, place) => {
         const share = shades[place] ?? 0;
-        box.append(make("span", { className: share < 0 ? "shade negative" : "shade", "--share": Math.abs(share), title: score(share) + " of the strongest" }, token));
+        const word = token.trimStart();
+        box.append(token.slice(0, token.length - word.length), make("span", { className: share < 0 ? "shade negative" : "shade", "--share": Math.abs(share), title: score(share) + " of the strongest" }, word));
       });
     } else box.append(example.text ?? example.tokens.join(""));
     if (box.textContent.length > 500) {  /* may have to be scrolled, so the keyboard must reach it */
@@ -105,7 +106,8 @@
     copy.addEventListener("click", () => toClipboard(JSON.stringify(part.indices)));
     const greatest = strongest(target) || 1;
     const some = train[part.indices[0]];
-    const kind = some.image === undefined ? " written" : some.text === undefined && some.tokens === undefined ? "" : " captioned";
+    const written = some.text !== undefined || some.tokens !== undefined;
+    const kind = some.image === undefined ? (written ? " written" : " bare") : written ? " captioned" : " pictured";
     return make("section", { className: "end " + side + kind, "aria-label": title },
       make("header", {}, make("h3", {}, title), copy),
       make("ol", {}, ...part.indices.map((index, place) => neighbour(index, part.scores[place], part.shades?.[place], greatest))));
