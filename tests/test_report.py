@@ -155,12 +155,12 @@ class TestBrowser:
 
     def test_search_label_and_wrong_predictions_filter(self, page, report):
         page.get_by_label("Search", exact=True).fill("picture 77")
-        page.wait_for_function("document.querySelectorAll('article').length === 11")
+        page.wait_for_function("document.querySelectorAll('article').length === 19")
         page.get_by_label("Search", exact=True).fill("")
         page.get_by_label("wrong predictions only").check()
         page.wait_for_function("document.getElementById('status').textContent.includes('of 250 found')")
         assert self.titles(page)[:2] == ["Target 3", "Target 7"]
-        page.get_by_label("Label", exact=True).select_option("dog")
+        page.locator("#label").select_option("dog")
         page.wait_for_function("!document.querySelector('article')")
         assert "None of 1,000" in page.get_by_role("status").first.inner_text()
 
