@@ -188,7 +188,7 @@ class TestShow:
             ({"target_dataset": iter("abcd")}, TypeError, r"target_dataset must give an example by its number"),
             ({"train_labels": [1]}, ValueError, "1 labels for 12 examples"),
             ({"predicted_labels": [1]}, ValueError, "1 predicted_labels for 4 targets"),
-            ({"train_dataset": DataLoader(["a"] * 12, shuffle=True)}, ValueError, "train_dataset .* shuffle=True"),
+            ({"train_dataset": DataLoader(["a"] * 12, shuffle=True)}, ValueError, "train_dataset .*shuffle=True"),
         ],
     )  # fmt: skip
     def test_what_does_not_fit_is_refused_at_once(self, arguments, error, message):
@@ -214,11 +214,11 @@ class TestSummary:
         assert f"#{found.top(1).indices[0, 0]} (" in text
 
     def test_shows_what_can_not_be_scored_yet_without_its_targets(self, tmp_path):
-        model, task, _batches = images()
+        model, task, batches = images()
+        trak.attribute(model, task, model.state_dict(), batches, batches[:1], tmp_path, proj_dim=16, progress=False)
         traker = trak.TRAKer(model, task, 23, tmp_path, proj_dim=16)
-        traker.load_checkpoint(model.state_dict(), 0)
-        traker.start_scoring_checkpoint("targets", model.state_dict(), 0, 8)
-        found = trak.Attribution.open(tmp_path)
+        traker.start_scoring_checkpoint("later", model.state_dict(), 0, 8)
+        found = trak.Attribution.open(tmp_path, "later")
         assert "First targets" not in found._repr_html_()
 
     def test_names_faithfulness_once_it_was_measured(self):

@@ -127,7 +127,7 @@ class Examples(Sequence[Example]):
         """
         self._count, self._what, self._display = count, what, display
         self._names, self._labels = label_names, labels
-        self._decode = getattr(tokenizer, "decode", tokenizer)
+        self._decode = (lambda token: tokenizer.decode([token])) if hasattr(tokenizer, "decode") else tokenizer
         self._read: dict[int, Example] = {}
         if labels is not None and len(labels) != count:
             raise ValueError(f"there are {len(labels)} labels for {count} examples ({what}); give one for each")
@@ -160,7 +160,7 @@ class Examples(Sequence[Example]):
         else:
             mask = None
         if self._decode is not None:
-            tokens = tuple(t if isinstance(t, str) else _decoded(self._decode, t) for t in tokens)
+            tokens = tuple(t if isinstance(t, str) else self._decode(t) for t in tokens)
         label = found.label if self._labels is None else self._labels[index]
         return Example(found.image, found.text, tuple(map(str, tokens)), self.name(label), mask)
 
@@ -175,13 +175,6 @@ class Examples(Sequence[Example]):
             except (KeyError, IndexError) as error:
                 raise ValueError(f"label_names has no name for the label {label!r} of {self._what}") from error
         return f"{label:.4g}" if isinstance(label, float) else str(label)
-
-
-def _decoded(decode: Callable[[Any], str], token: int) -> str:
-    try:
-        return str(decode([token]))
-    except TypeError:
-        return str(decode(token))
 
 
 def _in_words(item: Any) -> str:
