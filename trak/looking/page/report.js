@@ -199,10 +199,12 @@
   for (const [name, value] of Object.entries(data.facts)) byId("facts").append(make("dt", {}, name), make("dd", {}, value));
 
   let waiting;
-  for (const [name, control] of Object.entries(controls)) {
+  const asked = (control) => control.type !== "checkbox" ? control.value : control.checked ? "1" : "";
+  for (const control of Object.values(controls)) {
     control.addEventListener("input", () => {
       clearTimeout(waiting);
-      waiting = setTimeout(() => change({ [name]: control.type === "checkbox" ? (control.checked ? "1" : "") : control.value }), name === "query" ? 120 : 0);
+      /* All of them, since another may have changed while this was waiting. */
+      waiting = setTimeout(() => change(Object.fromEntries(Object.entries(controls).map(([name, one]) => [name, asked(one)]))), control === controls.query ? 120 : 0);
     });
   }
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
