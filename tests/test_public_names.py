@@ -66,8 +66,9 @@ print(json.dumps({"seconds": seconds, "new": sorted({m.split(".")[0] for m in se
 
 def test_layers_import_one_way():
     order = [
-        "version", "naming", "batches", "modes", "weights", "projectors", "tasks", "gradients", "store", "scoring",
-        "attribution", "checkpoints", "loaders", "traker", "api", "evaluation", "baselines",
+        "version", "naming", "ranks", "batches", "modes", "weights", "projectors", "tasks", "gradients", "store",
+        "scoring", "sharing", "attribution", "checkpoints", "loaders", "traker", "distributed", "api", "evaluation",
+        "baselines",
     ]  # fmt: skip
     for i, lower in enumerate(order):
         modules = [m for m in ["trak." + lower, *MODULES] if m == f"trak.{lower}" or m.startswith(f"trak.{lower}.")]

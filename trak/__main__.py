@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from trak.store.summary import describe, summarize
+from trak.store.summary import describe, missing, ranges, summarize
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,6 +19,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     info = commands.add_parser("info", help="what a feature store holds")
     info.add_argument("store", help="directory or URL of the store")
     info.add_argument("--json", action="store_true", help="print JSON")
+    info.add_argument("--missing", action="store_true", help="print only which training examples are not featurized")
+    info.add_argument(
+        "--per-task",
+        type=int,
+        metavar="ROWS",
+        help="with --missing: print the numbers of the tasks, of so many rows each",
+    )
+    info.add_argument(
+        "--checkpoints", type=int, metavar="N", help="with --missing: how many there should be, model_ids 0 to N - 1"
+    )
     chosen = parser.parse_args(arguments)
     if chosen.command is None:
         from trak.selfcheck import selfcheck
@@ -26,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(selfcheck())
         return 0
     try:
+        if chosen.missing:
+            print(ranges(missing(chosen.store, chosen.checkpoints, chosen.per_task or 1)))
+            return 0
         found = describe(chosen.store)
     except (ValueError, OSError) as error:
         print(f"trak: {error}", file=sys.stderr)

@@ -52,6 +52,9 @@ class RowArray(ABC):
         """Files written to since the last call, for `sync`."""
         return []
 
+    def refresh(self) -> None:
+        """Make sure of seeing what other machines wrote: network file systems promise it only of files opened since."""
+
     @abstractmethod
     def read_chunk(self, chunk: int) -> Rows:
         """The rows of a chunk, zeros where nothing was written."""
@@ -154,6 +157,9 @@ class MappedArray(RowArray):
     def unsynced(self) -> list[Path]:
         files, self._unsynced = sorted(self._unsynced), set()
         return files
+
+    def refresh(self) -> None:
+        self._maps.clear()
 
     def read_chunk(self, chunk: int) -> Rows:
         rows = min(self.chunk_rows, len(self) - chunk * self.chunk_rows)
