@@ -1,5 +1,6 @@
 """Arrays of rows in a zarr group: mapped into memory on a local file system, through zarr elsewhere."""
 
+import fcntl
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -122,7 +123,10 @@ class MappedArray(RowArray):
                     _reserve(partial, self.chunk_rows * self._row_bytes)
                     os.replace(partial, path)
         self._check_size(path)
-        return os.open(path, os.O_RDWR)
+        descriptor = os.open(path, os.O_RDWR)
+        # Of a file without locks, a network file system's client may write back whole pages, with stale rows in them.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return descriptor
 
     def _check_size(self, path: Path) -> None:
         size, expected = path.stat().st_size, self.chunk_rows * self._row_bytes
@@ -152,6 +156,7 @@ class MappedArray(RowArray):
                     _write_all(descriptors[chunk], values[start:stop].data.cast("B"), offset)
         finally:
             for descriptor in descriptors.values():
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing leaves it to a loader's worker that was just forked
                 os.close(descriptor)
 
     def unsynced(self) -> list[Path]:

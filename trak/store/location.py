@@ -119,7 +119,11 @@ def locked(location: Location, what: str = "") -> Iterator[None]:
         raise explained(error, root) from error
     with handle, naming_full_disk(str(root)):
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:
+            # Closing is not enough: a loader's worker that was forked meanwhile has the file open, too.
+            fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 @contextmanager
