@@ -2,16 +2,19 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from trak import batches
 from trak.batches import Batch
 from trak.store import Claims, Table
 
 PATIENCE = 30.0
 """Seconds without progress after which another process's batch is computed here, too."""
+_LATE = " again"
+"""Ends the name of the claim under which that is done, by one process again."""
 _POLL = 0.02
 
 logger = logging.getLogger("trak")
@@ -69,45 +72,74 @@ class Sharing:
     def add(self, work: Work) -> None:
         """Do the work, or leave it to the process that is at it."""
         self._advance()
-        if not self._attempt(work):
+        if not self._attempt(work, self._compute):
             self._left.append(work)
 
     def settle(self) -> None:
         """Return once everything that was added is done."""
         since, count = time.monotonic(), len(self._left)
         while self._left:
-            self._advance()
-            if len(self._left) < count:
-                since, count = time.monotonic(), len(self._left)
-            elif time.monotonic() - since > PATIENCE:
-                for work in self._left:
-                    logger.warning("%d rows that another process is at are computed here, too", len(work.indices))
-                    self._compute(work, lambda: None)
-                self._left = []
-            else:
+            late = time.monotonic() - since > PATIENCE
+            self._advance(_LATE if late else "")
+            if len(self._left) == count:
+                time.sleep(_POLL)
+                continue
+            if late:
+                logger.warning("another process is slow or hangs: a batch that it has claimed was computed here")
+            since, count = time.monotonic(), len(self._left)
+
+    def once(
+        self, what: str, numbers: Iterable[int], is_done: Callable[[int], bool], do: Callable[[int], None]
+    ) -> None:
+        """Return once some numbered jobs are done, each by one process."""
+        while left := [number for number in numbers if not is_done(number)]:
+            if not any(self._attempt_once(what, number, is_done, do) for number in left):
                 time.sleep(_POLL)
 
-    def _advance(self) -> None:
+    def _attempt_once(self, what: str, number: int, is_done: Callable[[int], bool], do: Callable[[int], None]) -> bool:
+        only = np.array([number])
+        if not self._claims.take(what, only):
+            return False
+        try:
+            if not is_done(number):
+                do(number)
+        finally:
+            self._claims.release(what, only)
+        return True
+
+    def _advance(self, late: str = "") -> None:
         waiting, self._left = self._left, []
         for position, work in enumerate(waiting):
             try:
-                if not self._attempt(work):
+                if not self._attempt(work, self._compute_kept, late):
                     self._left.append(work)
             except BaseException:
                 self._left += waiting[position + 1 :]
                 raise
 
-    def _attempt(self, work: Work) -> bool:
+    def _attempt(self, work: Work, compute: Callable[[Work, Callable[[], None]], None], late: str = "") -> bool:
         """Whether the work is done, or was done now."""
-        name = work.table.group.path
+        name = work.table.group.path + late
+
+        def release() -> None:
+            self._claims.release(name, work.indices)
+
         if not self._claims.take(name, work.indices):
-            return False
+            return work.is_done()
         try:
             if work.is_done():
-                self._claims.release(name, work.indices)
+                release()
             else:
-                self._compute(work, lambda: self._claims.release(name, work.indices))
+                compute(work, release)
         except BaseException:
-            self._claims.release(name, work.indices)
+            release()
             raise
         return True
+
+    def _compute_kept(self, work: Work, then: Callable[[], None]) -> None:
+        if (batches.digests(work.batch) != work.hashes).any():
+            raise ValueError(
+                f"the batch of {work.what} examples {work.indices.tolist()[:3]}... was overwritten after it was given, "
+                "and is needed again since the process that had claimed it has ended; run the same script again"
+            )
+        self._compute(work, then)

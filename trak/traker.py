@@ -1,7 +1,6 @@
 """TRAKer: says in which order batches become features, features scores."""
 
 import logging
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -268,29 +267,20 @@ class TRAKer:
         if not ids:
             raise ValueError("there is no checkpoint to finalize: call load_checkpoint and featurize first")
         self._sharing.settle()
-        while left := [i for i in ids if not self.store.is_finalized(i, self.weighting)]:
-            if not any(self._finalize(model_id) for model_id in left):
-                time.sleep(0.02)
+        self._sharing.once(
+            f"gram_{self.weighting}", ids, lambda i: self.store.is_finalized(i, self.weighting), self._finalize
+        )
         self._next_row = 0
 
-    def _finalize(self, model_id: int) -> bool:
-        """Whether another process is not at it, and it is done."""
-        name, only = f"finalize/{model_id}/{self.weighting}", np.zeros(1, np.int64)
-        if not self._store.claims.take(name, only):
-            return False
-        try:
-            if not self.store.is_finalized(model_id, self.weighting):
-                table = self.store.table(model_id)
-                missing = missing_rows(table)
-                if missing:
-                    raise ValueError(
-                        f"model_id {model_id}: {len(missing)} of {len(table)} training examples are not featurized, "
-                        f"the first is {missing[0]}; featurize them, then finalize"
-                    )
-                self.store.finalize(model_id, self.weighting, gram(table, self.weighting, self.device))
-        finally:
-            self._store.claims.release(name, only)
-        return True
+    def _finalize(self, model_id: int) -> None:
+        table = self.store.table(model_id)
+        missing = missing_rows(table)
+        if missing:
+            raise ValueError(
+                f"model_id {model_id}: {len(missing)} of {len(table)} training examples are not featurized, the "
+                f"first is {missing[0]}; featurize them, then finalize"
+            )
+        self.store.finalize(model_id, self.weighting, gram(table, self.weighting, self.device))
 
     def start_scoring_checkpoint(self, exp_name: str, checkpoint: Checkpoint, model_id: int, num_targets: int) -> None:
         """Load a finalized checkpoint and make an experiment ready for its targets.
