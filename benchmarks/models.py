@@ -2,70 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
+
+from resnets import resnet9, resnet18
+
 if TYPE_CHECKING:
     import trak
-
-
-def convolution(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    )
-
-
-class Residual(nn.Module):
-    """x + f(x)."""
-
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
-
-
-def resnet9() -> nn.Module:
-    """The ResNet-9 of CIFAR speed records: 2.3 million parameters for 32 × 32 images."""
-    return nn.Sequential(
-        convolution(3, 64), convolution(64, 128, kernel=5, stride=2),
-        Residual(convolution(128, 128), convolution(128, 128)),
-        convolution(128, 256), nn.MaxPool2d(2), Residual(convolution(256, 256), convolution(256, 256)),
-        convolution(256, 128), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(128, 10, bias=False),
-    )  # fmt: skip
-
-
-class BasicBlock(nn.Module):
-    """Two convolutions and a shortcut (He et al., 2016)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.first = convolution(inputs, outputs, stride)
-        self.second = nn.Sequential(nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs))
-        self.shortcut = nn.Identity() if inputs == outputs and stride == 1 else nn.Sequential(
-            nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
-        )  # fmt: skip
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.second(self.first(x)) + self.shortcut(x))
-
-
-def resnet18(width: int = 64) -> nn.Module:
-    """ResNet-18 for 32 × 32 images: 11 million parameters at width 64."""
-    widths = [width, width, 2 * width, 2 * width, 4 * width, 4 * width, 8 * width, 8 * width]
-    strides = [1, 1, 2, 1, 2, 1, 2, 1]
-    inputs = [width, *widths[:-1]]
-    blocks = [BasicBlock(*sizes) for sizes in zip(inputs, widths, strides, strict=True)]
-    return nn.Sequential(
-        convolution(3, width), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * width, 10)
-    )
 
 
 def bert() -> nn.Module:

@@ -115,8 +115,8 @@ class TestSuspicion:
 
     @pytest.mark.parametrize("half", [False, True])
     def test_self_influence_is_the_diagonal_of_the_training_set_scored_for_itself(self, attributed, half):
-        found = attributed(use_half_precision=half, balanced=False)
-        own = self_influence(found, progress=False)
+        found = attributed(use_half_precision=half, balanced=False, damping=3.0)
+        own = self_influence(found, "output", damping=3.0, progress=False)
         assert own.dtype == np.float64
         np.testing.assert_allclose(own, np.diagonal(found.scores), rtol=1e-4, atol=1e-7)
 
@@ -135,14 +135,13 @@ class TestSuspicion:
         found = self_influence(store, of, weighting=weighting, damping=0.5, progress=False)
         np.testing.assert_allclose(found, np.mean(kernels, axis=0) * np.mean(qs, axis=0) ** power, rtol=1e-4)
 
-    def test_settings_are_those_of_the_source_unless_given(self, attributed, case, tmp_path):
+    def test_checkpoints_are_those_of_the_source_unless_given_and_damping_is_its_own(self, attributed, case, tmp_path):
         strong = attributed(damping=100.0)
-        np.testing.assert_allclose(
-            self_influence(strong, progress=False),
-            self_influence(strong.experiment.store, damping=100.0, progress=False),
-        )
+        own = self_influence(strong, progress=False)
+        np.testing.assert_array_equal(self_influence(strong.experiment.store, progress=False), own)
+        np.testing.assert_array_equal(self_influence(strong, damping=0.3, progress=False), own)
         traker = trak.TRAKer(case.model, case.task, 23, tmp_path / "1", proj_dim=16, damping=100.0)
-        np.testing.assert_array_equal(self_influence(traker, progress=False), self_influence(strong, progress=False))
+        np.testing.assert_array_equal(self_influence(traker, progress=False), own)
         one = self_influence(strong, "kernel", model_ids=[1], progress=False)
         other = self_influence(strong, "kernel", model_ids=[0], progress=False)
         np.testing.assert_allclose((one + other) / 2, self_influence(strong, "kernel", progress=False))
@@ -177,8 +176,8 @@ class TestSuspicion:
             model, "image_classification", model.state_dict(), [(x, y)], [(x[:5], y[:5])], tmp_path, proj_dim=12,
             projector="identity", softening=1, progress=False,
         )  # fmt: skip
-        assert mislabels(self_influence(found, progress=False), flipped).interval.low > 0.6
-        assert mislabels(self_influence(found, "loss", progress=False), flipped).auroc > 0.8
+        assert mislabels(self_influence(found, "output", progress=False), flipped).interval.low > 0.6
+        assert mislabels(self_influence(found, progress=False), flipped).auroc > 0.8
 
     def test_what_has_no_features_or_is_unknown_is_refused(self, attributed):
         with pytest.raises(TypeError, match=r"needs stored features: what trak\.attribute returned.*got ndarray"):
@@ -187,6 +186,8 @@ class TestSuspicion:
             self_influence(attributed(), "losses")
         with pytest.raises(ValueError, match="unknown weighting 'none'"):
             self_influence(attributed(), weighting="none")
+        with pytest.raises(ValueError, match="no targets to choose damping='auto' by"):
+            self_influence(attributed(), damping="auto")
         with pytest.raises(ValueError, match="model_ids is empty"):
             self_influence(attributed(), model_ids=[])
         with pytest.raises(ValueError, match="not finalized for weighting='identity'"):

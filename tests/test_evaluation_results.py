@@ -1,6 +1,7 @@
 """What every result promises: a line, a table, a picture. One inherited case for the family."""
 
 import dataclasses
+import itertools
 import sys
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import torch
 import zarr
 
-from trak.evaluation import agreement, counterfactuals, lds, mislabels, retrieval
+from trak.evaluation import Counterfactuals, agreement, counterfactuals, lds, mislabels, retrieval
+from trak.evaluation.results import styles
 
 
 def scores(rows=30, columns=8, seed=0):
@@ -161,3 +163,21 @@ class TestCounterfactuals(Base):
         plt.close(ax.figure)
         with pytest.raises(ValueError, match=r"what must be 'drops', or 'flips'.* got 'flip'"):
             result.plot(what="flip")
+
+
+def test_many_curves_differ_in_colour_marker_and_dashes_together_and_their_legend_covers_none():
+    plt = pytest.importorskip("matplotlib.pyplot")
+    many = 12
+    assert len(set(itertools.islice(styles(), many))) == many
+    y = np.linspace(0.2, 0.8, 2 * many).reshape(many, 1, 2)
+    shape = (many, 2, 3)
+    result = Counterfactuals(
+        methods=(*(f"method {i}" for i in range(many - 1)), "random"), k=(5, 10), targets=np.arange(3),
+        drops=np.broadcast_to(y.mean(axis=2)[:, :, None], shape), flips=None,
+        drop_intervals=np.broadcast_to(y, (many, 2, 2)), flip_intervals=None, confidence=0.95, seeds=1,
+    )  # fmt: skip
+    ax = result.plot()
+    ax.figure.canvas.draw()
+    assert ax.get_legend().get_window_extent().x0 > ax.get_window_extent().x1
+    assert len(ax.collections) == many, "every curve has its bars"
+    plt.close(ax.figure)

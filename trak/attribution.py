@@ -1,8 +1,9 @@
 """The result of an attribution: what a person looks at."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +11,25 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from trak.looking.lookable import Lookable
 from trak.scoring import Damping, Scorer, TopK, check_weighting
 from trak.store import Experiment, check_model_id, open_store
 from trak.store.location import Location
 
 if TYPE_CHECKING:
     import pandas
+    import polars
+    import pyarrow
+    import xarray
 
 _SORTED_AT_ONCE = 1 << 24
+_QUICK = 1 << 33
+"""Multiplications that may be done unasked."""
 
 Array = np.ndarray[Any, Any]
 
 
-class Attribution(ABC):
+class Attribution(Lookable):
     """Scores of every training example for every target.
 
     A score says how much training on the example moved the target's output: positive pushed it up,
@@ -31,11 +38,8 @@ class Attribution(ABC):
 
     name: str
     """What the scores are of, or by."""
-
-    @property
-    @abstractmethod
-    def shape(self) -> tuple[int, int]:
-        """(n_train, n_targets)."""
+    faithfulness: Any = None
+    """What `trak.evaluation.lds` found last for these scores, once it was asked."""
 
     @property
     @abstractmethod
@@ -87,26 +91,43 @@ class Attribution(ABC):
         Raises:
             ImportError: if pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("to_frame needs pandas: pip install 'trak-attribution[frames]'") from error
+        return _imported("pandas", "to_frame").DataFrame(self._columns(k, bottom))
+
+    def to_polars(self, k: int | None = None, bottom: bool = False) -> "polars.DataFrame":
+        """The table of `to_frame` as polars' (ImportError if it is not installed)."""
+        return _imported("polars", "to_polars").DataFrame(self._columns(k, bottom))
+
+    def to_arrow(self, k: int | None = None, bottom: bool = False) -> "pyarrow.Table":
+        """The table of `to_frame` as Arrow's (ImportError if pyarrow is not installed)."""
+        return _imported("pyarrow", "to_arrow").table(self._columns(k, bottom))
+
+    def to_xarray(self) -> "xarray.DataArray":
+        """All scores with dimensions train_index and target, not copied (ImportError if xarray is not installed)."""
+        return _imported("xarray", "to_xarray").DataArray(
+            self.scores, dims=("train_index", "target"), name="score", attrs={"of": self.name}
+        )
+
+    def _columns(self, k: int | None, bottom: bool) -> dict[str, Array]:
         found = self.top(k, bottom)
         targets, width = found.indices.shape
-        return pandas.DataFrame(
-            {
-                "target": np.repeat(np.arange(targets), width),
-                "rank": np.tile(np.arange(1, width + 1), targets),
-                "train_index": found.indices.ravel(),
-                "score": found.scores.ravel(),
-            }
-        )
+        return {
+            "target": np.repeat(np.arange(targets), width),
+            "rank": np.tile(np.arange(1, width + 1), targets),
+            "train_index": found.indices.ravel(),
+            "score": found.scores.ravel(),
+        }
 
     def show_images(self, *args: Any, **kwargs: Any) -> Path | None:
         """A picture of targets beside their most helpful and harmful images; see `trak.pictures.show_images`."""
         from trak.pictures import show_images
 
         return show_images(self, *args, **kwargs)
+
+    def describe(self) -> dict[str, Any]:
+        """What the scores are of and how they were made, ready for JSON."""
+        train, targets = self.shape
+        found: dict[str, Any] = {"name": self.name, "targets": targets, "training examples": train}
+        return found | ({} if self.faithfulness is None else {"faithfulness": str(self.faithfulness)})
 
     def _details(self) -> str:
         return ""
@@ -197,6 +218,29 @@ class StoredAttribution(Attribution):
         self._check_targets()
         return self.scorer.top(k, bottom)
 
+    def _is_quick(self) -> bool:
+        try:
+            self.scorer  # noqa: B018  what can't be scored yet is summarized all the same
+        except ValueError:
+            return False
+        train, targets = self.shape
+        return train * self.experiment.store.config.proj_dim * len(self.model_ids) * max(64, targets) <= _QUICK
+
+    def describe(self) -> dict[str, Any]:
+        config = self.experiment.store.config
+        settled = self.__dict__["scorer"].damping if "scorer" in self.__dict__ else self._damping
+        return super().describe() | {
+            "task": config.task["name"],
+            "checkpoints": self.model_ids,
+            **settled.describe(),
+            "weighting": self.weighting,
+            "balanced": self.balanced,
+            "softening": config.softening,
+            "features": config.proj_dim,
+            "projector": dict(config.projector),
+            "store": self.experiment.store.where,
+        }
+
     def _details(self) -> str:
         (option, value), *_ = self._damping.describe().items()
         return f", {len(self.model_ids)} checkpoints, weighting={self.weighting}, {option}={value}"
@@ -239,6 +283,9 @@ class ArrayAttribution(Attribution):
     def scores(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         return self._scores
 
+    def _is_quick(self) -> bool:
+        return self._scores.size <= _QUICK >> 8
+
     def _top(self, k: int, bottom: bool) -> TopK:
         n, targets = self.shape
         if isinstance(k, bool) or not hasattr(k, "__index__"):
@@ -251,3 +298,10 @@ class ArrayAttribution(Attribution):
             order = np.argsort(sign * self._scores[:, start : start + step].T, axis=1, kind="stable")
             indices[start : start + step] = order[:, :k]
         return TopK(indices, self._scores[indices, np.arange(targets)[:, None]])
+
+
+def _imported(package: str, method: str) -> Any:
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise ImportError(f"{method} needs {package}: pip install 'trak-attribution[frames]'") from error

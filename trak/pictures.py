@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-if TYPE_CHECKING:
-    from trak.attribution import Attribution
+from trak.looking.images import pixels
+from trak.looking.selection import Ranked, check_targets
 
 _HELPFUL, _HARMFUL = "#0072b2", "#d55e00"
 
 
 def show_images(
-    attribution: "Attribution",
+    attribution: Ranked,
     train_images: Any,
     target_images: Any,
     *,
@@ -42,9 +40,7 @@ def show_images(
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError("pictures need matplotlib: pip install 'trak-attribution[pictures]'") from error
-    outside = [t for t in targets if not 0 <= t < attribution.shape[1]]
-    if outside:
-        raise ValueError(f"target {outside[0]} is out of range: there are {attribution.shape[1]} targets, from 0")
+    targets = check_targets(targets, attribution.shape[1])
     helpful, harmful = attribution.top(k), attribution.top(k, bottom=True)
     rows, columns = len(targets), 2 * k + 1
     figure, axes = plt.subplots(
@@ -79,15 +75,10 @@ def show_images(
 
 
 def _draw(axis: Any, image: Any, caption: str, colour: str) -> None:
-    pixels = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image, dtype=np.float64)
-    if pixels.ndim == 3 and pixels.shape[0] in (1, 3):
-        pixels = np.moveaxis(pixels, 0, -1)
-    if pixels.ndim == 3 and pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
-    low, high = pixels.min(), pixels.max()
+    array = pixels(image)
     axis.axis("on")
     axis.set(xticks=[], yticks=[])
-    axis.imshow((pixels - low) / (high - low or 1), cmap="gray_r" if pixels.ndim == 2 else None)
+    axis.imshow(array, cmap="gray_r" if array.ndim == 2 else None, vmin=0, vmax=255)
     axis.set_xlabel(caption, fontsize=8.5, labelpad=2)
     for side in axis.spines.values():
         side.set(color=colour, linewidth=2)

@@ -1,8 +1,6 @@
 """What is prepared once for every package: data and a trained checkpoint."""
 
-import io
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -58,20 +56,12 @@ def patterns(count: int) -> Data:
 
 
 def cifar10(folder: Path, split: str, count: int) -> Data:
-    """CIFAR-10 from its binary version (data_batch_*.bin, test_batch.bin) or from cifar10_jpeg.npz.
-
-    The archive has the arrays {train,test}_jpeg (all files, one after the other), _offsets and _labels.
-    """
+    """CIFAR-10 from its binary version (data_batch_*.bin, test_batch.bin) or from cifar10_jpeg.npz."""
     archive, files = folder / "cifar10_jpeg.npz", sorted(folder.glob("data_batch_*.bin"))
     if archive.exists():
-        from PIL import Image
+        from jpeg_archive import read_archive  # in examples/, which models makes importable
 
-        with np.load(archive) as stored:
-            jpeg, offsets = stored[f"{split}_jpeg"].tobytes(), stored[f"{split}_offsets"][: count + 1]
-            labels = stored[f"{split}_labels"][:count].astype(np.int64)
-        pixels = np.stack([np.asarray(Image.open(io.BytesIO(jpeg[a:b]))) for a, b in pairwise(offsets)]).transpose(
-            0, 3, 1, 2
-        )
+        pixels, labels = read_archive(folder, split, range(10), count)
     elif files:
         files = files if split == "train" else [folder / "test_batch.bin"]
         rows = np.concatenate([np.fromfile(file, np.uint8).reshape(-1, 3073) for file in files])[:count]

@@ -55,7 +55,7 @@ def _encoded() -> tuple[list[str], Tensor, Tensor]:
     """Texts, ids of their first words (N, LENGTH) with 0 where there are none, and sources (N,)."""
     texts, sources = [], []
     for source, name in enumerate(SOURCES):
-        lines = _archive().extractfile(f"hutto_ICWSM_2014/{name}_GroundTruth.txt").read().decode("latin1").splitlines()  # type: ignore[union-attr]
+        lines = archive().extractfile(f"hutto_ICWSM_2014/{name}_GroundTruth.txt").read().decode("latin1").splitlines()  # type: ignore[union-attr]
         found = [line.split("\t", 2)[2].strip() for line in lines][:4000]
         texts += found
         sources += [source] * len(found)
@@ -69,7 +69,8 @@ def _encoded() -> tuple[list[str], Tensor, Tensor]:
     return texts, ids, torch.tensor(sources)
 
 
-def _archive() -> tarfile.TarFile:
+def archive() -> tarfile.TarFile:
+    """The ratings that vaderSentiment's source package carries."""
     package = CACHE / "vaderSentiment-3.3.2.tar.gz"
     if not package.exists():
         CACHE.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trak.evaluation.results import CHANCE, axes, draw_curve, frame, legend, styles
+from trak.evaluation.results import CHANCE, CROWDED, axes, draw_curve, frame, legend, styles
 from trak.evaluation.statistics import Interval, in_words
 
 if TYPE_CHECKING:
@@ -104,8 +104,11 @@ class Counterfactuals:
             ylabel, title = "drop of the target's output f (units of f)", "Counterfactual effect"
             values, intervals = self.mean_drops, self.drop_intervals
         ax = axes(ax, "training examples removed (k)", ylabel, f"{title}, {in_words(self.confidence)}s")
-        for method, y, interval, style in zip(self.methods, values, intervals, styles(), strict=False):
-            draw_curve(ax, self.k, y, interval, method, CHANCE if method == RANDOM else style)
+        crowded = len(self.methods) > CROWDED
+        for i, (method, style) in enumerate(zip(self.methods, styles(), strict=False)):
+            # Bars of neighbours beside each other.
+            x = np.array(self.k) + 0.01 * self.k[-1] * (i - len(self.methods) // 2) * crowded
+            draw_curve(ax, x, values[i], intervals[i], method, CHANCE if method == RANDOM else style, bars=crowded)
         ax.axhline(0, color="black", linewidth=0.8)
         legend(ax)
         return ax

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trak.attribution import Attribution
 from trak.evaluation.inputs import Choice, Scores, as_array, as_scores, count, finite
 from trak.evaluation.results import axes, draw_distribution, frame, legend
 from trak.evaluation.statistics import (
@@ -107,7 +108,8 @@ def lds(
     `truth.split()`, report the other.
 
     Args:
-        scores: attribution, (n_train, n_targets), or anything with such `.scores`.
+        scores: attribution, (n_train, n_targets), or anything with such `.scores`. An `Attribution` keeps the
+            result as its `faithfulness`, which its summary and reports name.
         masks: which examples each subset holds, bool (n_subsets, n_train), or a `GroundTruth` in place
             of masks and outputs. Scores have a column for each target of the whole ground truth, also
             where `masks` is a part of one: it knows which columns are its own.
@@ -122,7 +124,7 @@ def lds(
         ValueError: for shapes that do not fit, fewer than 3 subsets, or numbers that are not finite.
         ImportError: if scipy is not installed.
     """
-    scores, truth = as_scores(scores), _truth(masks, outputs)
+    given, scores, truth = scores, as_scores(scores), _truth(masks, outputs)
     bootstrap, permutations = Bootstrap(resamples, confidence, seed), count(permutations, "permutations")
     if scores.shape != (truth.masks.shape[1], truth.num_targets):
         raise ValueError(
@@ -134,14 +136,14 @@ def lds(
     m, seeds, _ = truth.outputs.shape
     if m < 3:
         raise ValueError(f"a rank correlation needs 3 subsets or more, got {m}")
-    predicted, found = _predicted(scores, truth), truth.outputs.mean(axis=1)
-    x, y = centred_ranks(predicted), centred_ranks(found)
+    predicted, outcomes = _predicted(scores, truth), truth.outputs.mean(axis=1)
+    x, y = centred_ranks(predicted), centred_ranks(outcomes)
     draws = bootstrap.counts(m)
-    pairs = zip(predicted.T, found.T, strict=True)
+    pairs = zip(predicted.T, outcomes.T, strict=True)
     resampled = np.stack([resampled_spearman(a, b, draws) for a, b in pairs], axis=1)
     of_targets = bootstrap.counts(len(truth.targets)) / len(truth.targets)
     low, high = bootstrap.interval((resampled * of_targets).sum(axis=1)).tolist()
-    return LDS(
+    found = LDS(
         per_target=(x * y).sum(axis=0),
         per_target_intervals=bootstrap.interval(resampled),
         interval=Interval(low, high),
@@ -152,6 +154,9 @@ def lds(
         subsets=m,
         seeds=seeds,
     )
+    if isinstance(given, Attribution):
+        given.faithfulness = found
+    return found
 
 
 def _truth(masks: Array | GroundTruth, outputs: Array | None) -> GroundTruth:

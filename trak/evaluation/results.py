@@ -1,7 +1,7 @@
 """Tables and pictures of results: what they share."""
 
 from collections.abc import Iterator, Mapping
-from itertools import cycle
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,12 +29,17 @@ STYLES = (
     Style("#e69f00", "v", (0, (3, 1))),  # type: ignore[arg-type]
     Style("#56b4e9", "P", (0, (8, 2))),  # type: ignore[arg-type]
 )
+CROWDED = 5
+"""More curves than this are more than bands and a legend inside of the axes can be told apart for."""
 CHANCE = Style("#595959", "x", ":")
 
 
 def styles() -> Iterator[Style]:
-    """One after the other, from the first again when there are no more."""
-    return cycle(STYLES)
+    """One after the other; when there are no more, colours come again with another marker and other dashes."""
+    for turn in count():
+        for i, style in enumerate(STYLES):
+            marker, dashes = STYLES[(i + turn) % len(STYLES)], STYLES[(i + 2 * turn) % len(STYLES)]
+            yield Style(style.color, marker.marker, dashes.linestyle)
 
 
 def frame(columns: Mapping[str, Any]) -> "pandas.DataFrame":
@@ -71,13 +76,20 @@ def axes(given: Any, xlabel: str, ylabel: str, title: str) -> Any:
 
 
 def legend(ax: Any, loc: str = "best") -> None:
-    """On white, so that what it covers does not disturb it."""
-    ax.legend(fontsize=9, loc=loc, framealpha=0.9, edgecolor="none")
+    """On white, so that what it covers does not disturb it; beside the axes if it is long."""
+    if len(ax.get_legend_handles_labels()[1]) > CROWDED:
+        ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    else:
+        ax.legend(fontsize=9, loc=loc, framealpha=0.9, edgecolor="none")
 
 
-def draw_curve(ax: Any, x: Any, y: Array, intervals: Array | None, label: str, style: Style) -> None:
-    """Points joined by a line, each with its interval (len(x), 2)."""
-    if intervals is not None:
+def draw_curve(
+    ax: Any, x: Any, y: Array, intervals: Array | None, label: str, style: Style, bars: bool = False
+) -> None:
+    """Points joined by a line, each with its interval (len(x), 2): a band around the line, or bars."""
+    if intervals is not None and bars:
+        ax.errorbar(x, y, np.abs(intervals.T - y), color=style.color, fmt="none", elinewidth=0.9, capsize=2.5)
+    elif intervals is not None:
         ax.fill_between(x, intervals[:, 0], intervals[:, 1], color=style.color, alpha=0.15, linewidth=0)
         for side in intervals.T:
             ax.plot(x, side, color=style.color, linewidth=0.5, alpha=0.6)

@@ -17,15 +17,17 @@ Array = np.ndarray[Any, Any]
 
 _ROWS_AT_ONCE = 4096
 _POWERS = {"kernel": 0, "output": 1, "loss": 2}
+SELF_DAMPING = 0.3
+"""What a model learns of an example by heart shows in directions of its own, which much damping hides."""
 
 
 def self_influence(
     source: Any,
-    of: str = "output",
+    of: str = "loss",
     *,
     model_ids: Iterable[int] | None = None,
     weighting: str | None = None,
-    damping: float | None = None,
+    damping: float = SELF_DAMPING,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> Array:
@@ -36,17 +38,17 @@ def self_influence(
 
     Args:
         source: what `trak.attribute` returned, a `TRAKer`, or a store opened by `trak.store.open_store`.
-        of: "output", p = 1: the example's score for its own output, the diagonal of attributing the training set to
-            itself with balanced=False. "loss", p = 2: by how much it pushes its own loss down. "kernel", p = 0: its
+        of: "loss", p = 2: by how much it pushes its own loss down. "output", p = 1: the example's score for its own
+            output, the diagonal of attributing the training set to itself with balanced=False. "kernel", p = 0: its
             leverage, whatever its label says.
         model_ids: checkpoints to average over; by default those of `source`.
         weighting: "curvature" or "identity"; by default that of `source`, curvature for a store.
-        damping: λ relative to trace(K)/k; by default that of `source`.
+        damping: λ relative to trace(K)/k. Not that of `source`, which is for what training does to other examples.
         device: where to compute.
         progress: whether to show a progress bar.
 
     Raises:
-        ValueError: if there is no checkpoint, or one is not finalized; for an unknown `of`.
+        ValueError: if there is no checkpoint, or one is not finalized; for an unknown `of` or a damping that can't be.
         TypeError: if `source` has no stored features.
         StoreError: if what is stored is damaged.
     """
@@ -54,7 +56,9 @@ def self_influence(
         raise ValueError(f"unknown of={of!r}: {did_you_mean(str(of), _POWERS)}")
     store = _store(source)
     weighting = check_weighting(getattr(source, "weighting", "curvature") if weighting is None else weighting)
-    relative = getattr(source, "damping", Damping()) if damping is None else Damping.make(damping, None)
+    relative = Damping.make(damping, None)
+    if relative.auto:
+        raise ValueError(f"self_influence has no targets to choose damping='auto' by: give a number ({SELF_DAMPING:g})")
     own = getattr(source, "model_ids", store.checkpoints())
     ids = [check_model_id(i) for i in (own if model_ids is None else model_ids)]
     if not ids:

@@ -1,0 +1,86 @@
+"""python -m trak: what commands print and write."""
+
+import json
+import re
+
+import pytest
+from models import images
+
+import trak
+from trak.cli import main
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    model, task, batches = images()
+    path = tmp_path_factory.mktemp("store")
+    trak.attribute(model, task, model.state_dict(), batches, batches[:1], path, proj_dim=16, progress=False)
+    return path
+
+
+def test_top_prints_what_top_finds(stored, capsys):
+    assert main(["top", str(stored), "--targets", "1", "0", "-k", "3", "--bottom", "--json"]) == 0
+    found, top = json.loads(capsys.readouterr().out), trak.Attribution.open(stored).top(3, bottom=True)
+    assert [row["target"] for row in found] == [1, 0]
+    for row in found:
+        assert row["indices"] == top.indices[row["target"]].tolist()
+        assert row["scores"] == pytest.approx(top.scores[row["target"]].tolist())
+    assert main(["top", str(stored), "--targets", "1", "-k", "1", "--damping", "0.5"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()[1:]
+    best = trak.Attribution.open(stored, damping=0.5).top(1)
+    assert line.split() == ["1", "1", str(best.indices[1, 0]), f"{best.scores[1, 0]:+.4g}"]
+
+
+def test_info_prints_json(stored, capsys):
+    assert main(["info", str(stored), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["configuration"]["train_set_size"] == 23
+
+
+def test_report_writes_what_the_method_writes(stored, tmp_path, capsys):
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps({"train": [0, 1] * 11 + [0], "names": ["cat", "dog"]}))
+    output = tmp_path / "report.html"
+    assert main(["report", str(stored), "--output", str(output), "--labels", str(labels), "-k", "4"]) == 0
+    assert str(output) in capsys.readouterr().out
+    trak.Attribution.open(stored).report(
+        tmp_path / "own.html", k=4, train_labels=[0, 1] * 11 + [0], label_names=["cat", "dog"]
+    )
+    assert output.read_bytes() == (tmp_path / "own.html").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("nothing", "no JSON"),
+        ("[]", "must hold an object with any of train, targets, predicted, names, got a list"),
+        ('{"test": []}', "has 'test'; expected any of"),
+        ('{"train": 3}', "train in .* must be a list, got a int"),
+        ('{"train": [3]}', "1 labels for 23 examples"),
+    ],
+)
+def test_labels_that_can_not_be_used_are_refused(stored, tmp_path, capsys, content, message):
+    (tmp_path / "labels.json").write_text(content)
+    arguments = ["report", str(stored), "-o", str(tmp_path / "a.html"), "--labels", str(tmp_path / "labels.json")]
+    assert main(arguments) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("trak: ")
+    assert re.search(message, printed)
+    assert not (tmp_path / "a.html").exists()
+
+
+@pytest.mark.parametrize("arguments", [["top", "nowhere"], ["info", "nowhere"], ["report", "nowhere"]])
+def test_what_is_not_there_is_an_error_in_one_line(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("trak: ")
+    assert "nowhere" in printed.err
+    assert not printed.out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["info", "top", "report"])
+def test_help_shows_examples(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert f"python -m trak {command} results" in capsys.readouterr().out

@@ -1,0 +1,251 @@
+"""What is seen of examples and of their scores, in a notebook and in a terminal."""
+
+import html.parser
+import re
+
+import numpy as np
+import pytest
+import torch
+from models import images
+from torch.utils.data import DataLoader, TensorDataset
+
+import trak
+from trak.attribution import ArrayAttribution
+from trak.evaluation import lds
+from trak.looking.examples import read
+from trak.looking.images import pixels
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & 'a' \"b\" {{style}} \u2028"
+
+
+def attribution(n=12, m=4, seed=0):
+    return ArrayAttribution(np.random.default_rng(seed).normal(size=(n, m)), name="mine")
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would make of it: elements, and the text outside of styles."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.elements, self.words, self._inside = [], [], ""
+        self.feed(source)
+        self.text = "".join(self.words)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_data(self, data):
+        if self._inside != "style":
+            self.words.append(data)
+
+    def named(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+GREY, COLOUR = np.zeros((5, 6)), np.zeros((3, 5, 6), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("item", "shape", "text", "tokens", "label"),
+    [
+        ("a text", None, "a text", (), None),
+        (("a text", 3), None, "a text", (), 3),
+        ({"text": "a text", "label": "good", "idx": 7}, None, "a text", (), "good"),
+        ({"premise": "one", "hypothesis": "two", "label": 1}, None, "premise: one\nhypothesis: two", (), 1),
+        (GREY, (5, 6), "", (), None),
+        ((torch.zeros(1, 5, 6), torch.tensor(4)), (5, 6), "", (), 4),
+        ((COLOUR, 2), (5, 6, 3), "", (), 2),
+        ({"pixel_values": COLOUR, "labels": 2}, (5, 6, 3), "", (), 2),
+        ((COLOUR, "a caption"), (5, 6, 3), "a caption", (), None),
+        ((COLOUR, torch.tensor([5, 6])), (5, 6, 3), "", (5, 6), None),
+        (torch.tensor([5, 6, 7]), None, "", (5, 6, 7), None),
+        (["two", "words"], None, "", ("two", "words"), None),
+        ({"input_ids": [5, 6], "labels": [5, 6]}, None, "", (5, 6), None),
+        ((torch.tensor([0.5, 2.0]), torch.tensor(0.25)), None, "[0.5, 2]", (), 0.25),
+    ],
+)
+def test_what_an_example_is_is_told_by_its_types(item, shape, text, tokens, label):
+    found = read(item)
+    assert (None if found.image is None else found.image.shape) == shape
+    assert (found.text, found.tokens, found.label) == (text, tokens, label)
+
+
+def test_pixels_are_kept_where_they_are_bytes_or_from_0_to_1_and_stretched_elsewhere():
+    values = np.array([[0.0, 0.5], [0.2, 0.4]])
+    np.testing.assert_array_equal(pixels(values), np.rint(values * 255))
+    np.testing.assert_array_equal(pixels(torch.from_numpy(values)[None]), np.rint(values * 255))
+    np.testing.assert_array_equal(pixels(values * 8 - 3), np.rint(values * 2 * 255))
+    given = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    np.testing.assert_array_equal(pixels(np.moveaxis(given, -1, 0)), np.moveaxis(given, -1, 0).transpose(1, 2, 0))
+    np.testing.assert_array_equal(pixels(np.full((2, 2), 7.0)), np.zeros((2, 2)))
+
+
+def test_an_image_of_pillow_is_the_same_as_its_array():
+    image = pytest.importorskip("PIL.Image")
+    array = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
+    np.testing.assert_array_equal(pixels(image.fromarray(array)), array)
+
+
+@pytest.mark.parametrize("value", [np.zeros((2, 5, 6)), np.zeros(4), np.zeros((0, 3))])
+def test_what_is_no_image_is_refused_by_its_shape(value):
+    with pytest.raises(ValueError, match=re.escape(f"got {value.shape}")):
+        pixels(value)
+
+
+class TestShow:
+    def test_rows_are_both_ends_of_a_sort_of_the_scores(self):
+        found = attribution()
+        for row in found.show(targets=[2, 0], k=3).rows:
+            column = found.scores[:, row.target]
+            order = sorted(range(12), key=lambda i: -column[i])
+            assert [n.train_index for n in row.helpful] == order[:3]
+            assert [n.train_index for n in row.harmful] == order[::-1][:3]
+            assert [np.float32(n.score) for n in row.helpful + row.harmful] == [
+                column[i] for i in order[:3] + order[::-1][:3]
+            ]
+
+    def test_html_and_text_name_the_same_indices_scores_labels_and_predictions(self):
+        found = attribution()
+        shown = found.show(
+            [f"train {i}" for i in range(12)], [f"target {i}" for i in range(4)], targets=[1], k=2,
+            train_labels=[0, 1] * 6, target_labels=[0] * 4, predicted_labels=[1] * 4, label_names=["cat", "dog"],
+        )  # fmt: skip
+        (row,) = shown.rows
+        for text in (Page(shown._repr_html_()).text, repr(shown)):
+            for n in (*row.helpful, *row.harmful):
+                assert f"#{n.train_index}" in text
+                assert f"train {n.train_index}" in text
+                assert f"{n.score:+#.3g}".replace("-", "−") in text
+                assert f"label {['cat', 'dog'][n.train_index % 2]}" in text
+            assert f"[{row.helpful[0].train_index}, {row.helpful[1].train_index}]" in text
+            assert "predicted dog" in text
+
+    def test_images_are_shown_with_their_names(self):
+        pytest.importorskip("PIL")
+        data = TensorDataset(torch.rand(12, 1, 6, 6), torch.arange(12))
+        page = Page(attribution().show(DataLoader(data, batch_size=5), torch.rand(4, 6, 6), [0], k=2)._repr_html_())
+        sources = page.named("img")
+        assert len(sources) == 5
+        assert all(s["src"].startswith("data:image/") and s["alt"] for s in sources)
+
+    def test_columns_are_read_like_examples(self):
+        ids, mask = torch.arange(48).reshape(12, 4), torch.ones(12, 4)
+        mask[:, 3] = 0
+        found = attribution()
+        shown = found.show({"input_ids": ids, "attention_mask": mask}, targets=[0], k=1, tokenizer=lambda i: f"t{i}")
+        best = int(found.scores[:, 0].argmax())
+        assert f"t{4 * best} t{4 * best + 1} t{4 * best + 2}<" in shown._repr_html_()
+
+    def test_a_text_that_is_markup_is_text(self):
+        shown = attribution().show(
+            [HOSTILE] * 12, [HOSTILE] * 4, train_labels=[HOSTILE] * 12, predicted_labels=[HOSTILE] * 4
+        )
+        page = Page(shown._repr_html_())
+        assert not page.named("script")
+        assert not page.named("img")
+        assert HOSTILE in page.text
+
+    def test_tokens_are_shaded_by_their_scores_and_their_sign(self):
+        words = [["one", "two", "three"]] * 12
+        shown = attribution().show(
+            words,
+            words[:4],
+            [0],
+            k=1,
+            train_token_scores=lambda t, i: [2.0, -1.0, 0.0],
+            target_token_scores=lambda t: [0, 0, 0],
+        )
+        spans = Page(shown._repr_html_()).named("span")
+        assert [(s["class"], s["style"]) for s in spans[3:6]] == [
+            ("trak-up", "--trak-share:1"), ("trak-down", "--trak-share:0.5"), ("trak-up", "--trak-share:0"),
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(("scores", "message"), [([1.0], "3 numbers"), ([1, 2, np.nan], "nan; .* finite")])
+    def test_scores_that_fit_no_tokens_are_refused(self, scores, message):
+        shown = attribution().show([["a", "b", "c"]] * 12, k=1, train_token_scores=lambda t, i: scores)
+        with pytest.raises(ValueError, match=rf"train_token_scores\(0, \d+\) .*{message}"):
+            shown._repr_html_()
+
+    def test_the_same_is_shown_every_time(self):
+        texts = [f"train {i}" for i in range(12)]
+        assert attribution().show(texts)._repr_html_() == attribution().show(texts)._repr_html_()
+
+    def test_it_is_saved_as_a_page_of_its_own(self, tmp_path):
+        shown = attribution().show()
+        path = shown.save(tmp_path / "new" / "a.html")
+        assert shown._repr_html_() in path.read_text()
+        with pytest.raises(ValueError, match=r"HTML, got 'a.png'"):
+            shown.save(tmp_path / "a.png")
+
+    @pytest.mark.parametrize(
+        ("arguments", "error", "message"),
+        [
+            ({"targets": [4]}, ValueError, "target 4 is out of range: there are 4 targets"),
+            ({"targets": []}, ValueError, "targets is empty"),
+            ({"targets": [0.5]}, TypeError, "integers, got 0.5"),
+            ({"train_dataset": ["a"] * 3}, ValueError, "train_dataset has 3 examples, but the attribution 12"),
+            ({"target_dataset": iter("abcd")}, TypeError, r"target_dataset must give an example by its number"),
+            ({"train_labels": [1]}, ValueError, "1 labels for 12 examples"),
+            ({"predicted_labels": [1]}, ValueError, "1 predicted_labels for 4 targets"),
+            ({"train_dataset": DataLoader(["a"] * 12, shuffle=True)}, ValueError, "train_dataset .*shuffle=True"),
+        ],
+    )  # fmt: skip
+    def test_what_does_not_fit_is_refused_at_once(self, arguments, error, message):
+        with pytest.raises(error, match=message):
+            attribution().show(**arguments)
+
+    def test_what_can_not_be_told_is_asked_for_and_display_tells_it(self):
+        data = [object()] * 12
+        with pytest.raises(ValueError, match=r"how to show example \d+ of train_dataset, a object; .*display=function"):
+            attribution().show(data)._repr_html_()
+        assert "told" in attribution().show(data, display=lambda example: "told")._repr_html_()
+
+
+class TestSummary:
+    def test_says_how_scores_were_made_and_what_the_first_targets_rest_on(self, tmp_path):
+        model, task, batches = images()
+        found = trak.attribute(
+            model, task, model.state_dict(), batches, batches[:1], tmp_path, proj_dim=16, damping=0.5, progress=False
+        )
+        text = Page(found._repr_html_()).text
+        for part in ("image_classification", "23", "1 (0)", "damping", "0.5", str(tmp_path)):
+            assert part in text
+        assert f"#{found.top(1).indices[0, 0]} (" in text
+
+    def test_shows_what_can_not_be_scored_yet_without_its_targets(self, tmp_path):
+        model, task, batches = images()
+        trak.attribute(model, task, model.state_dict(), batches, batches[:1], tmp_path, proj_dim=16, progress=False)
+        traker = trak.TRAKer(model, task, 23, tmp_path, proj_dim=16)
+        traker.start_scoring_checkpoint("later", model.state_dict(), 0, 8)
+        found = trak.Attribution.open(tmp_path, "later")
+        assert "First targets" not in found._repr_html_()
+
+    def test_names_faithfulness_once_it_was_measured(self):
+        pytest.importorskip("scipy")
+        rng, found = np.random.default_rng(0), attribution()
+        assert "LDS" not in found._repr_html_()
+        masks = rng.random((6, 12)) < 0.5
+        result = lds(found, masks, rng.normal(size=(6, 2, 4)), resamples=50, permutations=50)
+        assert found.faithfulness is result
+        assert str(result) in Page(found._repr_html_()).text
+
+
+@pytest.mark.parametrize("package", ["polars", "pyarrow"])
+def test_other_tables_hold_what_the_frame_holds(package):
+    pytest.importorskip(package)
+    found = attribution()
+    table = {"polars": found.to_polars, "pyarrow": found.to_arrow}[package](3, bottom=True)
+    top = found.top(3, bottom=True)
+    assert table["target"].to_numpy().tolist() == np.repeat(range(4), 3).tolist()
+    assert table["rank"].to_numpy().tolist() == [1, 2, 3] * 4
+    np.testing.assert_array_equal(table["train_index"].to_numpy(), top.indices.ravel())
+    np.testing.assert_array_equal(table["score"].to_numpy(), top.scores.ravel())
+
+
+def test_xarray_holds_all_scores_by_name():
+    pytest.importorskip("xarray")
+    found = attribution()
+    table = found.to_xarray()
+    assert table.dims == ("train_index", "target")
+    np.testing.assert_array_equal(table.isel(target=2).to_numpy(), found.scores[:, 2])

@@ -1,0 +1,209 @@
+"""The report: what is in the file, and what Chromium shows of it."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from test_looking import HOSTILE, attribution
+
+LABELS = ["cat", "dog", "cat", "cow"]
+
+
+def embedded(path, name="data"):
+    """What the file holds as JSON, found as a browser finds it: up to the next end of a script."""
+    return json.loads(re.search(rf'<script[^>]* id="{name}">(.*?)</script', path.read_text(), re.DOTALL)[1])
+
+
+class TestFile:
+    def test_rows_are_what_top_finds(self, tmp_path):
+        found = attribution()
+        data = embedded(found.report(tmp_path / "a.html", targets=[2, 0], k=5))
+        assert [row["id"] for row in data["targets"]] == [2, 0]
+        for row in data["targets"]:
+            for side, bottom in (("up", False), ("down", True)):
+                top = found.top(5, bottom)
+                assert row[side]["indices"] == top.indices[row["id"]].tolist()
+                np.testing.assert_array_equal(np.float32(row[side]["scores"]), top.scores[row["id"]])
+
+    def test_by_default_all_targets_with_ten_at_either_end(self, tmp_path):
+        rows = embedded(attribution(30, 7).report(tmp_path / "a.html"))["targets"]
+        assert len(rows) == 7
+        assert all(len(row["up"]["indices"]) == len(row["down"]["indices"]) == 10 for row in rows)
+
+    def test_every_image_is_stored_once(self, tmp_path):
+        pytest.importorskip("PIL")
+        images = np.random.default_rng(0).random((3, 6, 6)).repeat(4, axis=0)
+        path = attribution().report(tmp_path / "a.html", images, images[:4])
+        stored = embedded(path, "images")
+        assert len(stored) == len(set(stored)) == 3
+
+    def test_images_are_no_larger_than_asked_for(self, tmp_path):
+        image = pytest.importorskip("PIL.Image")
+        path = attribution().report(tmp_path / "a.html", np.random.default_rng(0).random((12, 30, 60)), image_size=20)
+        data = base64.b64decode(embedded(path, "images")[0].split(",")[1])
+        (tmp_path / "a").write_bytes(data)
+        assert image.open(tmp_path / "a").size == (20, 10)
+        with pytest.raises(ValueError, match="image_size must be at least 1 pixel, got 0"):
+            attribution().report(tmp_path / "b.html", image_size=0)
+
+    def test_hostile_texts_end_no_script_and_come_back_as_they_were(self, tmp_path):
+        path = attribution().report(
+            tmp_path / "a.html", [HOSTILE] * 12, [HOSTILE] * 4, target_labels=[HOSTILE] * 4, title=HOSTILE
+        )
+        source = path.read_text()
+        assert len(re.findall(r"<script", source, re.IGNORECASE)) == 3
+        assert len(re.findall(r"</script", source, re.IGNORECASE)) == 3
+        assert "<img" not in source
+        data = embedded(path)
+        assert data["title"] == data["targets"][0]["text"] == data["targets"][0]["label"] == HOSTILE
+
+    def test_nothing_is_fetched_and_nothing_runs_but_its_own_script(self, tmp_path):
+        source = attribution().report(tmp_path / "a.html").read_text()
+        assert "http://" not in source
+        assert "https://" not in source
+        policy = re.search(r'Content-Security-Policy" content="([^"]*)"', source)[1]
+        assert policy.startswith("default-src 'none'; img-src data:;")
+        for tag in ("style", "script"):
+            body = re.search(rf"<{tag}>(.*?)</{tag}>", source, re.DOTALL)[1]
+            digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
+            assert f"{tag}-src 'sha256-{digest}'" in policy
+
+    def test_the_same_attribution_gives_the_same_bytes(self, tmp_path):
+        texts = [f"train {i}" for i in range(12)]
+        first = attribution().report(tmp_path / "a.html", texts).read_bytes()
+        assert attribution().report(tmp_path / "b.html", texts).read_bytes() == first
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if BROWSER is None:
+        pytest.skip("no Chromium found: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class TestBrowser:
+    """1,000 targets × 20 neighbours with images, as Chromium shows them."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def report(cls, tmp_path_factory):
+        pytest.importorskip("PIL")
+        rng = np.random.default_rng(0)
+        coarse = rng.random((2000, 3, 4, 4)).repeat(8, 2).repeat(8, 3)
+        train = (coarse + rng.normal(size=(2000, 3, 32, 32)) * 0.02).clip(0, 1).astype(np.float32)
+        texts = [f"picture {i} of a thing" for i in range(1000)]
+        texts[1] = HOSTILE
+        found = attribution(2000, 1000)
+        path = found.report(
+            tmp_path_factory.mktemp("report") / "report.html",
+            train,
+            (train[:1000], texts),
+            train_labels=[f"kind {i % 3}" for i in range(2000)],
+            target_labels=LABELS * 250,
+            predicted_labels=["cat", "dog", "cat", "cat"] * 250,
+        )
+        return found, path
+
+    @pytest.fixture
+    def page(self, chromium, report):
+        page = chromium.new_page(viewport={"width": 1280, "height": 900})
+        problems = []
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("dialog", lambda dialog: problems.append(dialog.message) or dialog.dismiss())
+        page.on("request", lambda request: request.url.startswith(("file:", "data:")) or problems.append(request.url))
+        page.set_default_timeout(120_000)
+        page.goto(report[1].as_uri(), timeout=120_000)
+        yield page
+        page.close()
+        assert not problems
+
+    def titles(self, page):
+        return page.locator("article h2").all_inner_texts()
+
+    def test_it_opens_small_with_one_page_of_targets_and_their_images(self, page, report):
+        assert report[1].stat().st_size < 25e6
+        print(f"{report[1].stat().st_size / 1e6:.1f} MB, opened in", page.evaluate("performance.now()"), "ms")
+        assert self.titles(page) == [f"Target {i}" for i in range(20)]
+        assert page.locator("article img").count() == 20 * 21
+        page.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth === 32)")
+        top = report[0].top(10)
+        first = page.locator("article").first.locator("section").first
+        assert first.locator("li button").all_inner_texts() == [f"#{i}" for i in top.indices[0]]
+        assert page.get_by_role("status").first.inner_text() == "Targets 1 to 20 of 1,000"
+
+    def test_pages_are_turned_with_the_keyboard(self, page):
+        page.get_by_role("button", name="Next").first.focus()
+        page.keyboard.press("Enter")
+        assert self.titles(page)[0] == "Target 20"
+        page.get_by_role("button", name="Last").first.click()
+        assert self.titles(page)[-1] == "Target 999"
+        assert page.get_by_role("button", name="Next").first.is_disabled()
+        page.reload()
+        assert self.titles(page)[-1] == "Target 999"
+
+    def test_search_label_and_wrong_predictions_filter(self, page, report):
+        page.get_by_label("Search", exact=True).fill("picture 77")
+        page.wait_for_function("document.querySelectorAll('article').length === 19")
+        page.get_by_label("Search", exact=True).fill("")
+        page.get_by_label("wrong predictions only").check()
+        page.wait_for_function("document.getElementById('status').textContent.includes('of 250 found')")
+        assert self.titles(page)[:2] == ["Target 3", "Target 7"]
+        page.locator("#label").select_option("dog")
+        page.wait_for_function("!document.querySelector('article')")
+        assert "None of 1,000" in page.get_by_role("status").first.inner_text()
+
+    def test_a_training_example_leads_to_its_targets(self, page, report):
+        index = int(report[0].top(1).indices[0, 0])
+        page.locator("article li button").first.click()
+        both = [report[0].top(10, bottom).indices for bottom in (False, True)]
+        expected = [f"Target {t}" for t in range(1000) if any(index in ends[t] for ends in both)]
+        assert self.titles(page) == expected[:20]
+
+    def test_targets_are_sorted_by_their_highest_score(self, page, report):
+        page.get_by_label("Order").select_option("highest")
+        order = np.argsort(-report[0].top(1).scores[:, 0], kind="stable")
+        page.wait_for_function(f"document.querySelector('h2').textContent === 'Target {order[0]}'")
+        assert self.titles(page) == [f"Target {t}" for t in order[:20]]
+
+    def test_hostile_text_is_shown_as_text(self, page):
+        assert page.locator("article").nth(1).locator(".of .text").text_content() == HOSTILE
+
+    def test_indices_are_copied_and_that_is_said(self, page, report):
+        page.get_by_role("button", name="Copy the indices of target 0's highest scores").click()
+        said = page.locator("#said")
+        page.wait_for_function("document.getElementById('said').textContent !== ''")
+        assert json.loads(said.inner_text().removeprefix("Copied ")) == report[0].top(10).indices[0].tolist()
+
+    def test_every_control_and_image_has_a_name_and_focus_is_seen(self, page):
+        unnamed = page.evaluate(
+            "[...document.querySelectorAll('button, input, select')].filter("
+            "e => !e.hidden && !(e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length)).length"
+        )
+        assert unnamed == 0
+        assert page.locator("img:not([alt]), img[alt='']").count() == 0
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Skip to the targets"
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+    def test_it_is_dark_where_that_is_preferred(self, page):
+        def light():
+            return [
+                int(v) for v in re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))
+            ]
+
+        page.emulate_media(color_scheme="light")
+        assert min(light()) > 200
+        page.emulate_media(color_scheme="dark")
+        assert max(light()) < 60

@@ -1,0 +1,43 @@
+"""python -m trak: what can be asked without a program."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from trak.cli import info, report, top
+
+COMMANDS = (info, top, report)
+
+_EXAMPLES = """\
+examples:
+  python -m trak                                    does trak work on this machine?
+  python -m trak info results                       what does the store hold?
+  python -m trak top results --targets 0 1 -k 10    which training examples made these predictions?
+  python -m trak report results --output report.html
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, or 1 if what was asked for can't be had."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trak",
+        description="Which training examples made my model make this prediction? Without a command: check that trak "
+        "works on this machine.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    for command in COMMANDS:
+        command.add(commands)
+    chosen = parser.parse_args(arguments)
+    if chosen.command is None:
+        from trak.selfcheck import selfcheck
+
+        print(selfcheck())
+        return 0
+    try:
+        print(chosen.run(chosen))
+    except (ValueError, OSError) as error:
+        print(f"trak: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,218 @@
+"""Examples of a data set as people look at them: an image, a text, tokens, and a label."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from trak.loaders import check_loader
+from trak.looking.images import Array, is_picture, pixels
+from trak.tasks.logits import LABEL_KEYS
+
+_MASK = "attention_mask"
+_NOT_SHOWN = (_MASK, "token_type_ids", "position_ids", "pixel_mask")
+_NUMBERS_SHOWN = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """What is seen of an example; what it lacks is None or empty."""
+
+    image: Array | None = None
+    """Pixels, uint8, as `trak.looking.images.pixels` gives them."""
+    text: str = ""
+    tokens: tuple[Any, ...] = ()
+    """Numbers, or strings."""
+    label: Any = None
+    mask: Array | None = None
+    """Which of the data set's tokens these are, bool, where some were padding."""
+
+    def __bool__(self) -> bool:
+        return self.image is not None or bool(self.text) or bool(self.tokens)
+
+
+def read(item: Any) -> Example:
+    """What is seen of an item of a data set: a value or several, in a tuple or under names.
+
+    A string is a text, a number a label, a vector of whole numbers or strings tokens, and an array (H, W), (C, H, W) or
+    (H, W, C) an image. Under names, the label is what is called `label` or alike; of several texts, each is given with
+    its name.
+    """
+    if isinstance(item, Mapping):
+        return _together(
+            (("label" if key in LABEL_KEYS else key, value) for key, value in item.items() if value is not None)
+        )
+    if isinstance(item, list | tuple) and not _are_tokens(item):
+        return _together(("", value) for value in item)
+    return _together([("", item)])
+
+
+def _are_tokens(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and (all(isinstance(v, str) for v in value) or all(type(v) is int for v in value))
+    )
+
+
+def _together(fields: Any) -> Example:
+    image, tokens, label, mask, numbers = None, (), None, None, ""
+    texts: list[tuple[str, str]] = []
+    for key, value in fields:
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu()
+            value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+        if key == _MASK:
+            mask = np.asarray(value).astype(bool)
+        elif key in _NOT_SHOWN:
+            continue
+        elif isinstance(value, str) and key == "label":
+            label = value
+        elif isinstance(value, str):
+            texts.append((key, value))
+        elif is_picture(value):
+            image = pixels(value) if image is None else image
+        elif _are_tokens(value) or (isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu"):
+            if key == "label":
+                continue
+            if not tokens:
+                tokens = tuple(np.asarray(value).tolist())
+            elif not key and mask is None and len(value) == len(tokens) and set(np.unique(value).tolist()) <= {0, 1}:
+                mask = np.asarray(value).astype(bool)
+        elif np.ndim(value) == 0 and isinstance(value, int | float | np.generic | np.ndarray):
+            if label is None and key in ("", "label"):
+                label = np.asarray(value).item()
+        elif isinstance(value, np.ndarray) and value.ndim == 1:
+            some = ", ".join(f"{v:.3g}" for v in value[:_NUMBERS_SHOWN])
+            numbers = numbers or f"[{some}{', …' if len(value) > _NUMBERS_SHOWN else ''}]"
+        elif isinstance(value, np.ndarray) and image is None:
+            image = pixels(value)
+    text = "\n".join(text if len(texts) == 1 or not key else f"{key}: {text}" for key, text in texts)
+    if image is None and not text and not tokens:
+        text = numbers
+    return Example(image, text, tokens, label, mask)
+
+
+class Examples(Sequence[Example]):
+    """A data set's examples, read when they are first asked for."""
+
+    def __init__(
+        self,
+        dataset: Any,
+        count: int,
+        what: str,
+        *,
+        labels: Sequence[Any] | None = None,
+        label_names: Sequence[str] | Mapping[Any, str] | None = None,
+        display: Callable[[Any], Any] | None = None,
+        tokenizer: Any = None,
+    ) -> None:
+        """
+        Args:
+            dataset: whatever `dataset[i]` gives examples of, a DataLoader of one in order, or columns: arrays, tensors
+                or lists of length `count` in a tuple or under names. None: nothing but labels is known.
+            count: how many examples it must have.
+            what: what the user calls it.
+            labels: in place of those that the examples carry.
+            label_names: names of labels that are numbers.
+            display: from an example as the data set gives it to what is to be seen of it.
+            tokenizer: with `decode`, or a function, from the number of a token to its text.
+
+        Raises:
+            TypeError: if examples of it can't be asked for by their number.
+            ValueError: if it has another number of examples.
+        """
+        self._count, self._what, self._display = count, what, display
+        self._names, self._labels = label_names, labels
+        self._decode = (lambda token: tokenizer.decode([token])) if hasattr(tokenizer, "decode") else tokenizer
+        self._read: dict[int, Example] = {}
+        if labels is not None and len(labels) != count:
+            raise ValueError(f"there are {len(labels)} labels for {count} examples ({what}); give one for each")
+        if isinstance(dataset, DataLoader):
+            check_loader(dataset, what)
+            dataset = dataset.dataset
+        self._get = _getter(dataset, count, what)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        index = int(index)
+        if index not in self._read:
+            self._read[index] = self._example(index)
+        return self._read[index]
+
+    def _example(self, index: int) -> Example:
+        item = self._get(index)
+        found = Example() if item is None else read(item if self._display is None else self._display(item))
+        if item is not None and not found:
+            raise ValueError(
+                f"can't tell how to show example {index} of {self._what}, {_in_words(item)}; say it with "
+                "display=function, from such an example to an image, a text, a list of tokens, or a tuple or dict of "
+                "them"
+            )
+        tokens, mask = found.tokens, found.mask
+        if mask is not None and len(mask) == len(tokens):
+            tokens = tuple(token for token, kept in zip(tokens, mask, strict=True) if kept)
+        else:
+            mask = None
+        if self._decode is not None:
+            tokens = tuple(t if isinstance(t, str) else self._decode(t) for t in tokens)
+        label = found.label if self._labels is None else self._labels[index]
+        return Example(found.image, found.text, tuple(map(str, tokens)), self.name(label), mask)
+
+    def name(self, label: Any) -> str | None:
+        """A label in words."""
+        if label is None:
+            return None
+        label = label.item() if isinstance(label, torch.Tensor | np.generic | np.ndarray) else label
+        if self._names is not None and not isinstance(label, str):
+            try:
+                return str(self._names[label])
+            except (KeyError, IndexError) as error:
+                raise ValueError(f"label_names has no name for the label {label!r} of {self._what}") from error
+        return f"{label:.4g}" if isinstance(label, float) else str(label)
+
+
+def _in_words(item: Any) -> str:
+    if isinstance(item, np.ndarray | torch.Tensor):
+        return f"an array of shape {tuple(item.shape)}"
+    if isinstance(item, Mapping):
+        return f"a mapping with {', '.join(map(str, item)) or 'nothing'}"
+    return f"a {type(item).__name__}"
+
+
+def _getter(dataset: Any, count: int, what: str) -> Callable[[int], Any]:
+    if dataset is None:
+        return lambda index: None
+    columns = (
+        dataset if isinstance(dataset, Mapping) else dict(enumerate(dataset)) if isinstance(dataset, tuple) else {}
+    )
+    if columns and all(hasattr(column, "__len__") and len(column) == count for column in columns.values()):
+        if isinstance(dataset, Mapping):
+            return lambda index: {key: column[index] for key, column in columns.items()}
+        return lambda index: tuple(column[index] for column in columns.values())
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        raise TypeError(
+            f"{what} must give an example by its number and know how many it has (dataset[i], len(dataset)), got "
+            f"{type(dataset).__name__}; put the examples into a list"
+        )
+    if len(dataset) != count:
+        raise ValueError(
+            f"{what} has {len(dataset)} examples, but the attribution {count}; pass the data that was attributed, in "
+            "the same order, example by example (not a list of batches)"
+        )
+    return lambda index: dataset[index]
+
+
+def joined(tokens: Sequence[str]) -> Iterator[str]:
+    """Tokens as they are to stand one behind the other: what belongs to one word together, others apart."""
+    apart = not any(token[:1].isspace() for token in tokens[1:])
+    for place, token in enumerate(tokens):
+        if place and apart and not token.startswith("##"):
+            yield " " + token
+        else:
+            yield token.removeprefix("##") if place and apart else token

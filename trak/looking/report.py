@@ -1,0 +1,134 @@
+"""A report: one file that a browser opens without network, with every target, to search and to sort."""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from trak.looking.examples import Example, joined
+from trak.looking.images import Array, encode
+from trak.looking.selection import Neighbour, Selection
+from trak.looking.show import page_file, shortened, strengths
+from trak.looking.summary import MEANING, facts
+
+_CHARACTERS, _TOKENS = 2000, 400
+
+
+def write_report(
+    selection: Selection, path: str | Path, *, title: str = "Attribution report", image_size: int = 96
+) -> Path:
+    """Write the report.
+
+    What is written depends on the selection alone: the same attribution gives the same bytes.
+
+    Args:
+        selection: targets and training examples.
+        path: of the file, which is replaced.
+        title: heading of the page.
+        image_size: pixels that no side of an image is longer than.
+
+    Raises:
+        ImportError: if there are images and Pillow is not installed.
+        ValueError: for an `image_size` below 1.
+    """
+    if image_size < 1:
+        raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
+    contents = _Contents(selection, image_size)
+    data = {
+        "title": title,
+        "facts": facts(selection.attribution),
+        "meaning": MEANING,
+        **contents.collect(),
+    }
+    style, script = page_file("report.css"), page_file("report.js")
+    parts = {
+        "title": html.escape(title),
+        "policy": f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {_source(script)}",
+        "style": style,
+        "script": script,
+        "data": _embedded(data),
+        "images": _embedded(contents.images),
+    }
+    page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], page_file("report.html"))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8", newline="\n")
+    return path
+
+
+class _Contents:
+    """Collects what is seen of examples, every image once."""
+
+    def __init__(self, selection: Selection, image_size: int) -> None:
+        self._selection, self._size = selection, image_size
+        self.images: list[str] = []
+        self._places: dict[bytes, int] = {}
+
+    def collect(self) -> dict[str, Any]:
+        """Targets, each with both ends, and the training examples that they name."""
+        targets, train = [], dict[int, Any]()
+        for row in self._selection.rows():
+            targets.append(
+                {
+                    "id": row.target,
+                    **self._seen(self._selection.target[row.target], self._selection.target_token_scores(row.target)),
+                    **_present(predicted=self._selection.predicted(row.target)),
+                    "up": self._end(row.target, row.helpful),
+                    "down": self._end(row.target, row.harmful),
+                }
+            )
+            for neighbour in (*row.helpful, *row.harmful):
+                if neighbour.train_index not in train:
+                    train[neighbour.train_index] = self._seen(self._selection.train[neighbour.train_index], None)
+        return {"targets": targets, "train": train}
+
+    def _end(self, target: int, neighbours: tuple[Neighbour, ...]) -> dict[str, Any]:
+        shades = [self._selection.train_token_scores(target, n.train_index) for n in neighbours]
+        known = any(shade is not None for shade in shades)
+        return {
+            "indices": [n.train_index for n in neighbours],
+            "scores": [n.score for n in neighbours],
+            **_present(shades=[_shades(shade) for shade in shades] if known else None),
+        }
+
+    def _seen(self, example: Example, scores: Array | None) -> dict[str, Any]:
+        tokens = list(joined(example.tokens[:_TOKENS])) if example.tokens else None
+        return _present(
+            image=None if example.image is None else self._image(example.image),
+            text=shortened(example.text, _CHARACTERS) or None,
+            tokens=tokens,
+            shades=_shades(scores),
+            label=example.label,
+        )
+
+    def _image(self, pixels: Array) -> int:
+        key = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
+        if key not in self._places:
+            self._places[key] = len(self.images)
+            self.images.append(encode(pixels, self._size).removeprefix("data:image/"))
+        return self._places[key]
+
+
+def _present(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _shades(scores: Array | None) -> list[float] | None:
+    return None if scores is None else strengths(scores)[:_TOKENS]
+
+
+def _source(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _embedded(value: Any) -> str:
+    """As JSON that no HTML parser sees an end of the script in."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    # A lone surrogate is no UTF-8.
+    text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text

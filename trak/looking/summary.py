@@ -1,0 +1,66 @@
+"""An attribution in a few lines: what it is of, how it was made, how far it may be believed, its first targets."""
+
+import html
+from typing import Any
+
+from trak.looking.selection import Ranked, Selection
+from trak.looking.show import number, page_file
+
+MEANING = (
+    "Positive: training on the example pushed the target's output up. Compare scores of one target with each other."
+)
+_TARGETS, _NEIGHBOURS = 3, 3
+
+
+def facts(attribution: Ranked) -> dict[str, str]:
+    """What `describe` says, in words."""
+    return {name: _in_words(value) for name, value in attribution.describe().items()}
+
+
+def summary_html(attribution: Ranked, first_targets: bool) -> str:
+    """A summary for notebooks.
+
+    Args:
+        attribution: the scores.
+        first_targets: whether to look for what the first targets rest on, which takes a pass over the scores.
+    """
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(value)}</td></tr>'
+        for name, value in facts(attribution).items()
+    )
+    found = f"<table><caption>Attribution</caption>{rows}</table>"
+    if first_targets:
+        found += _first(attribution)
+    return (
+        f'<style>{page_file("show.css")}</style><div class="trak-show">{found}<p>{html.escape(MEANING)} '
+        "<code>.show(train_dataset, target_dataset)</code> shows the examples.</p></div>"
+    )
+
+
+def _first(attribution: Ranked) -> str:
+    train, targets = attribution.shape
+    shown = Selection(attribution, targets=range(min(_TARGETS, targets)), k=min(_NEIGHBOURS, train))
+    lines = ""
+    for row in shown.rows():
+        cells = "".join(
+            f"<td>{', '.join(f'#{n.train_index} ({number(n.score)})' for n in end)}</td>"
+            for end in (row.helpful, row.harmful)
+        )
+        lines += f'<tr><th scope="row">{row.target}</th>{cells}</tr>'
+    head = "".join(f'<th scope="col">{title}</th>' for title in ("target", "highest scores", "lowest scores"))
+    return f"<table><caption>First targets</caption><tr>{head}</tr>{lines}</table>"
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        some = ", ".join(map(str, value[:8]))
+        return f"{len(value)} ({some}{', …' if len(value) > 8 else ''})"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
+    return str(value)
