@@ -2,7 +2,6 @@
 that has imported torch once, which takes longer than everything else here."""
 
 import errno
-import hashlib
 import json
 import os
 import random
@@ -13,10 +12,10 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from pathlib import Path
 
 import pytest
+from processes import contents, differences, done, fork, wait
 
 PHASES = ("featurize", "finalize", "score", "finalize_scores")
 KILLS, KILLS_IN_A_PHASE = 12, 2
@@ -82,49 +81,6 @@ def slowly(loader):
         yield batch
 
 
-def fork(work):
-    """Run `work(tell)` in a child; returns its id and the pipe that `tell` writes to."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child:
-        os.close(writing)
-        return child, reading
-    status = 1
-    try:
-        os.close(reading)
-        work(lambda words: os.write(writing, f"{time.monotonic()} {words}\n".encode()))
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(status)
-
-
-def wait(child, reading):
-    """Everything the child told, as (time, words); fails if the child did."""
-    told = b""
-    while piece := os.read(reading, 2**16):
-        told += piece
-    os.close(reading)
-    _, status = os.waitpid(child, 0)
-    if status:
-        raise RuntimeError(f"child ended with status {status}")
-    return [(float(at), words) for at, words in (line.split(" ", 1) for line in told.decode().splitlines())]
-
-
-def done(work):
-    return wait(*fork(work))
-
-
-def contents(directory):
-    """A hash of every file by its path, locks left out."""
-    return {
-        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in Path(directory).rglob("*")
-        if path.is_file() and not path.name.startswith(".lock")
-    }
-
-
 def kill_at(script, delay, phase=None):
     """Kill a run `delay` seconds after it began, or after it entered `phase`; returns the phase it was in, if alive."""
     child, reading = fork(lambda tell: script.run(tell))
@@ -147,10 +103,6 @@ def kill_at(script, delay, phase=None):
     os.close(reading)
     _, status = os.waitpid(child, 0)
     return current if os.WIFSIGNALED(status) else None
-
-
-def differences(found, expected):
-    return sorted(path for path in {*found, *expected} if found.get(path) != expected.get(path))
 
 
 def kills(root):

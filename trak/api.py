@@ -12,7 +12,9 @@ from trak import batches
 from trak.attribution import StoredAttribution
 from trak.batches import Batch
 from trak.checkpoints import Checkpoint, loadable
+from trak.distributed import dealt
 from trak.loaders import count_examples
+from trak.ranks import rank, world_size
 from trak.store.location import Location
 from trak.tasks import Task
 from trak.traker import TRAKer
@@ -61,12 +63,18 @@ def attribute(
     m = count_examples(targets, "targets", num_targets, index_key)
     with loadable(model, checkpoints) as several:
         traker = TRAKer(model, task, n, save_dir, **options)
-        bar = tqdm(total=len(several) * (n + m), desc="featurizing", unit="ex", disable=not progress)
+        bar = tqdm(total=len(several) * (n + m), desc="featurizing", unit="ex", disable=not progress or rank() > 0)
         with bar, traker.overlapped():
             for model_id, checkpoint in enumerate(several):
                 traker.load_checkpoint(checkpoint, model_id)
                 if not traker.store.is_finalized(model_id, traker.weighting):
-                    _each(traker.featurize, train, index_key, bar)
+                    if index_key is None and world_size() > 1:
+                        table = traker.store.table(model_id)
+                        for batch, indices in dealt(train, table, traker.store.claims, bar.update):
+                            traker.featurize(batch, inds=indices)
+                            bar.update(batches.size(batch))
+                    else:
+                        _each(traker.featurize, train, index_key, bar)
                     traker.finalize_features([model_id])
                 else:
                     # Enough to notice other data, or code that changed.

@@ -1,10 +1,10 @@
 """Loaders as users have them: read in a known order, as often as needed, and how many examples they hold."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler
 
 from trak import batches
 from trak.batches import Batch
@@ -53,6 +53,11 @@ def check_loader(loader: Iterable[Any], what: str, index_key: str | int | None =
         raise TypeError(
             f"{what} is a Dataset, which yields single examples; wrap it: DataLoader({what}, batch_size=100)"
         )
+    if isinstance(loader, DataLoader) and _is_sharded(loader):
+        raise ValueError(
+            f"{what} is a DataLoader with a DistributedSampler, which hides most examples from this process; pass the "
+            "plain DataLoader, without sampler and shuffle=False, in every process: they share the work by themselves"
+        )
     if isinstance(loader, DataLoader) and index_key is None and not _in_order(loader):
         raise ValueError(
             f"{what} is a DataLoader with its own order of examples (shuffle=True or a sampler), so a row could "
@@ -68,3 +73,22 @@ def _in_order(loader: DataLoader[Any]) -> bool:
     if inner is None:
         return isinstance(loader.sampler, SequentialSampler)
     return type(inner) is BatchSampler and isinstance(inner.sampler, SequentialSampler)
+
+
+def _is_sharded(loader: DataLoader[Any]) -> bool:
+    samplers = (loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
+    return any(isinstance(sampler, DistributedSampler) for sampler in samplers)
+
+
+def knows_its_batches(loader: Iterable[Any], examples: int) -> TypeGuard[DataLoader[Any]]:
+    """Whether a loader goes through a data set of so many examples in order, `batch_size` at a time, so that some of
+    its batches can be loaded without the others."""
+    return (
+        isinstance(loader, DataLoader)
+        and type(loader) is DataLoader
+        and _in_order(loader)
+        and bool(loader.batch_size)
+        and getattr(loader, "in_order", True)
+        and not isinstance(loader.dataset, torch.utils.data.IterableDataset)
+        and len(loader.dataset) == examples
+    )

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -27,7 +27,9 @@ from trak.gradients import (
 )
 from trak.indices import Indices, row_indices
 from trak.projectors import Projector, make_projector
+from trak.ranks import local_rank, world_size
 from trak.scoring import Damping, check_weighting, gram
+from trak.sharing import Sharing, Work
 from trak.store import (
     Experiment,
     FeatureStore,
@@ -48,8 +50,12 @@ logger = logging.getLogger("trak")
 
 
 def best_device() -> torch.device:
-    """CUDA if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """CUDA if there is one, else the CPU; of several GPUs the one for this process's rank."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if not local_rank() or torch.cuda.current_device():  # which torch.cuda.set_device chose
+        return torch.device("cuda")
+    return torch.device("cuda", local_rank() % torch.cuda.device_count())
 
 
 class TRAKer:
@@ -153,6 +159,12 @@ class TRAKer:
                 softening=self.softening,
             ),
         )
+        if world_size() > 1 and not self._store.is_local:
+            raise ValueError(
+                f"save_dir {self._store.where} is no directory, and {world_size()} ranks can write side by side to a "
+                "directory only; use one that all of them see"
+            )
+        self._sharing = Sharing(self._store.claims, self._compute)
         self._model_id: int | None = None
         self._engine: Engine | None = None
         self._table: Table | None = None
@@ -187,6 +199,7 @@ class TRAKer:
             ValueError: if the weights do not fit the model, the id belongs to other weights, or the task can't be
                 used with the model.
         """
+        self._sharing.settle()
         self._writer.wait()
         # Nothing of the last checkpoint may be written to if this one can't be loaded.
         self._engine = self._experiment = self._targets = self._table = self._model_id = None
@@ -237,9 +250,11 @@ class TRAKer:
             )
         self._compare_outputs(self._table, batch, indices, done, "training")
         if not done.all():
-            self._writer.write(self._table, indices, self._values(batch, indices, hashes, "training"))
+            self._sharing.add(Work(self._table, batch, indices, hashes, "training", np.zeros_like(done)))
         if inds is None:
             self._next_row += len(indices)
+            if self._next_row == self.train_set_size:
+                self._sharing.settle()  # while the model has the weights for it
 
     def finalize_features(self, model_ids: Iterable[int] | None = None, del_grads: bool = False) -> None:
         """Compute and store the Gram matrix of each checkpoint, by default of all.
@@ -251,18 +266,21 @@ class TRAKer:
         ids = self._chosen(model_ids)
         if not ids:
             raise ValueError("there is no checkpoint to finalize: call load_checkpoint and featurize first")
-        for model_id in ids:
-            if self.store.is_finalized(model_id, self.weighting):
-                continue
-            table = self.store.table(model_id)
-            missing = missing_rows(table)
-            if missing:
-                raise ValueError(
-                    f"model_id {model_id}: {len(missing)} of {len(table)} training examples are not featurized, the "
-                    f"first is {missing[0]}; featurize them, then finalize"
-                )
-            self.store.finalize(model_id, self.weighting, gram(table, self.weighting, self.device))
+        self._sharing.settle()
+        self._sharing.once(
+            f"gram_{self.weighting}", ids, lambda i: self.store.is_finalized(i, self.weighting), self._finalize
+        )
         self._next_row = 0
+
+    def _finalize(self, model_id: int) -> None:
+        table = self.store.table(model_id)
+        missing = missing_rows(table)
+        if missing:
+            raise ValueError(
+                f"model_id {model_id}: {len(missing)} of {len(table)} training examples are not featurized, the "
+                f"first is {missing[0]}; featurize them, then finalize"
+            )
+        self.store.finalize(model_id, self.weighting, gram(table, self.weighting, self.device))
 
     def start_scoring_checkpoint(self, exp_name: str, checkpoint: Checkpoint, model_id: int, num_targets: int) -> None:
         """Load a finalized checkpoint and make an experiment ready for its targets.
@@ -306,12 +324,11 @@ class TRAKer:
         same = done & (self._targets.hashes(indices) == hashes) if done.any() else done
         self._compare_outputs(self._targets, batch, indices, same, "target")
         if not same.all():
-            values = self._values(batch, indices, hashes, "target")
-            if (done & ~same).any():
-                self._experiment.forget_scores()
-            self._writer.write(self._targets, indices, values)
+            self._sharing.add(Work(self._targets, batch, indices, hashes, "target", done & ~same))
         if inds is None:
             self._next_target += len(indices)
+            if self._next_target == self._experiment.num_targets:
+                self._sharing.settle()
 
     def finalize_scores(
         self, exp_name: str, model_ids: Iterable[int] | None = None, allow_skip: bool = False
@@ -337,6 +354,7 @@ class TRAKer:
         self, exp_name: str, model_ids: Iterable[int] | None = None, allow_skip: bool = False
     ) -> StoredAttribution:
         """The same as an attribution, which computes what it is asked for; arguments and errors as above."""
+        self._sharing.settle()
         experiment = self.store.experiment(exp_name)
         ids = self._chosen(model_ids)
         for model_id in ids:
@@ -384,6 +402,12 @@ class TRAKer:
             yield
         # Some models keep caches and counters in buffers, which their own forward changes.
         self._versions = versions(self.model)
+
+    def _compute(self, work: Work, then: Callable[[], None]) -> None:
+        values = self._values(work.batch, work.indices, work.hashes, work.what)
+        if self._experiment is not None and work.replaced.any():
+            self._experiment.forget_scores()
+        self._writer.write(work.table, work.indices, values, then)
 
     def _values(self, batch: Batch, indices: np.ndarray, hashes: np.ndarray, what: str) -> RowValues:
         model_id = self._model_id

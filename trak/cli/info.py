@@ -5,11 +5,12 @@ import json
 from typing import Any
 
 from trak.cli.common import add_command
-from trak.store.summary import describe, summarize
+from trak.store.summary import describe, missing, ranges, summarize
 
 _EXAMPLES = """\
   python -m trak info results
   python -m trak info s3://bucket/results --json
+  python -m trak info results --missing --per-task 10000   which tasks of a job array are to be submitted again?
 """
 
 
@@ -17,10 +18,22 @@ def add(commands: Any) -> None:
     """Add the command."""
     parser = add_command(commands, "info", "what a feature store holds", _EXAMPLES)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--missing", action="store_true", help="print only which training examples are not featurized")
+    parser.add_argument(
+        "--per-task",
+        type=int,
+        metavar="ROWS",
+        help="with --missing: print the numbers of the tasks, of so many rows each",
+    )
+    parser.add_argument(
+        "--checkpoints", type=int, metavar="N", help="with --missing: how many there should be, model_ids 0 to N - 1"
+    )
     parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> str:
     """What is to be printed."""
+    if chosen.missing:
+        return ranges(missing(chosen.store, chosen.checkpoints, 1 if chosen.per_task is None else chosen.per_task))
     found = describe(chosen.store)
     return json.dumps(found, indent=2) if chosen.json else summarize(found)

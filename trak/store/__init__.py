@@ -1,6 +1,7 @@
 """The feature store: rows written once, readable with zarr alone, mapped into memory locally."""
 
 from trak.store.arrays import StoreError
+from trak.store.claims import Claims
 from trak.store.config import StoreConfig
 from trak.store.experiment import Experiment
 from trak.store.store import FeatureStore, check_model_id, missing_rows, open_store
@@ -9,6 +10,7 @@ from trak.store.writer import Writer
 
 __all__ = [
     "DTYPES",
+    "Claims",
     "Experiment",
     "FeatureStore",
     "RowValues",

@@ -1,5 +1,6 @@
 """Arrays of rows in a zarr group: mapped into memory on a local file system, through zarr elsewhere."""
 
+import fcntl
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -51,6 +52,9 @@ class RowArray(ABC):
     def unsynced(self) -> list[Path]:
         """Files written to since the last call, for `sync`."""
         return []
+
+    def refresh(self) -> None:
+        """Make sure of seeing what other machines wrote: network file systems promise it only of files opened since."""
 
     @abstractmethod
     def read_chunk(self, chunk: int) -> Rows:
@@ -119,7 +123,10 @@ class MappedArray(RowArray):
                     _reserve(partial, self.chunk_rows * self._row_bytes)
                     os.replace(partial, path)
         self._check_size(path)
-        return os.open(path, os.O_RDWR)
+        descriptor = os.open(path, os.O_RDWR)
+        # Of a file without locks, a network file system's client may write back whole pages, with stale rows in them.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return descriptor
 
     def _check_size(self, path: Path) -> None:
         size, expected = path.stat().st_size, self.chunk_rows * self._row_bytes
@@ -149,11 +156,15 @@ class MappedArray(RowArray):
                     _write_all(descriptors[chunk], values[start:stop].data.cast("B"), offset)
         finally:
             for descriptor in descriptors.values():
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing leaves it to a loader's worker that was just forked
                 os.close(descriptor)
 
     def unsynced(self) -> list[Path]:
         files, self._unsynced = sorted(self._unsynced), set()
         return files
+
+    def refresh(self) -> None:
+        self._maps.clear()
 
     def read_chunk(self, chunk: int) -> Rows:
         rows = min(self.chunk_rows, len(self) - chunk * self.chunk_rows)

@@ -17,7 +17,7 @@ Location = str | Path | Store
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 _ZARR_PARTIAL = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
-_LOCK = ".lock"
+LOCK = ".lock"
 PARTIAL = ".trak-partial"
 SCORES = "-scores"
 _NO_ROOM = "no room to write"
@@ -83,14 +83,15 @@ def make_directory(location: Location) -> None:
         return
     try:
         root.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o666))
+        os.close(os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o666))
     except (FileExistsError, NotADirectoryError) as error:
         raise NotADirectoryError(f"save_dir {str(root)!r} is no directory; choose another") from error
     except OSError as error:
-        raise _explained(error, root) from error
+        raise explained(error, root) from error
 
 
-def _explained(error: OSError, root: Path) -> OSError:
+def explained(error: OSError, root: Path) -> OSError:
+    """The error, in words that say what to do if the store can't be written to."""
     if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
         return error
     return PermissionError(
@@ -113,12 +114,16 @@ def locked(location: Location, what: str = "") -> Iterator[None]:
         yield
         return
     try:
-        handle = open(root / f"{_LOCK}{what}", "ab")  # noqa: SIM115
+        handle = open(root / f"{LOCK}{what}", "ab")  # noqa: SIM115
     except OSError as error:
-        raise _explained(error, root) from error
+        raise explained(error, root) from error
     with handle, naming_full_disk(str(root)):
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:
+            # Closing is not enough: a loader's worker that was forked meanwhile has the file open, too.
+            fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 @contextmanager
@@ -141,7 +146,7 @@ def remove_leftovers(location: Location) -> None:
     root = local_root(location)
     if root is None:
         return
-    with open(root / f"{_LOCK}{SCORES}", "ab") as handle:
+    with open(root / f"{LOCK}{SCORES}", "ab") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

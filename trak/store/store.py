@@ -1,6 +1,7 @@
 """The feature store: every checkpoint's rows, and the experiments that query them."""
 
 import re
+from functools import cached_property
 
 import numpy as np
 import zarr
@@ -8,6 +9,7 @@ import zarr
 from trak.naming import did_you_mean
 from trak.store import location as places
 from trak.store.arrays import Rows, StoreError
+from trak.store.claims import Claims, claims_in
 from trak.store.config import StoreConfig
 from trak.store.experiment import Experiment
 from trak.store.groups import checked, child_names, is_written, read_checked, subgroup, write_checked
@@ -58,6 +60,16 @@ class FeatureStore:
         store = _open(where, "r+")
         store.config.check_same(config, store.where)
         return store
+
+    @cached_property
+    def claims(self) -> Claims:
+        """What this process has for itself among those that use the store."""
+        return claims_in(self._location)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a directory, in which several processes may write side by side."""
+        return places.local_root(self._location) is not None
 
     def checkpoints(self) -> list[int]:
         """Ids of the checkpoints, in order."""

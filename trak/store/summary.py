@@ -8,7 +8,7 @@ import zarr
 
 from trak.store.arrays import row_array
 from trak.store.location import Location, local_root
-from trak.store.store import FeatureStore, open_store
+from trak.store.store import FeatureStore, missing_rows, open_store
 from trak.version import __version__
 
 
@@ -36,6 +36,35 @@ def describe(where: Location) -> dict[str, Any]:
         "checkpoints": [_checkpoint(store, model_id) for model_id in store.checkpoints()],
         "experiments": [_experiment(store, name) for name in store.experiments()],
     }
+
+
+def missing(where: Location, checkpoints: int | None = None, per_task: int = 1) -> list[int]:
+    """Which training examples are not featurized by every checkpoint, or which tasks of `per_task` examples hold any.
+
+    Args:
+        where: the store.
+        checkpoints: number of checkpoints that there should be, with model_ids from 0; by default those there are.
+        per_task: number of successive examples in a task.
+
+    Raises:
+        FileNotFoundError, StoreError: as `describe`.
+        ValueError: if a number is less than 1.
+    """
+    for name, value in (("checkpoints", checkpoints), ("per-task", per_task)):
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be 1 or more, got {value}")
+    store = open_store(where)
+    there, rows = store.checkpoints(), range(store.config.train_set_size)
+    wanted = there if checkpoints is None else range(checkpoints)
+    # Without any checkpoint nothing is featurized.
+    of_each = [missing_rows(store.table(i)) if i in there else rows for i in wanted] or [rows]
+    return sorted({row // per_task for some in of_each for row in some})
+
+
+def ranges(numbers: list[int]) -> str:
+    """Ascending numbers as job arrays take them: "0-3,7"."""
+    runs = np.split(np.array(numbers), np.flatnonzero(np.diff(numbers) > 1) + 1)
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs if len(run))
 
 
 def _checkpoint(store: FeatureStore, model_id: int) -> dict[str, Any]:

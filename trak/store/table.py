@@ -73,6 +73,11 @@ class Table:
         """The stored hashes of some examples."""
         return self._hash.read()[indices] if isinstance(indices, slice) else self._hash.take(indices)
 
+    def refresh(self) -> None:
+        """Make sure of seeing which rows other machines have done."""
+        self.done.refresh()
+        self._hash.refresh()
+
     def write(self, indices: Rows, values: RowValues) -> None:
         """Store rows. Those already done for the same example are left as they are; others are marked undone first."""
         done = self.is_done(indices)

@@ -1,6 +1,6 @@
 """Writing while the next rows are computed, so that waiting for the disk costs nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -29,13 +29,24 @@ class Writer:
             finally:
                 self._pool = self._pending = None
 
-    def write(self, table: Table, indices: np.ndarray, values: RowValues) -> None:
-        """`table.write`."""
+    def write(self, table: Table, indices: np.ndarray, values: RowValues, then: Callable[[], None]) -> None:
+        """`table.write`, and afterwards `then()`, also if it failed."""
+
+        def work() -> None:
+            try:
+                table.write(indices, values)
+            finally:
+                then()
+
         if self._pool is None:
-            table.write(indices, values)
+            work()
             return
-        self.wait()
-        self._rows, self._pending = indices, self._pool.submit(table.write, indices, values)
+        try:
+            self.wait()
+        except BaseException:
+            then()
+            raise
+        self._rows, self._pending = indices, self._pool.submit(work)
 
     def wait(self, indices: np.ndarray | None = None) -> None:
         """Return once nothing is pending, or nothing of these rows; raises what the write raised."""

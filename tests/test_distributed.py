@@ -1,0 +1,465 @@
+"""Several processes on one store. All but torchrun's are forks of one process (`python THIS_FILE DIR`), which has
+imported torch once; torchrun's are this file, too (`torchrun THIS_FILE ranks DIR`)."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from processes import contents, differences, done, fork, wait
+
+N, TARGETS, BATCH, FEATURES, CHECKPOINTS = 44, 10, 4, 32, 2
+EXAMPLE = Path(__file__).parents[1] / "examples" / "slurm" / "attribute.py"
+
+
+def examples(inside=lambda index: None):
+    """A data set in order, that calls `inside` when an example is loaded."""
+    import torch
+
+    class Examples(torch.utils.data.Dataset):
+        def __init__(self):
+            generator = torch.Generator().manual_seed(1)
+            self.x, self.y = torch.randn(N, 6, generator=generator), torch.arange(N) % 3
+
+        def __len__(self):
+            return N
+
+        def __getitem__(self, index):
+            inside(index)
+            return self.x[index], self.y[index]
+
+    return Examples()
+
+
+class Run:
+    """What a user would run in every process."""
+
+    def __init__(self, directory):
+        import torch
+
+        import trak.store.table
+
+        trak.store.table.CHUNK_BYTES = 16 * FEATURES * 4  # several chunks, which batches straddle
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        self.directory = str(directory)
+        self.model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+        self.states = [
+            {name: torch.randn_like(value) for name, value in self.model.state_dict().items()}
+            for _ in range(CHECKPOINTS)
+        ]
+        generator = torch.Generator().manual_seed(2)
+        self.targets = [(torch.randn(TARGETS // 2, 6, generator=generator), torch.arange(5) % 3) for _ in range(2)]
+        self.options = {"device": "cpu", "proj_dim": FEATURES, "logging_level": 40}
+
+    def attribute(self, inside=lambda index: None, data=None, **loading):
+        import torch
+
+        import trak
+
+        loader = torch.utils.data.DataLoader(data or examples(inside), batch_size=BATCH, **loading)
+        return trak.attribute(
+            self.model, "image_classification", self.states, loader, self.targets, self.directory, progress=False,
+            **self.options,
+        )  # fmt: skip
+
+    def steps(self, pause=lambda: None):
+        import torch
+
+        import trak
+
+        traker = trak.TRAKer(self.model, "image_classification", N, self.directory, **self.options)
+        loader = torch.utils.data.DataLoader(examples(), batch_size=BATCH)
+        for model_id, state in enumerate(self.states):
+            self.model.load_state_dict(state)
+            traker.load_checkpoint(self.model.state_dict(), model_id)
+            for batch in loader:
+                pause()
+                traker.featurize(batch)
+        traker.finalize_features()
+        for model_id, state in enumerate(self.states):
+            traker.start_scoring_checkpoint("targets", state, model_id, TARGETS)
+            for batch in self.targets:
+                traker.score(batch)
+        return traker.finalize_scores("targets")
+
+
+def ranks(root):
+    """One rank of torchrun: both ways, and what it got."""
+    import numpy as np
+    import torch
+
+    group = "gloo" in sys.argv
+    if group:
+        torch.distributed.init_process_group("gloo")
+    rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+    run = Run(root / f"attribute-{size}")
+    found = run.attribute()
+    np.save(root / f"scores-{size}-{rank}.npy", found.scores)
+    run.directory = str(root / f"steps-{size}")
+    run.steps()
+    if group:
+        torch.distributed.destroy_process_group()
+
+
+def as_rank(rank, size, work):
+    """Fork a child that takes itself for a rank."""
+
+    def child(tell):
+        os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank))
+        work(tell)
+
+    return fork(child)
+
+
+def told(members):
+    return [[words for _, words in wait(*member)] for member in members]
+
+
+def loads(root):
+    """What three ranks load, each slow at it."""
+    run = Run(root / "loads")
+
+    def member(tell):
+        def inside(index):
+            time.sleep(0.01)
+            tell(str(index))
+
+        run.attribute(inside)
+
+    found = told([as_rank(rank, 3, member) for rank in range(3)])
+    return [sorted(map(int, words)) for words in found], contents(run.directory)
+
+
+def stuck(root, name, kill, work):
+    """Two ranks, of which one stops for good within a batch that it has claimed; kills it at once, or never."""
+    run, reached = Run(root / name), root / f"{name}-reached"
+
+    def hanging(tell):
+        def pause():
+            reached.touch()
+            signal.pause()
+
+        work(run, pause)
+
+    first = as_rank(0, 2, hanging)
+    while not reached.exists():
+        time.sleep(0.02)
+    second = as_rank(1, 2, lambda tell: work(run, lambda: None))
+    if kill:
+        time.sleep(0.5)
+        os.kill(first[0], signal.SIGKILL)
+    told([second])
+    if not kill:
+        os.kill(first[0], signal.SIGKILL)
+    os.waitpid(first[0], 0)
+    return contents(run.directory)
+
+
+def attributed(run, pause):
+    def inside(index):
+        if index == 9:
+            pause()
+
+    run.attribute(inside)
+
+
+def stepped(run, pause):
+    """Stops after a batch is claimed, before anything is written."""
+    real = run.model.forward
+    calls = []
+
+    def forward(x):
+        calls.append(x)
+        if len(calls) == 20:
+            pause()
+        return real(x)
+
+    run.model.forward = forward
+    run.steps()
+
+
+def every_rank_killed(root):
+    run = Run(root / "all-killed")
+
+    def member(tell):
+        run.attribute(lambda index: time.sleep(0.01))
+
+    members = [as_rank(rank, 3, member) for rank in range(3)]
+    time.sleep(0.4)
+    for child, reading in members:
+        os.kill(child, signal.SIGKILL)
+        os.close(reading)
+    statuses = [os.waitpid(child, 0)[1] for child, _ in members]
+    told([as_rank(0, 1, lambda tell: run.attribute())])
+    return {"killed": all(map(os.WIFSIGNALED, statuses)), "contents": contents(run.directory)}
+
+
+def by_mistake(root):
+    """The same run twice, and two runs with other data, side by side."""
+    same, other = Run(root / "same"), Run(root / "other")
+    told([fork(lambda tell: same.attribute(lambda index: time.sleep(0.002))) for _ in range(2)])
+
+    def member(shift):
+        def work(tell):
+            data = examples(lambda index: time.sleep(0.005))
+            data.x += shift
+            try:
+                other.attribute(data=data)
+            except ValueError as error:
+                tell(f"stopped {error}")
+            else:
+                tell("completed")
+
+        return work
+
+    found = told([fork(member(shift)) for shift in (0.0, 1.0)])
+    return {"same": contents(same.directory), "other": [words for one in found for words in one]}
+
+
+def job_array(root):
+    """The example's tasks, one after the other; and in random order, some at once, one killed, one twice."""
+    import importlib.util
+
+    import numpy as np
+
+    from trak.__main__ import main as command_line
+
+    spec = importlib.util.spec_from_file_location("job", EXAMPLE)
+    job = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(job)
+    job.TRAIN, job.BATCH, job.PER_TASK, job.TARGETS, job.EPOCHS = 80, 10, 20, 10, 1
+    one, many = root / "one-by-one", root / "array"
+
+    def start(output, command, task=0, kill=False):
+        def work(tell):
+            if kill:
+                real = job.trak.TRAKer.load_checkpoint
+
+                def load_checkpoint(traker, checkpoint, model_id):
+                    if model_id == 1 and traker.store.table(0).is_done(np.arange(20, 40)).all():
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    real(traker, checkpoint, model_id)
+
+                job.trak.TRAKer.load_checkpoint = load_checkpoint
+            job.main([command, "--output", str(output), "--task", str(task)])
+
+        return fork(work)
+
+    def missing(tell):
+        command_line(["info", str(many / "store"), "--missing"])
+        command_line(["info", str(many / "store"), "--missing", "--per-task", "20", "--checkpoints", "2"])
+
+    def printed():
+        path = root / "printed"
+
+        def work(tell):
+            with open(path, "w") as handle:
+                os.dup2(handle.fileno(), 1)
+                sys.stdout = os.fdopen(1, "w", closefd=False)
+                missing(tell)
+                sys.stdout.flush()
+
+        done(work)
+        return path.read_text().split("\n")[:2]
+
+    told([start(one, "prepare")])
+    for task in range(4):
+        told([start(one, "featurize", task)])
+    shutil.copytree(one, many, ignore=shutil.ignore_patterns("store"))
+    killed, reading = start(many, "featurize", 1, kill=True)
+    os.close(reading)
+    os.waitpid(killed, 0)
+    before = printed()
+    order = random.Random(0).sample(range(4), 4)
+    told([start(many, "featurize", task) for task in order[:2]])
+    half = printed()
+    told([start(many, "featurize", task) for task in (*order[2:], order[2])])
+    after = printed()
+    told([start(one, "finalize")])
+    told([start(many, "finalize"), start(many, "finalize")])
+    told([start(one, "score")])
+    told([start(many, "score"), start(many, "score")])
+    return {
+        "different": differences(contents(many), contents(one)),
+        "files": len(contents(one)),
+        "missing": [before, half, after],
+        "order": order,
+    }
+
+
+def claims(root):
+    """What another process gets of rows that one has, before and after that is killed."""
+    import numpy as np
+
+    from trak.store.claims import claims_in
+
+    root.mkdir()
+    ready = root / "ready"
+
+    def hold(tell):
+        mine = claims_in(root)
+        assert mine.take("rows", np.array([3, 4, 9]))
+        assert mine.take("rows", np.array([20]))
+        mine.release("rows", np.array([20]))
+        assert claims_in(root) is mine
+        ready.touch()
+        signal.pause()
+
+    holder, reading = fork(hold)
+    while not ready.exists():
+        time.sleep(0.01)
+    mine = claims_in(root)
+    asked = [("rows", [4]), ("rows", [0, 9]), ("rows", [5, 6, 7, 8]), ("rows", [0]), ("rows", [20]), ("other", [4])]
+    before = [mine.take(what, np.array(rows)) for what, rows in asked]
+    os.kill(holder, signal.SIGKILL)
+    os.close(reading)
+    os.waitpid(holder, 0)
+    return {"before": before, "after": mine.take("rows", np.array([3, 4, 9]))}
+
+
+def drive(root):
+    """Everything, as JSON on the last line of stdout."""
+    import numpy as np
+
+    import trak.sharing
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    for size, how in ((2, []), (3, ["gloo"])):
+        subprocess.run(
+            [*torchrun, f"--nproc-per-node={size}", __file__, "ranks", str(root), *how], env=environment, check=True
+        )
+    whole = Run(root / "whole")
+    done(lambda tell: np.save(root / "scores.npy", whole.attribute().scores))
+    whole.directory = str(root / "whole-steps")
+    done(lambda tell: whole.steps())
+    scored, stepwise = contents(root / "whole"), contents(root / "whole-steps")
+    unscored = {path: digest for path, digest in scored.items() if "/scores/" not in path}
+    found = {"files": len(scored)}
+    for size in (2, 3):
+        found[f"torchrun-{size}"] = differences(contents(root / f"attribute-{size}"), scored)
+        found[f"torchrun-steps-{size}"] = differences(contents(root / f"steps-{size}"), stepwise)
+        for rank in range(size):
+            same = (root / f"scores-{size}-{rank}.npy").read_bytes() == (root / "scores.npy").read_bytes()
+            found[f"scores-{size}-{rank}"] = same
+    found["loads"], loaded = loads(root)
+    found["loads different"] = differences(loaded, unscored)
+    found["killed"] = differences(stuck(root, "killed", True, attributed), unscored)
+    found["killed in steps"] = differences(stuck(root, "killed-steps", True, stepped), stepwise)
+    trak.sharing.PATIENCE = 0.5
+    found["hanging"] = differences(stuck(root, "hanging", False, attributed), unscored)
+    found["hanging in steps"] = differences(stuck(root, "hanging-steps", False, stepped), stepwise)
+    killed = every_rank_killed(root)
+    found["all killed"] = [killed["killed"], differences(killed["contents"], unscored)]
+    mistakes = by_mistake(root)
+    found["same twice"] = differences(mistakes["same"], unscored)
+    found["other data"] = mistakes["other"]
+    found["job array"] = job_array(root)
+    found["claims"] = claims(root / "claims")
+    print(json.dumps(found))
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("distributed")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TQDM_DISABLE": "1"}
+    run = subprocess.run(
+        [sys.executable, __file__, str(directory)], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    yield json.loads(run.stdout.splitlines()[-1])
+    shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_of_torchrun_end_with_the_store_and_the_scores_of_one_process(found, size):
+    assert found["files"] > 40
+    assert found[f"torchrun-{size}"] == []
+    assert found[f"torchrun-steps-{size}"] == []
+    assert all(found[f"scores-{size}-{rank}"] for rank in range(size))
+
+
+def test_ranks_share_the_batches_and_load_hardly_more_than_their_own(found):
+    assert found["loads different"] == []
+    assert all(found["loads"])
+    # Of every checkpoint the first batch, and in the end what others have in work, is loaded by all.
+    assert sum(map(len, found["loads"])) <= CHECKPOINTS * (N + 2 * 2 * BATCH + BATCH)
+
+
+@pytest.mark.parametrize("way", ["killed", "killed in steps", "hanging", "hanging in steps"])
+def test_others_do_what_a_killed_or_hanging_rank_had_claimed(found, way):
+    assert found[way] == []
+
+
+def test_a_rerun_after_all_ranks_were_killed_ends_bit_identical(found):
+    assert found["all killed"] == [True, []]
+
+
+def test_one_run_started_twice_by_mistake_completes_bit_identical(found):
+    assert found["same twice"] == []
+
+
+def test_runs_with_other_data_in_one_directory_are_told_so(found):
+    assert any(words.startswith("stopped") for words in found["other data"])
+    for words in found["other data"]:
+        assert words == "completed" or "other data" in words
+
+
+def test_tasks_of_a_job_array_in_any_order_killed_and_repeated_end_bit_identical(found):
+    assert found["job array"]["files"] > 40
+    assert found["job array"]["different"] == []
+
+
+def test_info_prints_what_is_missing_as_job_arrays_take_it(found):
+    before, half, after = found["job array"]["missing"]
+    first, second = found["job array"]["order"][:2]
+    left = sorted({0, 1, 2, 3} - {first, second})
+    # Task 1, rows 20 to 39, was killed when one checkpoint had featurized them and the other none.
+    assert before == ["0-19,40-79", "0-3"]
+    assert after == ["", ""]
+    assert sum(int(b) - int(a) + 1 for a, b in (run.split("-") for run in half[0].split(","))) == 40
+    assert [i for run in half[1].split(",") for i in range(int(run.split("-")[0]), int(run.split("-")[-1]) + 1)] == left
+
+
+def test_rows_are_one_processs_until_it_releases_them_or_ends(found):
+    assert found["claims"] == {"before": [False, False, True, True, True, True], "after": True}
+
+
+def test_a_distributed_sampler_is_refused_with_the_cure(tmp_path):
+    import torch
+
+    data = torch.utils.data.TensorDataset(torch.randn(8, 6), torch.zeros(8, dtype=torch.int64))
+    sampler = torch.utils.data.DistributedSampler(data, num_replicas=2, rank=0, shuffle=False)
+    run = Run(tmp_path / "store")
+    for options in ({}, {"index_key": 1}):
+        with pytest.raises(ValueError, match=r"DistributedSampler.*plain DataLoader"):
+            run_with_sampler(run, torch.utils.data.DataLoader(data, batch_size=4, sampler=sampler), options)
+
+
+def run_with_sampler(run, loader, options):
+    import trak
+
+    return trak.attribute(
+        run.model, "image_classification", run.states, loader, run.targets, run.directory, progress=False, **options
+    )
+
+
+def test_ranks_with_an_object_store_are_refused(monkeypatch):
+    import trak
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"memory://ranks is no directory.*2 ranks"):
+        trak.TRAKer(Run("unused").model, "image_classification", 4, "memory://ranks")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "ranks":
+        ranks(Path(sys.argv[2]))
+    else:
+        drive(Path(sys.argv[1]))

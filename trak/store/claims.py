@@ -1,0 +1,94 @@
+"""Who works on what, among the processes that use one local store."""
+
+import fcntl
+import hashlib
+import os
+import threading
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from trak.store.location import LOCK, Location, explained, local_root
+
+ROWS = "-rows"
+_ROW_BITS = 32
+
+_opened: WeakValueDictionary[tuple[int, int], "Claims"] = WeakValueDictionary()
+_opening = threading.Lock()
+
+
+class Claims:
+    """Rows, or other numbered pieces of work, that one process has for itself until it releases them or ends.
+
+    They are POSIX record locks on one file, a byte for each row. The kernel drops them with the process, however that
+    ends, so what a dead process had is free at once. They only save work: rows computed twice are the same bits.
+    Within one process they do not exclude each other, and forks do not inherit them. A store that is not local has
+    none, and every claim succeeds.
+    """
+
+    def __init__(self, descriptor: int | None) -> None:
+        """Use `claims_in` instead: a process must not open the file twice, since closing it drops all its locks."""
+        self._descriptor = descriptor
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def take(self, what: str, rows: np.ndarray) -> bool:
+        """Claim rows of something, all or none; False if another process has one of them."""
+        taken: list[tuple[int, int]] = []
+        for start, stop in self._runs(rows):
+            if not self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, what, start, stop):
+                for run in taken:
+                    self._lock(fcntl.LOCK_UN, what, *run)
+                return False
+            taken.append((start, stop))
+        return True
+
+    def release(self, what: str, rows: np.ndarray) -> None:
+        """Let others have the rows."""
+        for start, stop in self._runs(rows):
+            self._lock(fcntl.LOCK_UN, what, start, stop)
+
+    def _runs(self, rows: np.ndarray) -> list[tuple[int, int]]:
+        if self._descriptor is None:
+            return []
+        pieces = np.split(np.sort(rows), np.flatnonzero(np.diff(np.sort(rows)) > 1) + 1)
+        return [(int(piece[0]), int(piece[-1]) + 1) for piece in pieces]
+
+    def _lock(self, operation: int, what: str, start: int, stop: int) -> bool:
+        assert self._descriptor is not None  # there are no runs without
+        # A range of offsets for each name, the highest bit left out as offsets are signed.
+        name = int.from_bytes(hashlib.blake2b(what.encode(), digest_size=4).digest(), "little") >> 1
+        try:
+            fcntl.lockf(self._descriptor, operation, stop - start, (name << _ROW_BITS) + start)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+
+def claims_in(location: Location) -> Claims:
+    """The claims of this process in a store.
+
+    Raises:
+        PermissionError: if the store can't be written to.
+    """
+    root = local_root(location)
+    return Claims(None) if root is None else _open(root / f"{LOCK}{ROWS}", root)
+
+
+def _open(path: Path, root: Path) -> Claims:
+    with _opening:
+        if path.exists():
+            status = path.stat()
+            found = _opened.get((status.st_dev, status.st_ino))
+            if found is not None:
+                return found
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise explained(error, root) from error
+        status = os.fstat(descriptor)
+        made = _opened[status.st_dev, status.st_ino] = Claims(descriptor)
+        return made
