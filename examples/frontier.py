@@ -101,12 +101,19 @@ class Frontier:
             self.task.targets, self._store, progress=False, **options,
         )  # fmt: skip
 
-    def baseline(self, baseline: baselines.Baseline, count: int) -> Attribution:
-        """Scores by another method."""
+    def baseline(self, baseline: baselines.Baseline, checkpoints: int | list[Any]) -> Attribution:
+        """Scores by another method, likewise."""
+        states = self.states(checkpoints) if isinstance(checkpoints, int) else checkpoints
         return baseline.attribute(
-            self.task.make(), self.task.task, self.states(count), self.task.batches(self.task.labels),
-            self.task.targets, progress=False,
+            self.task.make(), self.task.task, states, self.task.batches(self.task.labels), self.task.targets,
+            progress=False,
         )  # fmt: skip
+
+    def along_training(self) -> Attribution:
+        """Scores by TracIn from the epochs of one run."""
+        rates = real_tasks.RECIPES[self.name].learning_rates(self.task.size)
+        epochs = [real_tasks.weights(self.paths[0], epoch) for epoch in range(1, len(rates) + 1)]
+        return self.baseline(baselines.TracIn(rates), epochs)
 
     def published(self, k: int) -> Attribution:
         """Scores by the published package. In float32: it multiplies float16 by single elements on a CPU."""
@@ -145,6 +152,7 @@ class Frontier:
             self.add(name, 10, partial(self.scores, 10, **options), 10 * self.training)
         for name, (baseline, count) in self.cheap().items():
             self.add(name, count, partial(self.baseline, baseline, count), count * self.training)
+        self.add("TracIn, epochs of 1 run", 1, self.along_training, self.training)
         counts = DATAMODELS.get(self.name, ())
         if not counts:
             return

@@ -33,6 +33,21 @@ class Recipe:
     batch_size: int
     epochs: int
 
+    def schedule(self, optimizer: torch.optim.Optimizer, size: int) -> torch.optim.lr_scheduler.LRScheduler:
+        """Of the learning rate over all steps on a training set of some size."""
+        steps = self.epochs * -(-size // self.batch_size)
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], steps)
+
+    def learning_rates(self, size: int) -> list[float]:
+        """The mean of each epoch."""
+        optimizer = self.optimizer([nn.Parameter(torch.zeros(1))])
+        schedule, rates = self.schedule(optimizer, size), []
+        for _ in range(self.epochs * -(-size // self.batch_size)):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return [float(np.mean(part)) for part in np.split(np.array(rates), self.epochs)]
+
 
 @dataclass(frozen=True)
 class Trainer:
@@ -58,8 +73,7 @@ class Trainer:
         torch.manual_seed(seed)
         model, subset = recipe.model().train(), torch.as_tensor(np.asarray(indices))
         optimizer = recipe.optimizer(model.parameters())
-        steps = recipe.epochs * -(-len(subset) // recipe.batch_size)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], steps)
+        schedule = recipe.schedule(optimizer, len(subset))
         for epoch in range(recipe.epochs):
             for batch in subset[torch.randperm(len(subset))].split(recipe.batch_size):
                 optimizer.zero_grad()
