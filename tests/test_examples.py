@@ -59,9 +59,10 @@ class ExampleCase:
         """What happens in the folder before the first run to the end."""
 
     @pytest.fixture(scope="class")
-    def runs(self, request, tmp_path_factory):
+    @classmethod
+    def runs(cls, tmp_path_factory):
         """The folder, what two runs printed, and the folder's files and its checkpoints' times after each."""
-        cls, folder, found = request.cls, tmp_path_factory.mktemp("output"), []
+        folder, found = tmp_path_factory.mktemp("output"), []
         cls.before(folder)
         for _ in range(2):
             out = run(cls.script, folder)

@@ -13,7 +13,7 @@ SUBSET_FRACTION = 0.5
 """Of the training set, that models are trained on whose outputs the scores are to predict."""
 _GRID = np.geomspace(0.05, 50, 25)
 _BOUNDS = 0.3, 10.0
-_FOLDED, _ROWS, _CHECKPOINTS_EACH = 1024, 4096, 5
+_FOLDED, _ROWS, _CHECKPOINTS_EACH = 1024, 4096, 10
 _FEWEST_TARGETS, _LARGEST_DISTANCE = 100, 0.3
 
 Array = np.ndarray[Any, Any]
@@ -45,7 +45,7 @@ def choose(experiment: Experiment, model_ids: list[int], weighting: str) -> tupl
     returned for fewer than 100, and if the outputs of the examples left out are distributed otherwise than the targets'
     (Kolmogorov-Smirnov distance above 0.3); or if there is no curvature, or no gap between the two.
 
-    One checkpoint in five, 4,096 rows and 1,024 dimensions stand for all; one eigendecomposition each serves every λ.
+    One checkpoint in ten, 4,096 rows and 1,024 dimensions stand for all; one eigendecomposition each serves every λ.
     """
     if experiment.num_targets < _FEWEST_TARGETS:
         return None, f"the default: {experiment.num_targets} targets are too few to choose by"
