@@ -10,7 +10,7 @@ import argparse
 import json
 import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,7 @@ DATAMODELS = {
     "digits": (50, 100, 200, 400, 1000), "fashion": (50, 100), "snippets": (50, 100, 150), "facts": (50, 100),
 }  # fmt: skip
 CHECKPOINTS = (1, 2, 5, 10, 20)
+RETRAINED = (baselines.EmpiricalInfluence.name, baselines.Datamodel.name)
 LARGE = ("sentiment",)
 """Of millions of parameters: with 10 checkpoints at most, and without Arnoldi's method, which would take hours."""
 FRACTION = 0.5
@@ -198,6 +199,28 @@ def show(row: Row) -> None:
     )
 
 
+def claims(rows: list[Row]) -> Iterator[str]:
+    """What the table says of TRAK with 10 checkpoints, and of the methods that retrain."""
+    ours = next(row for row in rows if (row.family, row.models) == ("TRAK", 10))
+    for row in rows:
+        if row.family.startswith("traker"):
+            if row.low > 0:
+                yield f"TRAK (10) has {ours.lds / row.lds:.2f} times the LDS of {row.family}"
+            else:
+                yield f"TRAK (10) has an LDS of {ours.lds:.2f}, that of {row.family} is not above chance"
+    retrained = [row for row in rows if row.family in RETRAINED]
+    others = [row for row in rows if not row.family.lower().startswith("trak") and row not in retrained]
+    best = max((row for row in others if row.seconds <= ours.seconds), key=lambda row: row.lds)
+    yield f"TRAK (10) has {ours.lds / best.lds:.2f} times the LDS of the best that costs no more, {best.family}"
+    for row in retrained[-2:]:
+        least = next(t for t in rows if t.family == "TRAK" and t.lds >= row.lds)
+        without, trained = ((row.seconds + row.training) / (least.seconds + t) for t in (0, least.training))
+        yield (
+            f"TRAK ({least.models}) has {least.lds / row.lds:.2f} times the LDS of {row.models} models' {row.family}, "
+            f"which costs {without:.0f} times as much, with the training of checkpoints {trained:.0f} times"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tasks", nargs="*", default=["digits", "fashion", "snippets"])
@@ -206,6 +229,7 @@ def main() -> None:
         ceiling = lds(frontier.scores(1).scores * 0, frontier.judge, resamples=20).noise_ceiling
         print(f"\n{name}: {frontier.judge}, noise ceiling {ceiling:.3f}")
         frontier.run()
+        print("", *claims(frontier.rows), sep="\n")
         table = {"ceiling": ceiling, "rows": [asdict(row) for row in frontier.rows]}
         (OUTPUT / f"{name}.json").write_text(json.dumps(table, indent=1))
 
