@@ -39,6 +39,7 @@ def removals(frontier: Frontier) -> None:
     )  # fmt: skip
     print(found)
     print(found.to_frame().to_string(index=False))
+    print(found.lead("TRAK").to_string(index=False))
     found.plot().figure.savefig(OUTPUT / f"removals-{task.name}.png", dpi=110)
 
 

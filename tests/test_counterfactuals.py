@@ -161,6 +161,24 @@ def test_equal_scores_are_taken_in_order(call, problem):
     np.testing.assert_allclose(found.drops[0], drops, atol=1e-12)
 
 
+def test_the_lead_over_another_method_is_the_mean_difference_on_the_same_targets(found):
+    pytest.importorskip("pandas")
+    method, *others = found.methods
+    leads = found.lead(method)
+    assert [*leads["over"]] == [other for other in others for _ in found.k]
+    for i, other in enumerate(others):
+        rows = leads[leads["over"] == other]
+        differences = found.drops[0] - found.drops[1 + i]
+        assert [*rows["k"]] == [*found.k]
+        np.testing.assert_allclose(rows["lead"], differences.mean(axis=-1))
+        resampled = np.random.default_rng(1).choice(differences, (4000, differences.shape[-1]), axis=1).mean(axis=-1)
+        spread = np.quantile(resampled, [0.025, 0.975], axis=1)
+        tolerance = 0.2 * (spread[1] - spread[0]).max() + 1e-9
+        np.testing.assert_allclose([rows["lead_low"], rows["lead_high"]], spread, atol=tolerance)
+    with pytest.raises(ValueError, match="unknown method 'nobody'"):
+        found.lead("nobody")
+
+
 def test_a_task_without_right_and_wrong_has_drops_alone(call):
     regression = Problem(labels=False)
     found = call(regression, {"exact": regression.scores}, random_sets=1)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trak.evaluation.results import CHANCE, CROWDED, axes, draw_curve, frame, legend, styles
-from trak.evaluation.statistics import Interval, in_words
+from trak.evaluation.statistics import Bootstrap, Interval, in_words
+from trak.naming import did_you_mean
 
 if TYPE_CHECKING:
     import pandas
@@ -82,6 +83,31 @@ class Counterfactuals:
             columns["flipped_low"] = self.flip_intervals[..., 0].ravel()
             columns["flipped_high"] = self.flip_intervals[..., 1].ravel()
         return frame(columns)
+
+    def lead(self, method: str) -> "pandas.DataFrame":
+        """By how much a method's drops exceed each other's on the same targets: a row for each other method and k, with
+        columns over, k, lead (mean over targets, in units of f), lead_low, lead_high.
+
+        Targets differ more than methods do, so that the interval of the difference is narrower than those of the drops.
+
+        Raises:
+            ValueError: for an unknown method.
+            ImportError: if pandas is not installed.
+        """
+        if method not in self.methods:
+            raise ValueError(f"unknown method {method!r}: {did_you_mean(str(method), self.methods)}")
+        others = [i for i, other in enumerate(self.methods) if other != method]
+        leads = self.drops[self.methods.index(method)] - self.drops[others]
+        intervals = Bootstrap(confidence=self.confidence).of_means(leads)
+        return frame(
+            {
+                "over": np.repeat([self.methods[i] for i in others], len(self.k)),
+                "k": np.tile(self.k, len(others)),
+                "lead": leads.mean(axis=-1).ravel(),
+                "lead_low": intervals[..., 0].ravel(),
+                "lead_high": intervals[..., 1].ravel(),
+            }
+        )
 
     def plot(self, ax: Any = None, what: str | None = None) -> Any:
         """Brittleness curves: "flips" or "drops" by the number of examples taken away; returns the axes.
