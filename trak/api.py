@@ -1,6 +1,6 @@
 """One call for the common case."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -69,28 +69,28 @@ def attribute(
                 traker.load_checkpoint(checkpoint, model_id)
                 if not traker.store.is_finalized(model_id, traker.weighting):
                     if index_key is None and world_size() > 1:
-                        table = traker.store.table(model_id)
-                        for batch, indices in dealt(train, table, traker.store.claims, bar.update):
-                            traker.featurize(batch, inds=indices)
-                            bar.update(batches.size(batch))
+                        given = dealt(train, traker.store.table(model_id), traker.store.claims, bar.update)
                     else:
-                        _each(traker.featurize, train, index_key, bar)
+                        given = _indexed(train, index_key)
+                    _each(traker.featurize, given, bar)
                     traker.finalize_features([model_id])
                 else:
                     # Enough to notice other data, or code that changed.
-                    bar.update(n - _each(traker.featurize, islice(train, 1), index_key, bar))
+                    bar.update(n - _each(traker.featurize, _indexed(islice(train, 1), index_key), bar))
                 traker.start_scoring_checkpoint(exp_name, checkpoint, model_id, m)
-                _each(traker.score, targets, index_key, bar)
+                _each(traker.score, _indexed(targets, index_key), bar)
     return traker.attribution(exp_name, range(len(several)))
 
 
-def _each(consume: Any, loader: Iterable[Batch], index_key: str | int | None, bar: Any) -> int:
+def _indexed(loader: Iterable[Batch], index_key: str | int | None) -> Iterator[tuple[Batch, np.ndarray | None]]:
+    """The batches, each with its examples' indices, or None where they come in order."""
+    return (_split(batch, index_key) if index_key is not None else (batch, None) for batch in loader)
+
+
+def _each(consume: Any, given: Iterable[tuple[Batch, np.ndarray | None]], bar: Any) -> int:
     """Feed the batches; returns the number of examples."""
     count = 0
-    for batch in loader:
-        indices = None
-        if index_key is not None:
-            batch, indices = _split(batch, index_key)
+    for batch, indices in given:
         consume(batch, inds=indices)
         bar.update(batches.size(batch))
         count += batches.size(batch)

@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from trak.extras import imported
 from trak.looking.lookable import Lookable
 from trak.scoring import Damping, Scorer, TopK, check_weighting
 from trak.store import Experiment, check_model_id, open_store
@@ -91,19 +91,19 @@ class Attribution(Lookable):
         Raises:
             ImportError: if pandas is not installed.
         """
-        return _imported("pandas", "to_frame").DataFrame(self._columns(k, bottom))
+        return imported("pandas", "to_frame needs pandas", "frames").DataFrame(self._columns(k, bottom))
 
     def to_polars(self, k: int | None = None, bottom: bool = False) -> "polars.DataFrame":
         """The table of `to_frame` as polars' (ImportError if it is not installed)."""
-        return _imported("polars", "to_polars").DataFrame(self._columns(k, bottom))
+        return imported("polars", "to_polars needs polars", "frames").DataFrame(self._columns(k, bottom))
 
     def to_arrow(self, k: int | None = None, bottom: bool = False) -> "pyarrow.Table":
         """The table of `to_frame` as Arrow's (ImportError if pyarrow is not installed)."""
-        return _imported("pyarrow", "to_arrow").table(self._columns(k, bottom))
+        return imported("pyarrow", "to_arrow needs pyarrow", "frames").table(self._columns(k, bottom))
 
     def to_xarray(self) -> "xarray.DataArray":
         """All scores with dimensions train_index and target, not copied (ImportError if xarray is not installed)."""
-        return _imported("xarray", "to_xarray").DataArray(
+        return imported("xarray", "to_xarray needs xarray", "frames").DataArray(
             self.scores, dims=("train_index", "target"), name="score", attrs={"of": self.name}
         )
 
@@ -298,10 +298,3 @@ class ArrayAttribution(Attribution):
             order = np.argsort(sign * self._scores[:, start : start + step].T, axis=1, kind="stable")
             indices[start : start + step] = order[:, :k]
         return TopK(indices, self._scores[indices, np.arange(targets)[:, None]])
-
-
-def _imported(package: str, method: str) -> Any:
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise ImportError(f"{method} needs {package}: pip install 'trak-attribution[frames]'") from error

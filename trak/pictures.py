@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trak.extras import imported
 from trak.looking.images import pixels
 from trak.looking.selection import Ranked, check_targets
 
@@ -36,10 +37,7 @@ def show_images(
         ImportError: if matplotlib is not installed.
         ValueError: if a target is out of range.
     """
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install 'trak-attribution[pictures]'") from error
+    plt = imported("matplotlib.pyplot", "pictures need matplotlib", "pictures")
     targets = check_targets(targets, attribution.shape[1])
     helpful, harmful = attribution.top(k), attribution.top(k, bottom=True)
     rows, columns = len(targets), 2 * k + 1

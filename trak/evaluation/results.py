@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from trak.extras import imported
+
 if TYPE_CHECKING:
     import pandas
 
@@ -48,11 +50,8 @@ def frame(columns: Mapping[str, Any]) -> "pandas.DataFrame":
     Raises:
         ImportError: if pandas is not installed.
     """
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError("to_frame needs pandas: pip install 'trak-attribution[frames]'") from error
-    return pandas.DataFrame(dict(columns))
+    found: pandas.DataFrame = imported("pandas", "to_frame needs pandas", "frames").DataFrame(dict(columns))
+    return found
 
 
 def axes(given: Any, xlabel: str, ylabel: str, title: str) -> Any:
@@ -62,10 +61,7 @@ def axes(given: Any, xlabel: str, ylabel: str, title: str) -> Any:
         ImportError: if matplotlib is not installed.
     """
     if given is None:
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError("plot needs matplotlib: pip install 'trak-attribution[pictures]'") from error
+        plt = imported("matplotlib.pyplot", "plot needs matplotlib", "pictures")
         _, given = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     given.set(xlabel=xlabel, ylabel=ylabel)
     given.set_title(title, loc="left", fontsize=11)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from trak.extras import imported
+
 Array = np.ndarray[Any, Any]
 
 _CHANNELS = (1, 3, 4)
@@ -64,11 +66,7 @@ def encode(array: Array, size: int) -> str:
     Raises:
         ImportError: if Pillow is not installed.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError("showing images needs Pillow: pip install 'trak-attribution[pictures]'") from error
-    image = Image.fromarray(array)
+    image = imported("PIL.Image", "showing images needs Pillow", "pictures").fromarray(array)
     image.thumbnail((size, size))
     kind, data = "png", _written(image, "PNG")
     if len(data) > _SMALL_PNG:
