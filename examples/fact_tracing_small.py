@@ -47,11 +47,9 @@ class Bar(NamedTuple):
 
 def scores(frontier: Frontier) -> dict[str, Array]:
     """By method, (sentences, questions)."""
-    layer, task = frontier.task.representation, frontier.task
+    layer = frontier.task.representation
     along = [real_tasks.weights(path, epoch) for path in frontier.paths[:2] for epoch in EPOCHS]
-    tracin = baselines.TracIn([1.0] * len(along)).attribute(
-        task.make(), task.task, along, task.batches(task.labels), task.targets, progress=False
-    )
+    tracin = frontier.baseline(baselines.TracIn([1.0] * len(along)), along)
     others: dict[str, baselines.Baseline] = {
         "gradient dot product": baselines.GradientDot(),
         "gradient cosine": baselines.GradientCosine(),

@@ -1,10 +1,23 @@
 """Children of one process that has imported torch, and what they leave on disk."""
 
 import hashlib
+import json
 import os
+import subprocess
+import sys
 import time
 import traceback
 from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def report(script, directory, **environment):
+    """What a test file, run as a script in a folder, prints as JSON on its last line."""
+    command = [sys.executable, script, str(directory)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(run.stdout.splitlines()[-1])
 
 
 def fork(work):

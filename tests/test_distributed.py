@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import contents, differences, done, fork, wait
+from processes import contents, differences, done, fork, report, wait
 
 N, TARGETS, BATCH, FEATURES, CHECKPOINTS = 44, 10, 4, 32, 2
 EXAMPLE = Path(__file__).parents[1] / "examples" / "slurm" / "attribute.py"
@@ -369,11 +369,7 @@ def drive(root):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     directory = tmp_path_factory.mktemp("distributed")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TQDM_DISABLE": "1"}
-    run = subprocess.run(
-        [sys.executable, __file__, str(directory)], env=environment, stdout=subprocess.PIPE, text=True, check=True
-    )
-    yield json.loads(run.stdout.splitlines()[-1])
+    yield report(__file__, directory, TQDM_DISABLE="1")
     shutil.rmtree(directory)
 
 

@@ -9,13 +9,12 @@ import resource
 import select
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from processes import contents, differences, done, fork, wait
+from processes import contents, differences, done, fork, report, wait
 
 PHASES = ("featurize", "finalize", "score", "finalize_scores")
 KILLS, KILLS_IN_A_PHASE = 12, 2
@@ -309,11 +308,7 @@ def drive(root):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     directory = tmp_path_factory.mktemp("interruptions")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TQDM_DISABLE": "1"}
-    run = subprocess.run(
-        [sys.executable, __file__, str(directory)], env=environment, stdout=subprocess.PIPE, text=True, check=True
-    )
-    yield json.loads(run.stdout.splitlines()[-1])
+    yield report(__file__, directory, TQDM_DISABLE="1")
     shutil.rmtree(directory)
 
 

@@ -6,13 +6,13 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 import traceback
 from pathlib import Path
 
 import pytest
+from processes import differences, report
 
 SUBSETS, SEEDS, N, SECONDS = 8, 2, 20, 0.02
 KILLS = 7
@@ -107,7 +107,7 @@ def attempt(directory, expected, jobs, when):
         "trained_again": len(trained(log)) - before,
         "workers": len(workers),
         "workers_alive": sum(map(alive, workers)),
-        "different": sorted(n for n in {*found, *expected} if found.get(n) != expected.get(n)),
+        "different": differences(found, expected),
     }
 
 
@@ -158,12 +158,7 @@ def drive(root):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("kills")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, __file__, str(directory)], env=environment, stdout=subprocess.PIPE, text=True, check=True
-    )
-    return json.loads(result.stdout.splitlines()[-1])
+    return report(__file__, tmp_path_factory.mktemp("kills"), OMP_NUM_THREADS="1")
 
 
 def test_a_killed_run_continues_bit_identical(found):

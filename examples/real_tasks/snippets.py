@@ -2,8 +2,6 @@
 
 import io
 import re
-import subprocess
-import sys
 import tarfile
 from collections import Counter
 from functools import cache
@@ -13,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from real_tasks.base import CACHE, RealTask, Recipe, Trainer
+from real_tasks.base import RealTask, Recipe, Trainer
+from real_tasks.packages import pypi
 
 SOURCES = ("amazonReviewSnippets", "movieReviewSnippets", "nytEditorialSnippets", "tweets")
 LENGTH, VOCABULARY = 32, 2000
@@ -71,12 +70,8 @@ def _encoded() -> tuple[list[str], Tensor, Tensor]:
 
 def archive() -> tarfile.TarFile:
     """The ratings that vaderSentiment's source package carries."""
-    package = CACHE / "vaderSentiment-3.3.2.tar.gz"
-    if not package.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-        command += ["--no-build-isolation", "--dest", str(CACHE), "vaderSentiment==3.3.2"]
-        subprocess.run(command, check=True)  # noqa: S603
+    source = "--no-binary", ":all:", "--no-build-isolation"
+    package = pypi("vaderSentiment==3.3.2", "vaderSentiment-3.3.2.tar.gz", *source)
     with tarfile.open(package) as outer:
         inner = outer.extractfile("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz")
         return tarfile.open(fileobj=io.BytesIO(inner.read()))  # type: ignore[union-attr]
