@@ -102,7 +102,8 @@ def choose(frontier: Frontier) -> None:
     questions = frontier.judge.targets
     relevant = stated(corpus()).numpy()[:, questions]
     print("| setting | LDS (95 % interval) | MRR (95 % interval) |\n| --- | --- | --- |")
-    for options in ({}, *({name: value} for name, several in GRID.items() for value in several)):
+    settings: list[dict[str, Any]] = [{}, *({name: value} for name, several in GRID.items() for value in several)]
+    for options in settings:
         values = frontier.scores(CHECKPOINTS, **options).scores
         found, ranked = lds(values, frontier.judge), retrieval(values[:, questions], relevant, 10)
         cells = f"{found.mean:.3f} ({found.interval}) | {ranked.mrr:.3f} ({ranked.mrr_interval})"

@@ -12,7 +12,7 @@ import resource
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
@@ -34,6 +34,8 @@ TRUTH = {
     "sentiment": (80, 2),
     "facts": (60, 2),
     "captions": (80, 2),
+    "scenes": (80, 2),
+    "sentences": (40, 2),
 }
 DATAMODELS = {
     "digits": (50, 100, 200, 400, 1000), "fashion": (50, 100), "snippets": (50, 100, 150), "facts": (50, 100),
@@ -73,19 +75,28 @@ class Frontier:
             choosing: judge on the halves that settings are chosen by, instead of those that are reported.
             checkpoints: how many to train.
         """
-        self.name, self.task, folder = name, real_tasks.TASKS[name](), OUTPUT / name
-        self._store = folder / ("choosing" if choosing else "store")
+        self.name, self.task, self.folder = name, real_tasks.TASKS[name](), OUTPUT / name
+        self._store = self.folder / ("choosing" if choosing else "store")
         checkpoints = min(checkpoints, 10) if name in LARGE else checkpoints
         self.counts = [count for count in CHECKPOINTS if count <= checkpoints]
-        self.paths, self.training = real_tasks.checkpoints(self.task, checkpoints, folder / "checkpoints")
-        self.truth = self._retrained("truth", *TRUTH[name], seed=0)
-        self.judge = self.truth.split(0)[0 if choosing else 1]
+        self.paths, self.training = real_tasks.checkpoints(self.task, checkpoints, self.folder / "checkpoints")
+        self.choosing = choosing
         self.rows: list[Row] = []
+
+    @cached_property
+    def truth(self) -> GroundTruth:
+        """From models retrained on random halves."""
+        return self._retrained("truth", *TRUTH[self.name], seed=0)
+
+    @cached_property
+    def judge(self) -> GroundTruth:
+        """The subsets and targets that are reported, or that settings are chosen by."""
+        return self.truth.split(0)[0 if self.choosing else 1]
 
     def _retrained(self, folder: str, subsets: int, seeds: int, seed: int) -> GroundTruth:
         return retrain(
             self.task.train, self.task.measured or self.task.task, self.task.targets, train_set_size=self.task.size,
-            save_dir=OUTPUT / self.name / folder, subsets=subsets, seeds=seeds, seed=seed, fraction=FRACTION,
+            save_dir=self.folder / folder, subsets=subsets, seeds=seeds, seed=seed, fraction=FRACTION,
             config=self.task.config,
         )  # fmt: skip
 
@@ -93,12 +104,14 @@ class Frontier:
         """State dicts of the first checkpoints."""
         return [real_tasks.weights(path) for path in self.paths[:count]]
 
-    def scores(self, checkpoints: int | list[Any], **options: Any) -> StoredAttribution:
-        """Scores by the library, of the first checkpoints or of other state dicts."""
+    def scores(
+        self, checkpoints: int | list[Any], of: trak.tasks.Task | str | None = None, **options: Any
+    ) -> StoredAttribution:
+        """Scores by the library, of the first checkpoints or of other state dicts, under the task or another."""
         states = self.states(checkpoints) if isinstance(checkpoints, int) else checkpoints
         shutil.rmtree(self._store, ignore_errors=True)
         return trak.attribute(
-            self.task.make(), self.task.task, states, self.task.batches(self.task.labels),
+            self.task.make(), of or self.task.task, states, self.task.batches(self.task.labels),
             self.task.targets, self._store, progress=False, **options,
         )  # fmt: skip
 

@@ -35,7 +35,7 @@ def removals(frontier: Frontier) -> None:
     found = counterfactuals(
         methods, task.train, task.task, task.targets, train_set_size=task.size,
         save_dir=OUTPUT / task.name / "removals", k=(20, 80) if task.name == "digits" else (20,),
-        chosen=range(0, 200, 10 if task.texts is None else 20), seeds=2, random_sets=2, config=task.config,
+        chosen=range(0, 200, 10 if task.texts is None else 5), seeds=2, random_sets=2, config=task.config,
     )  # fmt: skip
     print(found)
     print(found.to_frame().to_string(index=False))

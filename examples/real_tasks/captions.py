@@ -33,17 +33,23 @@ def captions(train_size: int = 2000, targets: int = 300) -> RealTask:
     """
     images, ids = _load(train_size, targets)
     texts = [_pictures()[1][i] for i in _order(train_size + targets)]
+    return contrastive_task("captions", images, ids, texts, train_size)
+
+
+def contrastive_task(name: str, images: Tensor, ids: Tensor, texts: list[str], train_size: int) -> RealTask:
+    """The first `train_size` pairs of images and captions (words' numbers, and in words) to train on, the others as
+    targets."""
     head, tail = slice(0, train_size), slice(train_size, None)
 
     def batches(some: slice, ids: Tensor) -> list[Any]:
         parts = zip(images[some].split(100), ids.split(100), strict=True)
         return [{"images": x, "input_ids": y, "attention_mask": (y > 0).long()} for x, y in parts]
 
-    train = batches(head, ids[head])
+    task = trak.tasks.CLIP(bank=batches(head, ids[head]), batch_size=BATCH_SIZE)
     return RealTask(
-        "captions", trak.tasks.CLIP(bank=train, batch_size=BATCH_SIZE), Trainer("captions", train_size, targets),
-        ids[head], ids[tail], lambda labels: batches(head, labels), batches(tail, ids[tail]), "visual",
-        (texts[head], texts[tail]), Similarity(),
+        name, task, Trainer(name, train_size, len(ids) - train_size), ids[head], ids[tail],
+        lambda labels: batches(head, labels), batches(tail, ids[tail]), "visual", (texts[head], texts[tail]),
+        Similarity(),
     )  # fmt: skip
 
 
@@ -61,18 +67,21 @@ class Similarity(trak.tasks.Task):
 class SmallCLIP(nn.Module):
     """A CNN and a bag of words, with open_clip's interface."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3, side: int = SIDE, vocabulary: int = VOCABULARY) -> None:
         super().__init__()
+        left = math.ceil(side / 8)
         self.visual = nn.Sequential(
-            nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(32, 48, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(48 * (SIDE // 8) ** 2, WIDTH),
+            nn.Conv2d(channels, 16, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(32, 48, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Flatten(), nn.Linear(48 * left**2, WIDTH),
         )  # fmt: skip
-        self.token_embedding = nn.Embedding(VOCABULARY, 32, padding_idx=0)
+        self.token_embedding = nn.Embedding(vocabulary, 32, padding_idx=0)
         self.textual = nn.Sequential(nn.Linear(32, 128), nn.ReLU(), nn.Linear(128, WIDTH))
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def encode_image(self, image: Tensor, normalize: bool = False) -> Tensor:
-        """Of images (B, 3, SIDE, SIDE): (B, WIDTH)."""
+        """Of images (B, channels, side, side): (B, WIDTH)."""
         found = self.visual(image)
         return F.normalize(found, dim=-1) if normalize else found
 
@@ -134,11 +143,11 @@ def _optimizer(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.01)
 
 
-def _loss(model: nn.Module, images: Tensor, ids: Tensor) -> Tensor:
+def contrastive_loss(model: nn.Module, images: Tensor, ids: Tensor) -> Tensor:
     """InfoNCE in both directions (Radford et al., 2021)."""
     image_features, text_features, scale = model(images, ids)
     logits, own = scale * image_features @ text_features.T, torch.arange(len(ids))
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
-CAPTIONS = Recipe(_load, SmallCLIP, _optimizer, _loss, BATCH_SIZE, epochs=10)
+CAPTIONS = Recipe(_load, SmallCLIP, _optimizer, contrastive_loss, BATCH_SIZE, epochs=10)

@@ -1,5 +1,6 @@
 """Facts learnt from sentences with a blank to fill in, by a small GPT-2."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -20,8 +21,17 @@ def facts() -> RealTask:
     By a GPT-2 of two layers of 64 (94,144 parameters) that reads a sentence and then says its answer; each name is one
     word.
     """
+    return _task("facts", _answers)
+
+
+def sentences() -> RealTask:
+    """The same sentences and questions, word by word from the first to the answer, by the same model."""
+    return _task("sentences", _every_word)
+
+
+def _task(name: str, load: Callable[[int, int], tuple[dict[str, Tensor], Tensor]]) -> RealTask:
     size, queries = len(corpus().sentences), len(corpus().queries)
-    inputs, labels = _load(size, queries)
+    inputs, labels = load(size, queries)
 
     def batches(some: slice, labels: Tensor) -> list[Any]:
         columns = zip(*(t[some].split(100) for t in inputs.values()), labels.split(100), strict=True)
@@ -30,7 +40,7 @@ def facts() -> RealTask:
     head, tail = slice(0, size), slice(size, None)
     texts = [s.text for s in corpus().sentences], [s.text for s in corpus().queries]
     return RealTask(
-        "facts", "language_modeling", Trainer("facts", size, queries), labels[head], labels[tail],
+        name, "language_modeling", Trainer(name, size, queries), labels[head], labels[tail],
         lambda labels: batches(head, labels), batches(tail, labels[tail]), "transformer.ln_f", texts,
     )  # fmt: skip
 
@@ -42,7 +52,17 @@ def stated(corpus: Corpus) -> Tensor:
 
 
 @cache
-def _load(train_size: int, targets: int) -> tuple[dict[str, Tensor], Tensor]:
+def _every_word(train_size: int, targets: int) -> tuple[dict[str, Tensor], Tensor]:
+    """The same inputs, and labels that are every word and answer after the first word."""
+    inputs, _ = _answers(train_size, targets)
+    ids = inputs["input_ids"]
+    labels = ids.masked_fill((ids == PADDING) | (ids == ANSWER), IGNORED)
+    labels[:, 0] = IGNORED
+    return inputs, labels
+
+
+@cache
+def _answers(train_size: int, targets: int) -> tuple[dict[str, Tensor], Tensor]:
     """Ids of words, of ANSWER and of the answer, and labels (N, L) that are the answer's alone."""
     everything = [*corpus().sentences, *corpus().queries]
     number = {word: i + WORDS for i, word in enumerate(_vocabulary())}
@@ -83,4 +103,5 @@ def _loss(model: nn.Module, inputs: dict[str, Tensor], labels: Tensor) -> Tensor
     return nn.functional.cross_entropy(logits, labels[rows, ends])
 
 
-FACTS = Recipe(_load, _small_gpt2, _optimizer, _loss, batch_size=32, epochs=15)
+FACTS = Recipe(_answers, _small_gpt2, _optimizer, _loss, batch_size=32, epochs=15)
+SENTENCES = Recipe(_every_word, _small_gpt2, _optimizer, _loss, batch_size=32, epochs=15)

@@ -49,13 +49,13 @@ def _load_digits(train_size: int, targets: int) -> tuple[Tensor, Tensor]:
 
 
 def _load_fashion(train_size: int, targets: int) -> tuple[Tensor, Tensor]:
-    images, labels = _fashion_mnist()
+    images, labels = fashion_mnist()
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))[: train_size + targets]
     return images[order], labels[order]
 
 
 @cache
-def _fashion_mnist() -> tuple[Tensor, Tensor]:
+def fashion_mnist() -> tuple[Tensor, Tensor]:
     """60,000 images (N, 1, 28, 28) in [-1, 1] and labels (N,)."""
     folder = debian("dataset-fashion-mnist", "/usr/share/datasets/fashion-mnist")
     images, labels = (
