@@ -859,4 +859,4 @@ def test_a_table_needs_all_of_its_arrays(tmp_path):
     Table.create(group, 3, 2, "float16")
     del group["scale"]
     with pytest.raises(StoreError, match="'scale' is missing"):
-        Table(group)
+        Table(group, 3, 2, "float16")

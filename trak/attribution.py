@@ -211,7 +211,7 @@ class StoredAttribution(Attribution):
             with tqdm(total=out.size, desc="scoring", unit="score", unit_scale=True) as bar:
                 self.scorer.fill(out, bar.update)
 
-        return self.experiment.scores(settings, fill)
+        return self.experiment.scores(settings, fill, lambda: self.scorer)
 
     def _top(self, k: int, bottom: bool) -> TopK:
         # Streams the store; the full scores are never formed.

@@ -38,7 +38,6 @@ from trak.store import (
     Table,
     Writer,
     check_model_id,
-    missing_rows,
 )
 from trak.store.location import Location
 from trak.tasks import Task, make_task
@@ -274,11 +273,12 @@ class TRAKer:
 
     def _finalize(self, model_id: int) -> None:
         table = self.store.table(model_id)
-        missing = missing_rows(table)
+        missing = table.undone()
         if missing:
+            count = sum(stop - start for start, stop in missing)
             raise ValueError(
-                f"model_id {model_id}: {len(missing)} of {len(table)} training examples are not featurized, the "
-                f"first is {missing[0]}; featurize them, then finalize"
+                f"model_id {model_id}: {count} of {len(table)} training examples are not featurized, the first is "
+                f"{missing[0][0]}; featurize them, then finalize"
             )
         self.store.finalize(model_id, self.weighting, gram(table, self.weighting, self.device))
 

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from trak.cli.common import add_command
-from trak.store.summary import describe, missing, ranges, summarize
+from trak.store.summary import as_array, describe, missing, summarize
 
 _EXAMPLES = """\
   python -m trak info results
@@ -34,6 +34,6 @@ def add(commands: Any) -> None:
 def run(chosen: argparse.Namespace) -> str:
     """What is to be printed."""
     if chosen.missing:
-        return ranges(missing(chosen.store, chosen.checkpoints, 1 if chosen.per_task is None else chosen.per_task))
+        return as_array(missing(chosen.store, chosen.checkpoints, 1 if chosen.per_task is None else chosen.per_task))
     found = describe(chosen.store)
     return json.dumps(found, indent=2) if chosen.json else summarize(found)

@@ -1,7 +1,9 @@
 """Arrays of rows in a zarr group: mapped into memory on a local file system, through zarr elsewhere."""
 
 import fcntl
+import math
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +20,52 @@ from trak.store.location import PARTIAL, locked, naming_full_disk
 Rows = np.ndarray[Any, Any]
 
 
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
+"""What zarr raises for metadata that make no sense."""
+_SPARE = 64 * 2**20
+"""Bytes of zeros that may be made up for what isn't stored, besides a multiple of what is."""
+_LISTED = 4096
+
+
 class StoreError(ValueError):
     """What is stored is damaged, or is no store of this library."""
+
+
+def checked(group: zarr.Group, path: str) -> zarr.Group | zarr.Array[Any] | None:
+    """What is at a path, or None.
+
+    Raises:
+        StoreError: if it can't be read.
+    """
+    try:
+        if isinstance(group.store, LocalStore):
+            metadata = Path(group.store.root, group.path, path, "zarr.json")
+            if metadata.exists() and not metadata.is_file():  # to read from a pipe would hang
+                raise ValueError(f"{str(metadata)!r} is no file")
+        return group.get(path)
+    except UNREADABLE as error:
+        raise StoreError(
+            f"{path!r} in {group.store_path} can't be read as zarr ({error}); restore it or delete it"
+        ) from error
+
+
+def check_inside(group: zarr.Group, path: str) -> None:
+    """Raise a StoreError if a path, which may not exist yet, is outside of a local store, behind a symbolic link."""
+    if isinstance(group.store, LocalStore):
+        root = Path(group.store.root)
+        _check_inside(root / group.path / path, root)
+
+
+def _check_inside(path: Path, root: Path) -> None:
+    try:
+        inside = path.resolve().is_relative_to(root.resolve())
+    except RuntimeError:  # links in a circle
+        inside = False
+    if not inside:
+        raise StoreError(
+            f"{str(path)!r} leads out of the store by a symbolic link, so nothing is written there; put what it leads "
+            "to in its place"
+        )
 
 
 def new_array(group: zarr.Group, name: str, shape: tuple[int, ...], chunk_rows: int, dtype: str) -> None:
@@ -45,6 +91,24 @@ class RowArray(ABC):
         """Number of chunks."""
         return -(-len(self) // self.chunk_rows)
 
+    @property
+    def _row_bytes(self) -> int:
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    @abstractmethod
+    def stored_chunks(self) -> list[int]:
+        """Numbers of the chunks that anything was written to, in order."""
+
+    def _check_stored(self) -> None:
+        """Before reading it all: metadata can claim any size."""
+        present, chunk = len(self.stored_chunks()), self.chunk_rows * self._row_bytes
+        made_up = (self.chunks - present) * chunk
+        if made_up > _SPARE + 64 * present * chunk:
+            raise StoreError(
+                f"{self.array.path} in {self.array.store} should have {len(self):,} rows, and {present} of its "
+                f"{self.chunks:,} chunks are there; featurize what is missing, or restore it from a copy"
+            )
+
     @abstractmethod
     def write(self, indices: Rows, values: Rows) -> None:
         """Put `values[i]` at row `indices[i]`; every process sees it from then on, on disk it is after `sync`."""
@@ -61,7 +125,12 @@ class RowArray(ABC):
         """The rows of a chunk, zeros where nothing was written."""
 
     def read(self) -> Rows:
-        """All rows, in memory."""
+        """All rows, in memory.
+
+        Raises:
+            StoreError: if hardly any of them are stored.
+        """
+        self._check_stored()
         return np.concatenate([self.read_chunk(i) for i in range(self.chunks)])
 
     def take(self, indices: Rows) -> Rows:
@@ -74,7 +143,12 @@ class RowArray(ABC):
         return found
 
     def blocks(self, max_rows: int) -> Iterator[tuple[int, int, Rows]]:
-        """(start, stop, rows) pieces of at most `max_rows` rows, in order."""
+        """(start, stop, rows) pieces of at most `max_rows` rows, in order.
+
+        Raises:
+            StoreError: if hardly any of them are stored.
+        """
+        self._check_stored()
         for chunk in range(self.chunks):
             rows, first = self.read_chunk(chunk), chunk * self.chunk_rows
             for start in range(0, len(rows), max_rows):
@@ -91,6 +165,12 @@ class RemoteArray(RowArray):
         else:
             self.array.set_orthogonal_selection((indices,), values)
 
+    def stored_chunks(self) -> list[int]:
+        # More than these aren't looked for: zarr compares each with all.
+        if self.chunks <= _LISTED and not self.array.nchunks_initialized:
+            return []
+        return list(range(self.chunks))
+
     def read_chunk(self, chunk: int) -> Rows:
         return np.asarray(self.array[chunk * self.chunk_rows : (chunk + 1) * self.chunk_rows])
 
@@ -106,15 +186,22 @@ class MappedArray(RowArray):
         super().__init__(array)
         self._root = root
         self._directory = root / array.path / "c"
-        self._row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
         self._maps: dict[int, Rows] = {}
         self._unsynced: set[Path] = set()
 
     def _file(self, chunk: int) -> Path:
         return self._directory.joinpath(str(chunk), *("0" for _ in self.shape[1:]))
 
+    def stored_chunks(self) -> list[int]:
+        try:
+            names = os.listdir(self._directory)
+        except FileNotFoundError:
+            return []
+        return sorted(int(name) for name in names if name.isdecimal() and int(name) < self.chunks)
+
     def _open_for_writing(self, chunk: int) -> int:
         path = self._file(chunk)
+        _check_inside(path, self._root)
         if not path.exists():
             with locked(self._root), naming_full_disk(f"{self.array.path} in {str(self._root)!r}"):
                 if not path.exists():
@@ -129,7 +216,10 @@ class MappedArray(RowArray):
         return descriptor
 
     def _check_size(self, path: Path) -> None:
-        size, expected = path.stat().st_size, self.chunk_rows * self._row_bytes
+        status, expected = path.stat(), self.chunk_rows * self._row_bytes
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreError(f"chunk {str(path)!r} is no file; restore it from a copy")
         if size < expected:
             raise StoreError(
                 f"chunk {str(path)!r} is truncated: {size} bytes instead of {expected}; restore it from a copy, or "
@@ -173,6 +263,11 @@ class MappedArray(RowArray):
             try:
                 self._check_size(path)
             except FileNotFoundError:
+                if rows * self._row_bytes > max(_SPARE, 2 * self._row_bytes):
+                    raise StoreError(
+                        f"{self.array.path} in {str(self._root)!r} has chunks of {rows:,} rows, more than this library "
+                        "makes; restore its metadata from a copy"
+                    ) from None
                 return np.zeros((rows, *self.shape[1:]), self.dtype)
             # Copy-on-write maps are writable memory to torch, and never reach the file.
             self._maps[chunk] = np.memmap(path, self.dtype, mode="c", shape=(self.chunk_rows, *self.shape[1:]))
@@ -213,22 +308,33 @@ def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
         data, offset = data[written:], offset + written
 
 
+def _plain(array: zarr.Array[Any]) -> bool:
+    """Whether chunks are files of numbers as they are in memory, by their number."""
+    found = array.metadata.to_dict()
+    codecs, keys = found.get("codecs"), found.get("chunk_key_encoding")
+    separated = {"name": "default", "configuration": {"separator": "/"}}
+    return keys == separated and codecs in (
+        ({"name": "bytes"},), ({"name": "bytes", "configuration": {"endian": "little"}},),
+    )  # fmt: skip
+
+
 def row_array(group: zarr.Group, name: str) -> RowArray:
     """The array `name` of a group.
 
     Raises:
         StoreError: if it is missing or is not laid out as this library lays arrays out.
     """
-    try:
-        array = group[name]
-    except KeyError as error:
+    array = checked(group, name)
+    where = f"{group.path or '/'} of {group.store}"
+    if array is None:
+        raise StoreError(f"array {name!r} is missing from {where}; is the store complete?")
+    if not isinstance(array, zarr.Array) or array.ndim < 1 or array.chunks[1:] != array.shape[1:]:
+        raise StoreError(f"{name!r} in {where} is not an array of rows chunked along its first dimension")
+    if not 1 <= array.chunks[0] <= array.shape[0] or array.dtype.kind not in "uf" or not _plain(array):
         raise StoreError(
-            f"array {name!r} is missing from {group.path or '/'} of {group.store}; is the store complete?"
-        ) from error
-    except (ValueError, TypeError) as error:
-        raise StoreError(f"array {name!r} in {group.path or '/'} of {group.store} can't be read: {error}") from error
-    if not isinstance(array, zarr.Array) or array.chunks[1:] != array.shape[1:] or array.ndim < 1:
-        raise StoreError(f"{name!r} in {group.path or '/'} is not an array of rows chunked along its first dimension")
+            f"array {name!r} in {where} is not laid out as this library writes it, with rows and without compression; "
+            "restore its metadata from a copy"
+        )
     if isinstance(group.store, LocalStore):
         return MappedArray(array, Path(group.store.root))
     return RemoteArray(array)

@@ -10,8 +10,8 @@ import numpy as np
 import zarr
 
 from trak.store import location as places
-from trak.store.arrays import Rows, StoreError, row_array, write_file
-from trak.store.groups import child_names, subgroup, write_whole
+from trak.store.arrays import Rows, StoreError, check_inside, checked, row_array, write_file
+from trak.store.groups import array_names, is_written, model_ids, subgroup, write_whole
 from trak.store.table import Table
 
 if TYPE_CHECKING:
@@ -23,23 +23,30 @@ class Experiment:
 
     def __init__(self, store: "FeatureStore", name: str) -> None:
         self.store, self.name = store, name
-        self._group: zarr.Group = store._group[f"experiments/{name}"]  # type: ignore[assignment]
-        self.num_targets = int(self._group.attrs["num_targets"])  # type: ignore[arg-type]
+        group = checked(store._group, f"experiments/{name}")
+        if not isinstance(group, zarr.Group):
+            raise StoreError(f"experiment {name!r} in {store.where} is no group; restore it or delete it")
+        self._group, found = group, group.attrs.get("num_targets")
+        if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+            raise StoreError(f"experiment {name!r} in {store.where} has num_targets={found!r}; restore its zarr.json")
+        self.num_targets = found
 
     def checkpoints(self) -> list[int]:
         """Ids of the checkpoints that have featurized targets, in order."""
-        return sorted(int(name) for name in child_names(self._group, "targets"))
+        return model_ids(self._group, "targets")
 
     def add_targets(self, model_id: int) -> Table:
         """The table of the targets' rows for one checkpoint, made if it is new; rows of a checkpoint that was deleted
         and made again with other weights are dropped."""
-        config, path = self.store.config, f"targets/{model_id}"
+        path = f"targets/{model_id}"
         fingerprint = self.store.fingerprint(model_id)
         with places.locked(self.store._location):
-            if path in self._group and self._group[path].attrs.get("fingerprint") != fingerprint:
+            found = checked(self._group, path)
+            if found is not None and found.attrs.get("fingerprint") != fingerprint:
+                check_inside(self._group, path)
                 del self._group[path]
             group = subgroup(self._group, path, {"fingerprint": fingerprint})
-            return Table.create(group, self.num_targets, config.proj_dim, config.dtype)
+            return Table.create(group, *self.store._layout(self.num_targets))
 
     def targets(self, model_id: int) -> Table:
         """The table of the targets' rows for one checkpoint.
@@ -47,35 +54,42 @@ class Experiment:
         Raises:
             ValueError: if there is none.
         """
-        if model_id not in self.checkpoints():
+        group = checked(self._group, f"targets/{model_id}")
+        if not isinstance(group, zarr.Group):
             raise ValueError(
                 f"experiment {self.name!r} has no targets featurized by model_id {model_id}, only by "
                 f"{self.checkpoints() or 'none'}; call start_scoring_checkpoint and score for it, or finalize with "
                 "model_ids or allow_skip=True"
             )
-        group = self._group[f"targets/{model_id}"]
         if group.attrs.get("fingerprint") != self.store.fingerprint(model_id):
             raise ValueError(
                 f"the targets of experiment {self.name!r} were featurized with other weights than model_id {model_id} "
                 "has now; call start_scoring_checkpoint and score for it again"
             )
-        return Table(group)  # type: ignore[arg-type]
+        return Table(group, *self.store._layout(self.num_targets))
 
     def forget_scores(self) -> None:
         """Delete scores that no longer belong to the targets."""
         root = places.local_root(self.store._location)
         with places.locked(self.store._location, places.SCORES), places.locked(self.store._location):
-            scores = self._group.get("scores")
-            for name in list(scores.array_keys()) if isinstance(scores, zarr.Group) else []:
+            for name in array_names(self._group, "scores"):
+                check_inside(self._group, f"scores/{name}/c/0/0")
                 if root is not None:
                     # Before the metadata: a kill in between must not leave scores that nothing forgets.
                     self._scores_file(root, f"scores/{name}").unlink(missing_ok=True)
                 del self._group[f"scores/{name}"]
 
+    def stored_scores(self) -> list[dict[str, Any]]:
+        """The settings of each way of scoring whose scores are there."""
+        names = (f"scores/{name}" for name in array_names(self._group, "scores"))
+        return [self._group[name].attrs.asdict() for name in names if is_written(self._group, name)]
+
     def _scores_file(self, root: Path, name: str) -> Path:
         return root / self._group.path / name / "c" / "0" / "0"
 
-    def scores(self, settings: Mapping[str, Any], fill: Callable[[Rows], None]) -> Rows:
+    def scores(
+        self, settings: Mapping[str, Any], fill: Callable[[Rows], None], check: Callable[[], object] = lambda: None
+    ) -> Rows:
         """The scores (n, num_targets) for one way of scoring, float32, filled if they are not there.
 
         A local store's are mapped read-only; any other's are read into memory.
@@ -83,6 +97,7 @@ class Experiment:
         Args:
             settings: what decides the numbers besides features and targets.
             fill: writes the scores into the array that it is given.
+            check: raises if they can't be computed, before there is any space reserved for them.
         """
         digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
         name, shape = f"scores/{digest}", (self.store.config.train_set_size, self.num_targets)
@@ -91,22 +106,25 @@ class Experiment:
         if path is not None and path.exists():
             return self._mapped_scores(name, path, shape)
         with places.locked(self.store._location):
-            if name not in self._group:
+            check_inside(self._group, f"{name}/c/0/0")
+            if checked(self._group, name) is None:
                 self._group.require_group("scores")
                 self._group.create_array(
                     name, shape=shape, chunks=shape, dtype="float32", compressors=None, attributes=dict(settings)
                 )
-            array = self._group[name]
+            array = checked(self._group, name)
         if not isinstance(array, zarr.Array):
             raise StoreError(f"{name} of experiment {self.name!r} is no array")
         with places.locked(self.store._location, places.SCORES):
             if path is None:
                 if not array.nchunks_initialized:
+                    check()
                     values = np.empty(shape, np.float32)
                     fill(values)
                     write_whole(self._group, name, values)
                 return np.asarray(array[...])
             if not path.exists():
+                check()
                 write_file(path, fill, shape, "float32")
         return self._mapped_scores(name, path, shape)
 

@@ -1,37 +1,61 @@
 """Zarr groups: children by name, and small arrays that are written whole."""
 
+import os
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
+from zarr.storage import LocalStore
 
-from trak.store.arrays import Rows, StoreError
+from trak.store.arrays import UNREADABLE, Rows, StoreError, check_inside, checked
 
-
-def checked(group: zarr.Group, path: str) -> zarr.Group | zarr.Array[Any] | None:
-    """What is at a path, or None.
-
-    Raises:
-        StoreError: if it can't be read.
-    """
-    try:
-        return group.get(path)
-    except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(
-            f"{path!r} in {group.store_path} can't be read as zarr ({error}); restore it or delete it"
-        ) from error
+_MODEL_ID = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 def child_names(group: zarr.Group, child: str) -> list[str]:
     """Names of the groups in a subgroup, in order; none if it is missing."""
+    return _names_in(group, child, zarr.Group)
+
+
+def array_names(group: zarr.Group, child: str) -> list[str]:
+    """Names of the arrays in a subgroup, in order; none if it is missing."""
+    return _names_in(group, child, zarr.Array)
+
+
+def _names_in(group: zarr.Group, child: str, kind: type) -> list[str]:
     below = checked(group, child)
-    return sorted(below.group_keys()) if isinstance(below, zarr.Group) else []
+    if not isinstance(below, zarr.Group):
+        return []
+    try:
+        if isinstance(below.store, LocalStore):
+            names = os.listdir(Path(below.store.root, below.path))
+        else:
+            names = [*below.group_keys(), *below.array_keys()]
+    except UNREADABLE as error:
+        raise StoreError(f"{child!r} in {group.store_path} can't be listed ({error})") from error
+    return sorted(name for name in names if name != "zarr.json" and isinstance(checked(below, name), kind))
+
+
+def model_ids(group: zarr.Group, child: str) -> list[int]:
+    """The numbers that the groups in a subgroup are called by, in order.
+
+    Raises:
+        StoreError: if one has another name.
+    """
+    names = child_names(group, child)
+    wrong = [name for name in names if not _MODEL_ID.fullmatch(name)]
+    if wrong:
+        raise StoreError(f"{wrong[0]!r} among {child} of {group.store_path} is no model_id; remove it")
+    return sorted(map(int, names))
 
 
 def subgroup(group: zarr.Group, path: str, attributes: Mapping[str, Any]) -> zarr.Group:
     """The group at a path, made with its attributes in one step if it is missing."""
+    check_inside(group, path)
     found = checked(group, path)
     if isinstance(found, zarr.Group):
         return found
@@ -59,13 +83,16 @@ def write_whole(group: zarr.Group, name: str, value: Rows) -> None:
         group[name][...] = value  # type: ignore[index]
 
 
-def read_checked(group: zarr.Group, name: str, cure: str) -> Rows:
+def read_checked(group: zarr.Group, name: str, shape: tuple[int, ...], cure: str) -> Rows:
     """Read an array that `write_checked` wrote.
 
     Raises:
-        StoreError: if it is damaged; `cure` says what to do.
+        StoreError: if it is damaged, or of another shape; `cure` says what to do.
     """
     try:
-        return np.asarray(group[name][:])  # type: ignore[index]
-    except (ValueError, KeyError) as error:
+        array = checked(group, name)
+        if not isinstance(array, zarr.Array) or array.shape != shape or array.chunks != shape:
+            raise ValueError(f"its shape should be {shape}")
+        return np.asarray(array[:])
+    except UNREADABLE as error:
         raise StoreError(f"{group.path}/{name} in {group.store} is corrupt ({error}); {cure}") from error

@@ -46,9 +46,9 @@ def exists(location: Location) -> bool:
     """Whether a zarr group is there."""
     root = local_root(location)
     if root is not None:
-        return (root / "zarr.json").exists()
+        return (root / "zarr.json").is_file()
     try:
-        zarr.open_group(_store(location), mode="r")
+        open_group(location, mode="r")
     except FileNotFoundError:
         return False
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -58,7 +58,8 @@ def exists(location: Location) -> bool:
 
 def open_group(location: Location, mode: str) -> zarr.Group:
     """The root group: mode "r" to read, "r+" to write to an existing one."""
-    return zarr.open_group(_store(location), mode=mode)  # type: ignore[arg-type]
+    # Consolidated metadata could name anything, also what is outside of the store.
+    return zarr.open_group(_store(location), mode=mode, use_consolidated=False)  # type: ignore[arg-type]
 
 
 def create_group(location: Location, attributes: dict[str, Any]) -> zarr.Group:

@@ -3,16 +3,15 @@
 import re
 from functools import cached_property
 
-import numpy as np
 import zarr
 
 from trak.naming import did_you_mean
 from trak.store import location as places
-from trak.store.arrays import Rows, StoreError
+from trak.store.arrays import UNREADABLE, Rows, StoreError, checked
 from trak.store.claims import Claims, claims_in
 from trak.store.config import StoreConfig
 from trak.store.experiment import Experiment
-from trak.store.groups import checked, child_names, is_written, read_checked, subgroup, write_checked
+from trak.store.groups import child_names, is_written, model_ids, read_checked, subgroup, write_checked
 from trak.store.location import Location
 from trak.store.table import Table
 
@@ -73,15 +72,23 @@ class FeatureStore:
 
     def checkpoints(self) -> list[int]:
         """Ids of the checkpoints, in order."""
-        return sorted(int(name) for name in child_names(self._group, "checkpoints"))
+        return model_ids(self._group, "checkpoints")
 
     def experiments(self) -> list[str]:
         """Names of the experiments, in order."""
         return child_names(self._group, "experiments")
 
     def fingerprint(self, model_id: int) -> str:
-        """Hash of a checkpoint's weights."""
-        return str(self._checkpoint(model_id).attrs["fingerprint"])
+        """Hash of a checkpoint's weights.
+
+        Raises:
+            ValueError: if there is no such checkpoint.
+            StoreError: if it is not recorded.
+        """
+        found = self._checkpoint(model_id).attrs.get("fingerprint")
+        if not isinstance(found, str):
+            raise StoreError(f"checkpoint {model_id} in {self.where} has no fingerprint; restore its zarr.json")
+        return found
 
     def add_checkpoint(self, model_id: int, fingerprint: str) -> Table:
         """The table of a checkpoint, made if it is new.
@@ -98,7 +105,7 @@ class FeatureStore:
                     f"{group.attrs.get('fingerprint')}, the one loaded has {fingerprint}; give each checkpoint an id "
                     "of its own, or use another save_dir"
                 )
-            return Table.create(group, self.config.train_set_size, self.config.proj_dim, self.config.dtype)
+            return Table.create(group, *self._layout(self.config.train_set_size))
 
     def table(self, model_id: int) -> Table:
         """The table of a checkpoint.
@@ -106,7 +113,10 @@ class FeatureStore:
         Raises:
             ValueError: if there is no such checkpoint.
         """
-        return Table(self._checkpoint(model_id))
+        return Table(self._checkpoint(model_id), *self._layout(self.config.train_set_size))
+
+    def _layout(self, rows: int) -> tuple[int, int, str]:
+        return rows, self.config.proj_dim, self.config.dtype
 
     def is_finalized(self, model_id: int, weighting: str) -> bool:
         """Whether the checkpoint's Gram matrix is stored."""
@@ -125,7 +135,8 @@ class FeatureStore:
                 "call finalize_features first"
             )
         cure = "delete it and call finalize_features"
-        return read_checked(self._checkpoint(model_id), f"gram_{weighting}", cure)
+        shape = self.config.proj_dim, self.config.proj_dim
+        return read_checked(self._checkpoint(model_id), f"gram_{weighting}", shape, cure)
 
     def finalize(self, model_id: int, weighting: str, gram: Rows) -> None:
         """Store a checkpoint's Gram matrix, after a look at its rows.
@@ -197,7 +208,7 @@ def _open(where: Location, mode: str) -> FeatureStore:
         attributes = group.attrs.asdict()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no feature store at {shown}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except UNREADABLE as error:
         raise StoreError(f"{shown} can't be read as a zarr v3 group: {error}") from error
     return FeatureStore(group, where, StoreConfig.from_attributes(attributes, shown))
 
@@ -232,4 +243,4 @@ def check_model_id(model_id: int) -> int:
 
 def missing_rows(table: Table) -> list[int]:
     """Indices of the rows that are not done."""
-    return np.flatnonzero(~table.is_done()).tolist()
+    return [row for start, stop in table.undone() for row in range(start, stop)]

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
-from trak.store.arrays import row_array
+from trak.store.arrays import checked
 from trak.store.location import Location, local_root
-from trak.store.store import FeatureStore, missing_rows, open_store
+from trak.store.store import FeatureStore, open_store
+from trak.store.table import Table
 from trak.version import __version__
 
 
@@ -38,8 +38,9 @@ def describe(where: Location) -> dict[str, Any]:
     }
 
 
-def missing(where: Location, checkpoints: int | None = None, per_task: int = 1) -> list[int]:
-    """Which training examples are not featurized by every checkpoint, or which tasks of `per_task` examples hold any.
+def missing(where: Location, checkpoints: int | None = None, per_task: int = 1) -> list[tuple[int, int]]:
+    """Which training examples are not featurized by every checkpoint, or which tasks of `per_task` examples hold any,
+    as ascending ranges (start, stop).
 
     Args:
         where: the store.
@@ -54,42 +55,49 @@ def missing(where: Location, checkpoints: int | None = None, per_task: int = 1) 
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be 1 or more, got {value}")
     store = open_store(where)
-    there, rows = store.checkpoints(), range(store.config.train_set_size)
+    there, everything = store.checkpoints(), [(0, store.config.train_set_size)]
     wanted = there if checkpoints is None else range(checkpoints)
     # Without any checkpoint nothing is featurized.
-    of_each = [missing_rows(store.table(i)) if i in there else rows for i in wanted] or [rows]
-    return sorted({row // per_task for some in of_each for row in some})
+    of_each = [store.table(i).undone() if i in there else everything for i in wanted] or [everything]
+    tasks = sorted({(start // per_task, (stop - 1) // per_task + 1) for some in of_each for start, stop in some})
+    found: list[tuple[int, int]] = []
+    for start, stop in tasks:
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(stop, found[-1][1])
+        else:
+            found.append((start, stop))
+    return found
 
 
-def ranges(numbers: list[int]) -> str:
-    """Ascending numbers as job arrays take them: "0-3,7"."""
-    runs = np.split(np.array(numbers), np.flatnonzero(np.diff(numbers) > 1) + 1)
-    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs if len(run))
+def as_array(ranges: list[tuple[int, int]]) -> str:
+    """Ranges (start, stop) as job arrays take them: "0-3,7"."""
+    return ",".join(f"{start}-{stop - 1}" if stop - start > 1 else str(start) for start, stop in ranges)
 
 
 def _checkpoint(store: FeatureStore, model_id: int) -> dict[str, Any]:
-    group = store._checkpoint(model_id)
-    done = int((row_array(group, "done").read() == 1).sum()) if "done" in group else 0
+    # An interrupted process may have left less than a table.
+    table = store.table(model_id) if checked(store._checkpoint(model_id), "done") is not None else None
     finalized = sorted(w for w in ("curvature", "identity") if store.is_finalized(model_id, w))
     return {
         "model_id": model_id,
         "fingerprint": store.fingerprint(model_id),
-        "rows_done": done,
+        "rows_done": 0 if table is None else _done(table),
         "finalized": finalized,
     }
 
 
 def _experiment(store: FeatureStore, name: str) -> dict[str, Any]:
     experiment = store.experiment(name)
-    scores = store._group.get(f"experiments/{name}/scores")
     return {
         "name": name,
         "num_targets": experiment.num_targets,
-        "targets_done": {str(i): int(experiment.targets(i).is_done().sum()) for i in experiment.checkpoints()},
-        "scores": [dict(array.attrs) for _, array in sorted(scores.arrays()) if array.nchunks_initialized]
-        if isinstance(scores, zarr.Group)
-        else [],
+        "targets_done": {str(i): _done(experiment.targets(i)) for i in experiment.checkpoints()},
+        "scores": experiment.stored_scores(),
     }
+
+
+def _done(table: Table) -> int:
+    return len(table) - sum(stop - start for start, stop in table.undone())
 
 
 def _bytes(where: Location) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from trak.store.arrays import RowArray, Rows, StoreError, new_array, row_array, sync
+from trak.store.arrays import RowArray, Rows, StoreError, check_inside, checked, new_array, row_array, sync
 
 CHUNK_BYTES = 64 * 2**20
 DTYPES = ("float32", "float64", "float16")
@@ -35,20 +35,38 @@ class Table:
     are on disk.
     """
 
-    def __init__(self, group: zarr.Group) -> None:
+    def __init__(self, group: zarr.Group, rows: int, proj_dim: int, dtype: str) -> None:
+        """
+        Raises:
+            StoreError: if an array is missing, or of another shape than these say.
+        """
         self.group = group
         self.features = row_array(group, "features")
         self.done = row_array(group, "done")
         self._hash = row_array(group, "data_hash")
         self._checksum = row_array(group, "checksum")
         self._columns = {name: row_array(group, name) for name in _COLUMNS}
-        self._scale = row_array(group, "scale") if self.features.dtype == np.float16 else None
+        self._scale = row_array(group, "scale") if dtype == "float16" else None
+        wide = "float64" if dtype == "float64" else "float32"
+        self._check("features", self.features, (rows, proj_dim), dtype)
+        self._check("done", self.done, (rows,), "uint8")
+        self._check("checksum", self._checksum, (rows,), "uint32")
+        for name, array in self._small().items():
+            self._check(name, array, (rows,), "uint64" if name == "data_hash" else wide)
+
+    def _check(self, name: str, array: RowArray, shape: tuple[int, ...], dtype: str) -> None:
+        if array.shape != shape or array.dtype != np.dtype(dtype):
+            raise StoreError(
+                f"array {name!r} in {self.group.path} of {self.group.store} is {array.dtype} {array.shape}, where the "
+                f"store has {dtype} {shape}; restore its metadata from a copy"
+            )
 
     @classmethod
     def create(cls, group: zarr.Group, rows: int, proj_dim: int, dtype: str) -> "Table":
         """The table in `group`, its missing arrays created; `done` is made last."""
-        if "done" in group:
-            return cls(group)
+        if checked(group, "done") is not None:
+            return cls(group, rows, proj_dim, dtype)
+        check_inside(group, "done")
         chunks = max(1, -(-rows * proj_dim * np.dtype(dtype).itemsize // CHUNK_BYTES))
         chunk_rows = -(-rows // chunks)
         wide = "float64" if dtype == "float64" else "float32"
@@ -60,7 +78,7 @@ class Table:
         new_array(group, "data_hash", (rows,), chunk_rows, "uint64")
         new_array(group, "checksum", (rows,), chunk_rows, "uint32")
         new_array(group, "done", (rows,), chunk_rows, "uint8")
-        return cls(group)
+        return cls(group, rows, proj_dim, dtype)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -68,6 +86,28 @@ class Table:
     def is_done(self, indices: Rows | None = None) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which rows, or which of some, are done: bool (n,)."""
         return (self.done.read() if indices is None else self.done.take(indices)) == 1
+
+    def undone(self) -> list[tuple[int, int]]:
+        """The rows that are not done, as ascending ranges (start, stop); it costs no more than what is stored."""
+        found: list[tuple[int, int]] = []
+        covered = 0
+
+        def add(start: int, stop: int) -> None:
+            if start < stop and found and found[-1][1] == start:
+                found[-1] = found[-1][0], stop
+            elif start < stop:
+                found.append((start, stop))
+
+        for chunk in self.done.stored_chunks():
+            first = chunk * self.done.chunk_rows
+            add(covered, first)
+            rows = self.done.read_chunk(chunk)
+            edges = np.flatnonzero(np.diff(np.concatenate([[1], rows == 1, [1]]).astype(np.int8)))
+            for start, stop in edges.reshape(-1, 2).tolist():
+                add(first + start, first + stop)
+            covered = first + len(rows)
+        add(covered, len(self))
+        return found
 
     def hashes(self, indices: Rows | slice) -> Rows:
         """The stored hashes of some examples."""

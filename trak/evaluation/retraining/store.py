@@ -14,8 +14,9 @@ from trak.evaluation.retraining.measure import Measured
 from trak.evaluation.retraining.runs import Run
 from trak.store import StoreError
 from trak.store import location as places
+from trak.store.arrays import UNREADABLE, checked
 from trak.store.config import Recorded
-from trak.store.groups import checked, is_written, write_whole
+from trak.store.groups import is_written, write_whole
 from trak.store.location import Location
 
 Array = np.ndarray[Any, Any]
@@ -101,7 +102,7 @@ class ModelStore:
         try:
             group = places.open_group(where, mode)
             attributes = group.attrs.asdict()
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except UNREADABLE as error:
             raise StoreError(f"{shown} can't be read as a zarr v3 group: {error}") from error
         return cls(group, where, RetrainingConfig.from_attributes(attributes, shown))
 
@@ -132,10 +133,12 @@ class ModelStore:
         """
         name = f"models/{key}"
         try:
-            array = self._group[name]
-            outputs, correct = np.asarray(array[:])  # type: ignore[index]
+            array = checked(self._group, name)
+            if not isinstance(array, zarr.Array):
+                raise ValueError("it is no array")
+            outputs, correct = np.asarray(array[:])
             return Measured(outputs, correct, float(array.attrs["seconds"]))  # type: ignore[arg-type]
-        except (KeyError, ValueError, TypeError) as error:
+        except UNREADABLE as error:
             raise StoreError(
                 f"{name} in {self.where} is damaged ({error}); delete it and run the same script again"
             ) from error
