@@ -78,6 +78,8 @@ class StoreConfig(Recorded):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         for name, value in (("projector", self.projector), ("parameters", self.parameters), ("task", self.task)):
             if not isinstance(value, Mapping):
                 raise ValueError(f"{name} must be a mapping, got {value!r}")
@@ -88,8 +90,6 @@ class StoreConfig(Recorded):
                 raise ValueError(f"the shape of parameter {name!r} must be a list of sizes, got {shape!r}")
         if isinstance(self.softening, bool) or not isinstance(self.softening, int | float):
             raise ValueError(f"softening must be a number, got {self.softening!r}")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
 
 
 def _difference(name: str, stored: Any, wanted: Any) -> tuple[str, str]:
