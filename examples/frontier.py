@@ -35,7 +35,7 @@ TRUTH = {
     "facts": (60, 2),
     "captions": (80, 2),
     "scenes": (80, 2),
-    "sentences": (40, 2),
+    "sentences": (60, 2),
 }
 DATAMODELS = {
     "digits": (50, 100, 200, 400, 1000), "fashion": (50, 100), "snippets": (50, 100, 150), "facts": (50, 100),

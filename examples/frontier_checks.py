@@ -4,6 +4,7 @@
 """
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from real_tasks import RealTask
 
 import trak
 from trak import baselines
-from trak.evaluation import agreement, counterfactuals, harmfulness, mislabels, self_influence
+from trak.evaluation import agreement, counterfactuals, harmfulness, lds, mislabels, self_influence
 
 CHECKPOINTS = 10
 FLIPPED = 0.05
@@ -23,6 +24,22 @@ COMPARED = (
     "EK-FAC", "BM25",
 )  # fmt: skip
 """Of the frontier's methods that retrain nothing."""
+AGREEING: dict[str, dict[str, Any]] = {
+    "k = 4,096": {"proj_dim": 4096},
+    "a dense projection": {"projector": "rademacher"},
+    "checkpoints not balanced": {"balanced": False},
+    "W = I": {"weighting": "identity"},
+    **{f"damping {damping:g}": {"damping": damping} for damping in (3.0, 10.0, 30.0)},
+}
+"""Settings that might make two projection seeds agree better."""
+
+
+def agreements(frontier: Frontier, settings: Mapping[str, dict[str, Any]]) -> None:
+    """Two projection seeds, and what their agreement costs in LDS."""
+    for name, options in settings.items():
+        first = frontier.scores(CHECKPOINTS, **options).scores.copy()
+        found = agreement(first, frontier.scores(CHECKPOINTS, projector_seed=1, **options))
+        print(f"{frontier.name}, {name}: {found}; {lds(first, frontier.judge)}", flush=True)
 
 
 def removals(frontier: Frontier) -> None:
@@ -86,11 +103,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tasks", nargs="*", default=["digits"])
     parser.add_argument("--removals", action="store_true", help="also the ones that train hundreds of models")
+    parser.add_argument("--agreement", action="store_true", help="also the agreement of seeds under other settings")
     arguments = parser.parse_args()
     for name in arguments.tasks:
         frontier = Frontier(name)
-        first = frontier.scores(CHECKPOINTS).scores.copy()
-        print(f"{name}, two projection seeds: {agreement(first, frontier.scores(CHECKPOINTS, projector_seed=1))}")
+        agreements(frontier, {"defaults": {}} | (AGREEING if arguments.agreement else {}))
         wrong_labels(frontier.task)
         if arguments.removals:
             removals(frontier)

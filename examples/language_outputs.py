@@ -1,35 +1,31 @@
 """Which scalar should a language model be attributed by? LDS of each output of `trak.tasks.LanguageModeling`.
 
 `python examples/language_outputs.py` takes a small GPT-2's answers to questions (the facts of fact_tracing_small.py,
-one token each), and the same sentences learnt whole, and prints the linear datamodeling score (LDS) of TRAK by each output.
+one token each), and the same sentences learnt whole, and prints the linear datamodeling score (LDS) by each output.
 The answers are judged by their cross-entropy, of which "margin" is a monotone function, so that ranks are the same; the
 sentences by that and by their mean margin. Half an hour of one core; kept in examples/output/frontier.
 """
 
 from frontier import TRUTH, Frontier
 
-from trak.evaluation import GroundTruth, lds, retrain
+from trak.evaluation import lds, retrain
 from trak.tasks import LanguageModeling
 
 CHECKPOINTS = 10
 OUTPUTS = ("margin", "mean_margin", "cross_entropy")
 
 
-def measured(frontier: Frontier, output: str) -> GroundTruth:
-    """What became of an output of whole sentences."""
-    task, (subsets, seeds) = frontier.task, TRUTH["sentences"]
-    return retrain(
-        task.train, LanguageModeling(output), task.targets, train_set_size=task.size,
-        save_dir=frontier.folder / f"truth-{output}", subsets=subsets, seeds=seeds, config=task.config,
-    )  # fmt: skip
-
-
 def main() -> None:
     facts, sentences = (Frontier(name, checkpoints=CHECKPOINTS) for name in ("facts", "sentences"))
+    task, (subsets, seeds) = sentences.task, TRUTH["sentences"]
+    margins = retrain(
+        task.train, LanguageModeling("mean_margin"), task.targets, train_set_size=task.size,
+        save_dir=sentences.folder / "truth-mean_margin", subsets=subsets, seeds=seeds, config=task.config,
+    )  # fmt: skip
     judged = {
         "answers, cross-entropy": (facts, facts.truth),
-        "sentences, cross-entropy": (sentences, measured(sentences, "cross_entropy")),
-        "sentences, mean margin": (sentences, measured(sentences, "mean_margin")),
+        "sentences, cross-entropy": (sentences, sentences.truth),
+        "sentences, mean margin": (sentences, margins),
     }
     print(f"| output | {' | '.join(judged)} |\n| --- |{' --- |' * len(judged)}")
     for output in OUTPUTS:

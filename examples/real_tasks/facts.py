@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from real_tasks.base import RealTask, Recipe, Trainer
 from real_tasks.corpus import Corpus, corpus
+from trak.tasks import LanguageModeling
 from trak.tasks.logits import IGNORED
 
 PADDING, ANSWER, WORDS = 0, 1, 2
@@ -26,10 +27,12 @@ def facts() -> RealTask:
 
 def sentences() -> RealTask:
     """The same sentences and questions, word by word from the first to the answer, by the same model."""
-    return _task("sentences", _every_word)
+    return _task("sentences", _every_word, LanguageModeling("cross_entropy"))
 
 
-def _task(name: str, load: Callable[[int, int], tuple[dict[str, Tensor], Tensor]]) -> RealTask:
+def _task(
+    name: str, load: Callable[[int, int], tuple[dict[str, Tensor], Tensor]], measured: LanguageModeling | None = None
+) -> RealTask:
     size, queries = len(corpus().sentences), len(corpus().queries)
     inputs, labels = load(size, queries)
 
@@ -41,7 +44,7 @@ def _task(name: str, load: Callable[[int, int], tuple[dict[str, Tensor], Tensor]
     texts = [s.text for s in corpus().sentences], [s.text for s in corpus().queries]
     return RealTask(
         name, "language_modeling", Trainer(name, size, queries), labels[head], labels[tail],
-        lambda labels: batches(head, labels), batches(tail, labels[tail]), "transformer.ln_f", texts,
+        lambda labels: batches(head, labels), batches(tail, labels[tail]), "transformer.ln_f", texts, measured,
     )  # fmt: skip
 
 
