@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from trak.cli import info, report, top
+from trak.cli import info, repair, report, top
 
-COMMANDS = (info, top, report)
+COMMANDS = (info, top, report, repair)
 
 _EXAMPLES = """\
 examples:
@@ -14,6 +14,7 @@ examples:
   python -m trak info results                       what does the store hold?
   python -m trak top results --targets 0 1 -k 10    which training examples made these predictions?
   python -m trak report results --output report.html
+  python -m trak repair results                     after a disk has failed
 """
 
 

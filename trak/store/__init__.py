@@ -1,6 +1,6 @@
 """The feature store: rows written once, readable with zarr alone, mapped into memory locally."""
 
-from trak.store.arrays import StoreError
+from trak.store.checks import StoreError
 from trak.store.claims import Claims
 from trak.store.config import StoreConfig
 from trak.store.experiment import Experiment

@@ -15,57 +15,15 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
+from trak.store.checks import StoreError, check_path_inside, checked
 from trak.store.location import PARTIAL, locked, naming_full_disk
 
 Rows = np.ndarray[Any, Any]
 
 
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
-"""What zarr raises for metadata that make no sense."""
 _SPARE = 64 * 2**20
 """Bytes of zeros that may be made up for what isn't stored, besides a multiple of what is."""
 _LISTED = 4096
-
-
-class StoreError(ValueError):
-    """What is stored is damaged, or is no store of this library."""
-
-
-def checked(group: zarr.Group, path: str) -> zarr.Group | zarr.Array[Any] | None:
-    """What is at a path, or None.
-
-    Raises:
-        StoreError: if it can't be read.
-    """
-    try:
-        if isinstance(group.store, LocalStore):
-            metadata = Path(group.store.root, group.path, path, "zarr.json")
-            if metadata.exists() and not metadata.is_file():  # to read from a pipe would hang
-                raise ValueError(f"{str(metadata)!r} is no file")
-        return group.get(path)
-    except UNREADABLE as error:
-        raise StoreError(
-            f"{path!r} in {group.store_path} can't be read as zarr ({error}); restore it or delete it"
-        ) from error
-
-
-def check_inside(group: zarr.Group, path: str) -> None:
-    """Raise a StoreError if a path, which may not exist yet, is outside of a local store, behind a symbolic link."""
-    if isinstance(group.store, LocalStore):
-        root = Path(group.store.root)
-        _check_inside(root / group.path / path, root)
-
-
-def _check_inside(path: Path, root: Path) -> None:
-    try:
-        inside = path.resolve().is_relative_to(root.resolve())
-    except RuntimeError:  # links in a circle
-        inside = False
-    if not inside:
-        raise StoreError(
-            f"{str(path)!r} leads out of the store by a symbolic link, so nothing is written there; put what it leads "
-            "to in its place"
-        )
 
 
 def new_array(group: zarr.Group, name: str, shape: tuple[int, ...], chunk_rows: int, dtype: str) -> None:
@@ -119,6 +77,9 @@ class RowArray(ABC):
 
     def refresh(self) -> None:
         """Make sure of seeing what other machines wrote: network file systems promise it only of files opened since."""
+
+    def fill_up(self) -> None:
+        """Give truncated chunks their size back, with zeros."""
 
     @abstractmethod
     def read_chunk(self, chunk: int) -> Rows:
@@ -201,7 +162,7 @@ class MappedArray(RowArray):
 
     def _open_for_writing(self, chunk: int) -> int:
         path = self._file(chunk)
-        _check_inside(path, self._root)
+        check_path_inside(path, self._root)
         if not path.exists():
             with locked(self._root), naming_full_disk(f"{self.array.path} in {str(self._root)!r}"):
                 if not path.exists():
@@ -223,7 +184,7 @@ class MappedArray(RowArray):
         if size < expected:
             raise StoreError(
                 f"chunk {str(path)!r} is truncated: {size} bytes instead of {expected}; restore it from a copy, or "
-                f"delete {str(self._directory.parents[1])!r} and run the same script again"
+                "fill it up by python -m trak repair and run the same script again, which computes what is lost"
             )
 
     def write(self, indices: Rows, values: Rows) -> None:
@@ -255,6 +216,14 @@ class MappedArray(RowArray):
 
     def refresh(self) -> None:
         self._maps.clear()
+
+    def fill_up(self) -> None:
+        self._maps.clear()
+        for chunk in self.stored_chunks():
+            path, size = self._file(chunk), self.chunk_rows * self._row_bytes
+            if path.is_file() and path.stat().st_size < size:
+                check_path_inside(path, self._root)
+                os.truncate(path, size)
 
     def read_chunk(self, chunk: int) -> Rows:
         rows = min(self.chunk_rows, len(self) - chunk * self.chunk_rows)

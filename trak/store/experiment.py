@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,26 @@ import numpy as np
 import zarr
 
 from trak.store import location as places
-from trak.store.arrays import Rows, StoreError, check_inside, checked, row_array, write_file
+from trak.store.arrays import Rows, row_array, write_file
+from trak.store.checks import StoreError, check_inside, checked
 from trak.store.groups import array_names, is_written, model_ids, subgroup, write_whole
 from trak.store.table import Table
 
 if TYPE_CHECKING:
     from trak.store.store import FeatureStore
+
+
+_CHECKSUM = "crc32"
+_READ_AT_ONCE = 1 << 24
+
+
+def _crc(path: Path) -> int:
+    """CRC-32 (ISO 3309) of a file."""
+    found = 0
+    with open(path, "rb") as file:
+        while piece := file.read(_READ_AT_ONCE):
+            found = zlib.crc32(piece, found)
+    return found
 
 
 class Experiment:
@@ -68,11 +83,21 @@ class Experiment:
             )
         return Table(group, *self.store._layout(self.num_targets))
 
-    def forget_scores(self) -> None:
-        """Delete scores that no longer belong to the targets."""
+    def corrupt_scores(self) -> list[str]:
+        """Names of stored scores whose file differs from the checksum taken when it was written."""
+        root = places.local_root(self.store._location)
+        if root is None:
+            return []
+        names = array_names(self._group, "scores")
+        files = {name: self._scores_file(root, f"scores/{name}") for name in names}
+        expected = {name: self._group[f"scores/{name}"].attrs.get(_CHECKSUM) for name in names}
+        return [name for name in names if files[name].exists() and expected[name] not in (None, _crc(files[name]))]
+
+    def forget_scores(self, some: Collection[str] | None = None) -> None:
+        """Delete scores that no longer belong to the targets: all, or some by name."""
         root = places.local_root(self.store._location)
         with places.locked(self.store._location, places.SCORES), places.locked(self.store._location):
-            for name in array_names(self._group, "scores"):
+            for name in array_names(self._group, "scores") if some is None else some:
                 check_inside(self._group, f"scores/{name}/c/0/0")
                 if root is not None:
                     # Before the metadata: a kill in between must not leave scores that nothing forgets.
@@ -82,7 +107,8 @@ class Experiment:
     def stored_scores(self) -> list[dict[str, Any]]:
         """The settings of each way of scoring whose scores are there."""
         names = (f"scores/{name}" for name in array_names(self._group, "scores"))
-        return [self._group[name].attrs.asdict() for name in names if is_written(self._group, name)]
+        found = [self._group[name].attrs.asdict() for name in names if is_written(self._group, name)]
+        return [{name: value for name, value in settings.items() if name != _CHECKSUM} for settings in found]
 
     def _scores_file(self, root: Path, name: str) -> Path:
         return root / self._group.path / name / "c" / "0" / "0"
@@ -126,6 +152,8 @@ class Experiment:
             if not path.exists():
                 check()
                 write_file(path, fill, shape, "float32")
+                with places.locked(self.store._location):
+                    array.update_attributes({_CHECKSUM: _crc(path)})
         return self._mapped_scores(name, path, shape)
 
     def _mapped_scores(self, name: str, path: Path, shape: tuple[int, int]) -> Rows:

@@ -11,7 +11,8 @@ import zarr
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
-from trak.store.arrays import UNREADABLE, Rows, StoreError, check_inside, checked
+from trak.store.arrays import Rows
+from trak.store.checks import UNREADABLE, StoreError, check_inside, checked
 
 _MODEL_ID = re.compile(r"0|[1-9][0-9]{0,17}")
 

@@ -7,7 +7,8 @@ import zarr
 
 from trak.naming import did_you_mean
 from trak.store import location as places
-from trak.store.arrays import UNREADABLE, Rows, StoreError, checked
+from trak.store.arrays import Rows
+from trak.store.checks import UNREADABLE, StoreError, check_inside, checked
 from trak.store.claims import Claims, claims_in
 from trak.store.config import StoreConfig
 from trak.store.experiment import Experiment
@@ -15,6 +16,8 @@ from trak.store.groups import child_names, is_written, model_ids, read_checked, 
 from trak.store.location import Location
 from trak.store.table import Table
 
+GRAMS = ("gram_curvature", "gram_identity")
+"""Names of the Gram matrices, one for each weighting."""
 _NAME = re.compile(r"(?!zarr\.json)[A-Za-z0-9_][A-Za-z0-9_. -]{0,199}")
 
 
@@ -147,6 +150,14 @@ class FeatureStore:
         self.verify(model_id)
         with places.locked(self._location):
             write_checked(self._checkpoint(model_id), f"gram_{weighting}", gram)
+
+    def forget_grams(self, model_id: int) -> None:
+        """Delete a checkpoint's Gram matrices, so that it has to be finalized again."""
+        group = self._checkpoint(model_id)
+        with places.locked(self._location):
+            for name in GRAMS:
+                check_inside(group, name)
+                del group[name]
 
     def verify(self, model_id: int) -> None:
         """Compare a checkpoint's rows with their checksums, once for this object.

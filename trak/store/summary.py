@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from trak.store.arrays import checked
+from trak.store.checks import checked
 from trak.store.location import Location, local_root
 from trak.store.store import FeatureStore, open_store
 from trak.store.table import Table

@@ -1,14 +1,15 @@
 """A table of featurized examples: one row each, complete once it is marked done."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import zarr
 
-from trak.store.arrays import RowArray, Rows, StoreError, check_inside, checked, new_array, row_array, sync
+from trak.store.arrays import RowArray, Rows, new_array, row_array, sync
+from trak.store.checks import StoreError, check_inside, checked
 
 CHUNK_BYTES = 64 * 2**20
 DTYPES = ("float32", "float64", "float16")
@@ -159,24 +160,41 @@ class Table:
             features *= scales[indices, None]
         return features
 
+    def corrupt(self) -> Iterator[Rows]:
+        """Indices of rows that are done and differ from the checksum taken when they were written, some at a time."""
+        done, expected = self.is_done(), self._checksum.read()
+        columns = self._packed({name: column.read() for name, column in self._small().items()})
+        for start, stop, features in self.features.blocks(_VERIFIED_ROWS):
+            found = _checksums(features, columns[start:stop])
+            wrong = np.flatnonzero(done[start:stop] & (found != expected[start:stop]))
+            if len(wrong):
+                yield start + wrong
+
     def verify(self) -> None:
         """Compare every row that is done with the checksum taken when it was written.
 
         Raises:
             StoreError: naming the first row that differs.
         """
-        done, expected = self.is_done(), self._checksum.read()
-        columns = self._packed({name: column.read() for name, column in self._small().items()})
-        for start, stop, features in self.features.blocks(_VERIFIED_ROWS):
-            found = _checksums(features, columns[start:stop])
-            wrong = done[start:stop] & (found != expected[start:stop])
-            if wrong.any():
-                row = start + int(np.argmax(wrong))
-                raise StoreError(
-                    f"chunk {row // self.features.chunk_rows} of {self.group.path} in {self.group.store} is corrupt: "
-                    f"row {row} differs from the checksum taken when it was written; restore it from a copy, or delete "
-                    "that directory and run the same script again"
-                )
+        for rows in self.corrupt():
+            row = int(rows[0])
+            raise StoreError(
+                f"chunk {row // self.features.chunk_rows} of {self.group.path} in {self.group.store} is corrupt: row "
+                f"{row} differs from the checksum taken when it was written; restore it from a copy, or mark what is "
+                "corrupt by python -m trak repair and run the same script again, which computes those rows"
+            )
+
+    def mend(self) -> int:
+        """Mark corrupt rows as not done, those of truncated chunks among them; returns how many were."""
+        arrays = {"features": self.features, "done": self.done, "checksum": self._checksum, **self._small()}
+        for array in arrays.values():
+            array.fill_up()
+        rows = [*self.corrupt()]
+        if rows:
+            wrong = np.concatenate(rows)
+            self.done.write(wrong, np.zeros(len(wrong), np.uint8))
+            sync(self.done)
+        return sum(map(len, rows))
 
     def _small(self) -> dict[str, RowArray]:
         found = {**self._columns, "data_hash": self._hash}

@@ -14,7 +14,7 @@ from trak.evaluation.retraining.measure import Measured
 from trak.evaluation.retraining.runs import Run
 from trak.store import StoreError
 from trak.store import location as places
-from trak.store.arrays import UNREADABLE, checked
+from trak.store.checks import UNREADABLE, checked
 from trak.store.config import Recorded
 from trak.store.groups import is_written, write_whole
 from trak.store.location import Location

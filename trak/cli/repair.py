@@ -1,0 +1,43 @@
+"""python -m trak repair: a damaged store, ready for its script to be run again."""
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from trak.cli.common import add_command
+from trak.store import StoreError
+from trak.store.repair import Finding, repair
+
+_EXAMPLES = """\
+  python -m trak repair results            what is corrupt is marked as not done; then run your script again
+  python -m trak repair results --json
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    parser = add_command(commands, "repair", "find what is corrupt in a store, and mark it as not done", _EXAMPLES)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> str:
+    """What is to be printed.
+
+    Raises:
+        StoreError: if something is wrong that can't be mended.
+    """
+    found = repair(chosen.store)
+    words = json.dumps([asdict(each) for each in found], indent=2) if chosen.json else summarize(found)
+    if not all(each.mended for each in found):
+        raise StoreError(words)
+    return words
+
+
+def summarize(found: list[Finding]) -> str:
+    """In words."""
+    if not found:
+        return "nothing is corrupt"
+    advice = ["run the script that made the store again: it computes what is missing, and nothing else"]
+    return "\n".join([*map(str, found), *(advice if all(each.mended for each in found) else [])])

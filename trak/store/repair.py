@@ -1,0 +1,91 @@
+"""Mends what can be mended of a damaged store: what is wrong is marked as not done, for the script to compute again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from trak.store.checks import StoreError
+from trak.store.location import Location, remove_leftovers
+from trak.store.store import GRAMS, FeatureStore, open_store
+from trak.store.table import Table
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with a store."""
+
+    where: str
+    """Path inside the store."""
+    what: str
+    mended: bool
+    """Whether running the same script again is enough now."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+def repair(where: Location) -> list[Finding]:
+    """Compare everything with its checksums, and mark as not done what differs.
+
+    Corrupt rows, those of truncated chunks among them, are marked as not done; damaged Gram matrices and scores are
+    deleted, and with a checkpoint's rows its Gram matrices and all scores. The script that made the store then computes
+    what is missing and nothing else. Damaged metadata is named and left as it is.
+
+    Raises:
+        FileNotFoundError: if there is no store.
+        StoreError: if its root can't be read.
+        PermissionError: if it can't be written to.
+    """
+    store = open_store(where, writable=True)
+    remove_leftovers(where)
+    return _Repair(store).found
+
+
+class _Repair:
+    def __init__(self, store: FeatureStore) -> None:
+        self.found: list[Finding] = []
+        self._store = store
+        changed = [self._checkpoint(model_id) for model_id in store.checkpoints()]
+        for name in store.experiments():
+            self._attempt(f"experiments/{name}", partial(self._experiment, name, any(changed)))
+
+    def _attempt(self, where: str, mend: Callable[[], int]) -> int:
+        """The number of rows that were mended; what can't be is noted."""
+        try:
+            return mend()
+        except StoreError as error:
+            self.found.append(Finding(where, f"{error}; or delete {where} and run the same script again", False))
+            return 0
+
+    def _table(self, where: str, find: Callable[[], Table]) -> int:
+        rows = self._attempt(where, lambda: find().mend())
+        if rows:
+            self.found.append(Finding(where, f"{rows} corrupt rows, marked as not done", True))
+        return rows
+
+    def _checkpoint(self, model_id: int) -> bool:
+        """Whether anything changed that scores depend on."""
+        where = f"checkpoints/{model_id}"
+        changed = self._table(where, partial(self._store.table, model_id)) > 0
+        for name in GRAMS:
+            weighting = name.removeprefix("gram_")
+            try:
+                if self._store.is_finalized(model_id, weighting):
+                    self._store.gram(model_id, weighting)
+            except StoreError:
+                self.found.append(Finding(f"{where}/{name}", "corrupt, deleted", True))
+                changed = True
+        if changed:
+            self._store.forget_grams(model_id)
+        return changed
+
+    def _experiment(self, name: str, changed: bool) -> int:
+        experiment, where = self._store.experiment(name), f"experiments/{name}"
+        rows = sum(
+            self._table(f"{where}/targets/{model_id}", partial(experiment.targets, model_id))
+            for model_id in experiment.checkpoints()
+        )
+        corrupt = experiment.corrupt_scores()
+        self.found += [Finding(f"{where}/scores/{scores}", "corrupt, deleted", True) for scores in corrupt]
+        experiment.forget_scores(None if rows or changed else corrupt)
+        return rows
