@@ -115,6 +115,8 @@ def passes(frontier: Frontier) -> Iterator[tuple[str, Array]]:
         ("10 runs, their last 2 epochs", last(10, 2), 2048),
     ):
         yield name, frontier.scores(checkpoints, proj_dim=k).scores
+    for dtype in ("float16", "int8"):
+        yield f"stored as {dtype}", frontier.scores(10, dtype=dtype).scores
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def refitted(damping, rows=120, k=40):
     return (phi, phi @ fit - y), (phi, left_out)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("weighting", ["curvature", "identity"])
 @pytest.mark.parametrize("own", [0.3, 1.0, 3.0])
 def test_the_damping_by_which_refits_leave_examples_out_is_found_again(tmp_path, own, weighting, dtype):

@@ -113,9 +113,9 @@ class TestSuspicion:
 
         return attributed
 
-    @pytest.mark.parametrize("half", [False, True])
-    def test_self_influence_is_the_diagonal_of_the_training_set_scored_for_itself(self, attributed, half):
-        found = attributed(use_half_precision=half, balanced=False, damping=3.0)
+    @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+    def test_self_influence_is_the_diagonal_of_the_training_set_scored_for_itself(self, attributed, dtype):
+        found = attributed(dtype=dtype, balanced=False, damping=3.0)
         own = self_influence(found, "output", damping=3.0, progress=False)
         assert own.dtype == np.float64
         np.testing.assert_allclose(own, np.diagonal(found.scores), rtol=1e-4, atol=1e-7)

@@ -293,6 +293,6 @@ def test_top_refuses_a_k_beyond_the_training_set(tmp_path):
 
 def test_config_refuses_sizes_that_make_no_sense():
     good = {"train_set_size": 3, "proj_dim": 4, "projector": {}, "dtype": "float32", "parameters": {}, "task": {}}
-    for name, value in (("train_set_size", 0), ("train_set_size", 2.5), ("proj_dim", -1), ("dtype", "int8")):
+    for name, value in (("train_set_size", 0), ("train_set_size", 2.5), ("proj_dim", -1), ("dtype", "int4")):
         with pytest.raises(ValueError, match=f"{name} must be.*{value}"):
             StoreConfig(**{**good, name: value})

@@ -168,19 +168,20 @@ class StoreContract:
         np.testing.assert_array_equal(table.features.read_chunk(2)[2], values_for(1).features[0])
         assert not table.features.read_chunk(0).any()
 
+    @pytest.mark.parametrize("dtype, most", [("float16", 2**-11), ("int8", 1 / 253)])
     @pytest.mark.parametrize("size", [1.0, 1e6, 1e-8, 1e30, 1e-30])
-    def test_half_precision_is_within_a_thousandth_of_the_rows_maximum(self, size):
+    def test_smaller_types_are_within_half_a_step_of_the_rows_maximum(self, size, dtype, most):
         values = values_for(ROWS)
         features = values.features * np.float32(size)
         features[4] = 0
         location = self.fresh()
-        table = FeatureStore.create(location, replace(CONFIG, dtype="float16")).add_checkpoint(0, "w")
+        table = FeatureStore.create(location, replace(CONFIG, dtype=dtype)).add_checkpoint(0, "w")
         table.write(np.arange(ROWS), replace(values, features=features))
         table = open_store(location).table(0)
-        assert table.features.dtype == np.float16
+        assert table.features.dtype == np.dtype(dtype)
         found = table.features.read().astype(np.float64) * table.scales()[:, None].astype(np.float64)
         error = np.abs(found - features).max(axis=1)
-        assert (error <= 1e-3 * np.abs(features).max(axis=1)).all()
+        assert (error <= most * np.abs(features).max(axis=1)).all()
         assert not found[4].any()
 
     def test_rows_are_done_only_after_their_other_columns_are_stored(self, monkeypatch):
@@ -416,7 +417,7 @@ class StoreContract:
         [
             ({"format": 2}, "format 2"),
             ({"format": None}, "format None"),
-            ({"dtype": "int8"}, "damaged configuration"),
+            ({"dtype": "int4"}, "damaged configuration"),
             ({"train_set_size": "many"}, "damaged configuration"),
             ({"projector": ...}, "damaged configuration"),
         ],
@@ -850,7 +851,7 @@ def test_impossible_sizes_are_refused(name, value):
 
 
 def test_unknown_dtypes_are_refused():
-    with pytest.raises(ValueError, match="float32, float64, float16"):
+    with pytest.raises(ValueError, match="float32, float64, float16, int8"):
         replace(CONFIG, dtype="bfloat16")
 
 

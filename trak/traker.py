@@ -26,6 +26,7 @@ from trak.gradients import (
     select_parameters,
 )
 from trak.indices import Indices, row_indices
+from trak.naming import did_you_mean
 from trak.projectors import Projector, make_projector
 from trak.ranks import local_rank, world_size
 from trak.scoring import Damping, check_weighting, gram
@@ -44,6 +45,8 @@ from trak.tasks import Task, make_task
 from trak.weights import versions
 
 DEFAULT_SOFTENING = 3.0
+STORED = ("float32", "float16", "int8")
+"""Types that features may be stored in."""
 
 logger = logging.getLogger("trak")
 
@@ -91,6 +94,7 @@ class TRAKer:
         weighting: str = "curvature",
         balanced: bool = True,
         softening: float | None = None,
+        dtype: str | None = None,
         memory_budget: int = MEMORY_BUDGET,
     ) -> None:
         """
@@ -103,7 +107,7 @@ class TRAKer:
             projector: "sketch" (the default), "rademacher", "gaussian", "identity" or an instance.
             proj_dim: number k of features.
             logging_level: level of the logger "trak".
-            use_half_precision: store features in float16 with a scale for each row.
+            use_half_precision: the same as `dtype="float16"`.
             projector_seed: seed of the projection; checkpoints get independent ones from it.
             grad_wrt: parameters to differentiate by, `*` allowed; by default all that require gradients.
             lambda_reg: absolute λ; excludes `damping`.
@@ -113,6 +117,8 @@ class TRAKer:
             balanced: whether every checkpoint has the same say in a target's scores, see `trak.scoring.Scorer`.
             softening: T of `trak.tasks.Task.softened_weights`; by default 3, and 1 (as published) for tasks
                 written for the published package.
+            dtype: of the stored features: "float32" (the default), "float16" or "int8", both with a scale for each row;
+                docs/choices.md has what they cost in faithfulness.
             memory_budget: bytes that gradients and activations may take; larger batches are split.
             load_from_save_dir, gradient_computer, saver, score_computer, proj_max_batch_size:
                 accepted for scripts written for traker 0.3.2, where they have no meaning any more.
@@ -152,7 +158,7 @@ class TRAKer:
                 train_set_size=train_set_size,
                 proj_dim=self.proj_dim,
                 projector=self.projector.describe(),
-                dtype="float16" if use_half_precision else "float32",
+                dtype=_dtype(dtype, use_half_precision),
                 parameters={name: list(p.shape) for name, p in parameters.items()},
                 task=self.task.describe(),
                 softening=self.softening,
@@ -442,6 +448,15 @@ def _softening(given: float | None, task: Task) -> float:
             f"softening={given:g} can't be had: {task.describe()['name']} computes its own get_out_to_loss_grad; use 1"
         )
     return float(given)
+
+
+def _dtype(dtype: str | None, half: bool) -> str:
+    if half and dtype not in (None, "float16"):
+        raise ValueError(f"dtype={dtype!r} and use_half_precision=True, which means float16: give one of them")
+    stored = "float16" if half else dtype or "float32"
+    if stored not in STORED:
+        raise ValueError(f"unknown dtype {stored!r}: {did_you_mean(str(stored), STORED)}")
+    return stored
 
 
 def _warn_obsolete(**reasons: Any) -> None:

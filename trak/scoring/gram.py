@@ -29,7 +29,7 @@ def gram(table: Table, weighting: str, device: torch.device | str = "cpu") -> np
     """K = ΦᵀWΦ, shape (k, k), with W = I ("identity"; TRAK, section 3.2) or W = diag(R)
     ("curvature": the generalised Gauss-Newton matrix; Schraudolph, 2002).
 
-    Products of 4,096 rows are taken in the features' precision (float32 for float16) and summed in
+    Products of 4,096 rows are taken in the features' precision (float32 for float16 and int8) and summed in
     float64; only the upper half is computed.
 
     Raises:

@@ -153,7 +153,7 @@ class Scorer:
                 yield start, stop, total
 
     def _product(self, rows: Array, solution: Tensor) -> Tensor:
-        if solution.shape[1] < _FEW_TARGETS and solution.device.type == "cpu" and rows.dtype != np.float16:
+        if solution.shape[1] < _FEW_TARGETS and solution.device.type == "cpu" and rows.dtype == solution.numpy().dtype:
             # NumPy's BLAS reads the rows at the memory's speed for a few columns, torch's at half of it on some CPUs.
             return torch.from_numpy(rows @ solution.numpy())
         return torch.from_numpy(rows).to(device=self._device, dtype=self._wide) @ solution

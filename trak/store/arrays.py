@@ -299,7 +299,7 @@ def row_array(group: zarr.Group, name: str) -> RowArray:
         raise StoreError(f"array {name!r} is missing from {where}; is the store complete?")
     if not isinstance(array, zarr.Array) or array.ndim < 1 or array.chunks[1:] != array.shape[1:]:
         raise StoreError(f"{name!r} in {where} is not an array of rows chunked along its first dimension")
-    if not 1 <= array.chunks[0] <= array.shape[0] or array.dtype.kind not in "uf" or not _plain(array):
+    if not 1 <= array.chunks[0] <= array.shape[0] or array.dtype.kind not in "iuf" or not _plain(array):
         raise StoreError(
             f"array {name!r} in {where} is not laid out as this library writes it, with rows and without compression; "
             "restore its metadata from a copy"

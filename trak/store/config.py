@@ -65,7 +65,7 @@ class StoreConfig(Recorded):
     projector: Mapping[str, Any]
     """Kind and seed."""
     dtype: str
-    """Of the stored features: float32, float16 or float64."""
+    """Of the stored features, see `trak.store.Table`."""
     parameters: Mapping[str, list[int]]
     """Shapes of the parameters differentiated by, by name."""
     task: Mapping[str, Any]

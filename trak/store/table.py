@@ -12,7 +12,9 @@ from trak.store.arrays import RowArray, Rows, new_array, row_array, sync
 from trak.store.checks import StoreError, check_inside, checked
 
 CHUNK_BYTES = 64 * 2**20
-DTYPES = ("float32", "float64", "float16")
+DTYPES = ("float32", "float64", "float16", "int8")
+SCALED = {"float16": 1.0, "int8": 127.0}
+"""Types that hold rows relative to a scale of their own, and the magnitude of a row's largest number in them."""
 _VERIFIED_ROWS = 8192
 _COLUMNS = ("output", "out_to_loss_grad", "out_to_loss_curvature")
 
@@ -31,9 +33,9 @@ class RowValues:
 class Table:
     """Rows of `features` (n, k) and of f, Q, R, a hash of the example, a checksum and `done`, (n,) each.
 
-    With dtype float16 a row is stored divided by its largest magnitude, kept in `scale`, so that
-    half precision costs digits and never range. A row is marked done only when its other columns
-    are on disk.
+    With dtype float16 or int8 a row is stored relative to its largest magnitude, kept in `scale`, so that
+    they cost digits and never range: 3 decimal ones are left in float16, 2 in int8. A row is marked
+    done only when its other columns are on disk.
     """
 
     def __init__(self, group: zarr.Group, rows: int, proj_dim: int, dtype: str) -> None:
@@ -47,7 +49,7 @@ class Table:
         self._hash = row_array(group, "data_hash")
         self._checksum = row_array(group, "checksum")
         self._columns = {name: row_array(group, name) for name in _COLUMNS}
-        self._scale = row_array(group, "scale") if dtype == "float16" else None
+        self._scale = row_array(group, "scale") if dtype in SCALED else None
         wide = "float64" if dtype == "float64" else "float32"
         self._check("features", self.features, (rows, proj_dim), dtype)
         self._check("done", self.done, (rows,), "uint8")
@@ -72,7 +74,7 @@ class Table:
         chunk_rows = -(-rows // chunks)
         wide = "float64" if dtype == "float64" else "float32"
         new_array(group, "features", (rows, proj_dim), chunk_rows, dtype)
-        if dtype == "float16":
+        if dtype in SCALED:
             new_array(group, "scale", (rows,), chunk_rows, wide)
         for name in _COLUMNS:
             new_array(group, name, (rows,), chunk_rows, wide)
@@ -133,9 +135,11 @@ class Table:
         small: dict[str, Rows] = {name: getattr(values, name) for name in (*_COLUMNS, "data_hash")}
         features = values.features
         if self._scale is not None:
-            scale = np.abs(features).max(axis=1)
+            scale = np.abs(features).max(axis=1) / SCALED[self.features.dtype.name]
             scale[scale == 0] = 1
             features, small["scale"] = features / scale[:, None], scale
+            if self.features.dtype.kind == "i":
+                features = np.rint(features)
         features = np.ascontiguousarray(features, self.features.dtype)
         self.features.write(indices, features)
         for name, column in self._small().items():
