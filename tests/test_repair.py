@@ -13,6 +13,7 @@ from trak.store.repair import repair
 
 N, TARGETS, BATCH, K = 24, 6, 4, 8
 FEATURES = "checkpoints/1/features/c/1/0"
+DONE = "checkpoints/1/done/c/1"
 
 
 class Counted(torch.utils.data.Dataset):
@@ -102,10 +103,14 @@ def test_a_truncated_chunk_is_computed_again(run, tmp_path, length):
     assert contents(store) == before
 
 
-def test_a_lost_chunk_is_computed_again(run, tmp_path):
+@pytest.mark.parametrize("lost", [[FEATURES], [DONE], [FEATURES, DONE]])
+def test_a_lost_chunk_is_noticed_and_computed_again(run, tmp_path, lost):
     store = tmp_path / "store"
     before = contents(store)
-    (store / FEATURES).unlink()
+    for name in lost:
+        (store / name).unlink()
+    with pytest.raises(trak.store.StoreError, match=r"row 8 .*trak repair"):
+        trak.Attribution.open(store).top(2)
     assert [found.mended for found in repair(store)] == [True]
     _, written = run()
     assert written == [("checkpoints/1", row) for row in range(8, 16)]

@@ -281,10 +281,9 @@ class TRAKer:
         table = self.store.table(model_id)
         missing = table.undone()
         if missing:
-            count = sum(stop - start for start, stop in missing)
             raise ValueError(
-                f"model_id {model_id}: {count} of {len(table)} training examples are not featurized, the first is "
-                f"{missing[0][0]}; featurize them, then finalize"
+                f"model_id {model_id}: {table.count_undone()} of {len(table)} training examples are not featurized, "
+                f"the first is {missing[0][0]}; featurize them, then finalize"
             )
         self.store.finalize(model_id, self.weighting, gram(table, self.weighting, self.device))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from trak.store.checks import StoreError
-from trak.store.location import Location, remove_leftovers
+from trak.store.location import Location, locked, remove_leftovers
 from trak.store.store import GRAMS, FeatureStore, open_store
 from trak.store.table import Table
 
@@ -37,7 +37,8 @@ def repair(where: Location) -> list[Finding]:
         PermissionError: if it can't be written to.
     """
     store = open_store(where, writable=True)
-    remove_leftovers(where)
+    with locked(where):
+        remove_leftovers(where)
     return _Repair(store).found
 
 
@@ -57,24 +58,33 @@ class _Repair:
             self.found.append(Finding(where, f"{error}; or delete {where} and run the same script again", False))
             return 0
 
-    def _table(self, where: str, find: Callable[[], Table]) -> int:
-        rows = self._attempt(where, lambda: find().mend())
-        if rows:
-            self.found.append(Finding(where, f"{rows} corrupt rows, marked as not done", True))
-        return rows
+    def _table(self, where: str, find: Callable[[], Table], finalized: bool = False) -> int:
+        """The number of rows to compute again; those that are not done count where all of them should be."""
+
+        def mend() -> int:
+            table = find()
+            corrupt = table.mend()
+            lost = table.count_undone() - corrupt if finalized else 0
+            for rows, what in ((corrupt, "corrupt rows, marked as not done"), (lost, "lost rows")):
+                if rows:
+                    self.found.append(Finding(where, f"{rows} {what}", True))
+            return corrupt + lost
+
+        return self._attempt(where, mend)
 
     def _checkpoint(self, model_id: int) -> bool:
         """Whether anything changed that scores depend on."""
-        where = f"checkpoints/{model_id}"
-        changed = self._table(where, partial(self._store.table, model_id)) > 0
+        where, finalized, changed = f"checkpoints/{model_id}", False, False
         for name in GRAMS:
             weighting = name.removeprefix("gram_")
             try:
                 if self._store.is_finalized(model_id, weighting):
                     self._store.gram(model_id, weighting)
+                    finalized = True
             except StoreError:
                 self.found.append(Finding(f"{where}/{name}", "corrupt, deleted", True))
                 changed = True
+        changed |= self._table(where, partial(self._store.table, model_id), finalized) > 0
         if changed:
             self._store.forget_grams(model_id)
         return changed

@@ -160,13 +160,20 @@ class FeatureStore:
                 del group[name]
 
     def verify(self, model_id: int) -> None:
-        """Compare a checkpoint's rows with their checksums, once for this object.
+        """Compare the rows of a checkpoint that is featurized with their checksums, once for this object.
 
         Raises:
-            StoreError: naming the first row that differs.
+            StoreError: naming the first row that differs or is not there.
         """
         if model_id not in self._verified:
-            self.table(model_id).verify()
+            table = self.table(model_id)
+            lost = table.undone()
+            if lost:
+                raise StoreError(
+                    f"row {lost[0][0]} of checkpoints/{model_id} in {self.where} is lost; restore it from a copy, or "
+                    "use python -m trak repair and run the same script again, which computes what is missing"
+                )
+            table.verify()
             self._verified.add(model_id)
 
     def experiment(self, name: str) -> "Experiment":

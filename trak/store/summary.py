@@ -8,7 +8,6 @@ import numpy as np
 from trak.store.checks import checked
 from trak.store.location import Location, local_root
 from trak.store.store import FeatureStore, open_store
-from trak.store.table import Table
 from trak.version import __version__
 
 
@@ -81,7 +80,7 @@ def _checkpoint(store: FeatureStore, model_id: int) -> dict[str, Any]:
     return {
         "model_id": model_id,
         "fingerprint": store.fingerprint(model_id),
-        "rows_done": 0 if table is None else _done(table),
+        "rows_done": 0 if table is None else len(table) - table.count_undone(),
         "finalized": finalized,
     }
 
@@ -91,13 +90,11 @@ def _experiment(store: FeatureStore, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "num_targets": experiment.num_targets,
-        "targets_done": {str(i): _done(experiment.targets(i)) for i in experiment.checkpoints()},
+        "targets_done": {
+            str(i): experiment.num_targets - experiment.targets(i).count_undone() for i in experiment.checkpoints()
+        },
         "scores": experiment.stored_scores(),
     }
-
-
-def _done(table: Table) -> int:
-    return len(table) - sum(stop - start for start, stop in table.undone())
 
 
 def _bytes(where: Location) -> int | None:

@@ -112,6 +112,10 @@ class Table:
         add(covered, len(self))
         return found
 
+    def count_undone(self) -> int:
+        """The number of rows that are not done."""
+        return sum(stop - start for start, stop in self.undone())
+
     def hashes(self, indices: Rows | slice) -> Rows:
         """The stored hashes of some examples."""
         return self._hash.read()[indices] if isinstance(indices, slice) else self._hash.take(indices)
