@@ -31,7 +31,7 @@ TRUTH = {
     "digits": (160, 4),
     "fashion": (120, 3),
     "snippets": (120, 3),
-    "sentiment": (80, 2),
+    "sentiment": (60, 2),
     "facts": (60, 2),
     "captions": (80, 2),
     "scenes": (80, 2),
