@@ -201,6 +201,46 @@ def every_rank_killed(root):
     return {"killed": all(map(os.WIFSIGNALED, statuses)), "contents": contents(run.directory)}
 
 
+def scored(root, kill):
+    """Two ranks score together, the first to begin killed within a piece or not; the pieces that each did."""
+    import trak
+    from trak.scoring import Scorer
+    from trak.store import Pieces
+
+    run = Run(root / f"scored-{kill}")
+    told([fork(lambda tell: run.attribute())])
+    real, begun = Scorer.pieces, root / f"begun-{kill}"
+
+    def member(tell, first):
+        def pieces(scorer, progress=lambda scores: None):
+            found = real(scorer, progress)
+
+            def fill(out, piece):
+                begun.touch()
+                if first and kill:
+                    signal.pause()
+                time.sleep(0.1)
+                found.fill(out, piece)
+                tell(str(piece))
+
+            return Pieces(found.count, fill)
+
+        Scorer.pieces = pieces
+        trak.Attribution.open(run.directory).scores  # noqa: B018
+
+    first = as_rank(0, 2, lambda tell: member(tell, True))
+    while not begun.exists():
+        time.sleep(0.01)
+    second = as_rank(1, 2, lambda tell: member(tell, False))
+    if kill:
+        time.sleep(0.5)
+        os.kill(first[0], signal.SIGKILL)
+        os.close(first[1])
+        os.waitpid(first[0], 0)
+    did = told([second] if kill else [first, second])
+    return {"did": [sorted(map(int, one)) for one in did], "contents": contents(run.directory)}
+
+
 def by_mistake(root):
     """The same run twice, and two runs with other data, side by side."""
     same, other = Run(root / "same"), Run(root / "other")
@@ -340,11 +380,11 @@ def drive(root):
     done(lambda tell: np.save(root / "scores.npy", whole.attribute().scores))
     whole.directory = str(root / "whole-steps")
     done(lambda tell: whole.steps())
-    scored, stepwise = contents(root / "whole"), contents(root / "whole-steps")
-    unscored = {path: digest for path, digest in scored.items() if "/scores/" not in path}
-    found = {"files": len(scored)}
+    scored_alone, stepwise = contents(root / "whole"), contents(root / "whole-steps")
+    unscored = {path: digest for path, digest in scored_alone.items() if "/scores/" not in path}
+    found = {"files": len(scored_alone)}
     for size in (2, 3):
-        found[f"torchrun-{size}"] = differences(contents(root / f"attribute-{size}"), scored)
+        found[f"torchrun-{size}"] = differences(contents(root / f"attribute-{size}"), scored_alone)
         found[f"torchrun-steps-{size}"] = differences(contents(root / f"steps-{size}"), stepwise)
         for rank in range(size):
             same = (root / f"scores-{size}-{rank}.npy").read_bytes() == (root / "scores.npy").read_bytes()
@@ -358,6 +398,9 @@ def drive(root):
     found["hanging in steps"] = differences(stuck(root, "hanging-steps", False, stepped), stepwise)
     killed = every_rank_killed(root)
     found["all killed"] = [killed["killed"], differences(killed["contents"], unscored)]
+    for kill in (False, True):
+        together = scored(root, kill)
+        found[f"scored, killed {kill}"] = [together["did"], differences(together["contents"], scored_alone)]
     mistakes = by_mistake(root)
     found["same twice"] = differences(mistakes["same"], unscored)
     found["other data"] = mistakes["other"]
@@ -395,6 +438,17 @@ def test_others_do_what_a_killed_or_hanging_rank_had_claimed(found, way):
 
 def test_a_rerun_after_all_ranks_were_killed_ends_bit_identical(found):
     assert found["all killed"] == [True, []]
+
+
+def test_ranks_share_the_scoring(found):
+    did, different = found["scored, killed False"]
+    assert all(did)
+    assert sorted(piece for one in did for piece in one) == [0, 1, 2]
+    assert different == []
+
+
+def test_scores_are_completed_by_others_when_one_is_killed(found):
+    assert found["scored, killed True"] == [[[0, 1, 2]], []]
 
 
 def test_one_run_started_twice_by_mistake_completes_bit_identical(found):

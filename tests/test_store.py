@@ -26,7 +26,7 @@ import trak.store.arrays
 import trak.store.table
 from trak.__main__ import main
 from trak.scoring import Damping, Scorer, gram
-from trak.store import FeatureStore, RowValues, StoreConfig, StoreError, Table, missing_rows, open_store
+from trak.store import FeatureStore, Pieces, RowValues, StoreConfig, StoreError, Table, missing_rows, open_store
 from trak.store.location import locked
 
 COLUMNS = ("output", "out_to_loss_grad", "out_to_loss_curvature", "data_hash")
@@ -77,6 +77,15 @@ def build(location, finalize):
     if finalize:
         store.finalize(0, "curvature", gram(table, "curvature"))
     store.add_experiment("t", TARGETS).add_targets(0).write(np.arange(TARGETS), values_for(TARGETS, seed=1))
+
+
+def filling(number):
+    """Scores that are a number, made in two pieces."""
+
+    def fill(out, piece):
+        out[piece * 5 : (piece + 1) * 5 if piece == 0 else None] = number
+
+    return lambda: Pieces(2, fill)
 
 
 def all_scores(location):
@@ -312,11 +321,11 @@ class StoreContract:
         location, calls = self.fresh(), []
 
         def fill(number):
-            def fill(out):
+            def counted(out, piece):
                 calls.append(number)
                 out[...] = number
 
-            return fill
+            return lambda: Pieces(1, counted)
 
         experiment = self.filled(location).experiment("t")
         first = experiment.scores({"damping": 1}, fill(value))
@@ -331,27 +340,27 @@ class StoreContract:
     def test_scores_once_handed_out_never_change(self):
         location = self.fresh()
         experiment = self.filled(location).experiment("t")
-        handed_out = experiment.scores({"damping": 1}, lambda out: out.fill(1))
-        mapped_again = experiment.scores({"damping": 1}, lambda out: out.fill(2))
+        handed_out = experiment.scores({"damping": 1}, filling(1))
+        mapped_again = experiment.scores({"damping": 1}, filling(2))
         experiment.forget_scores()
-        renewed = experiment.scores({"damping": 1}, lambda out: out.fill(3))
+        renewed = experiment.scores({"damping": 1}, filling(3))
         assert (handed_out == 1).all()
         assert (mapped_again == 1).all()
         assert (renewed == 3).all()
-        assert (open_store(location).experiment("t").scores({"damping": 1}, lambda out: out.fill(4)) == 3).all()
+        assert (open_store(location).experiment("t").scores({"damping": 1}, filling(4)) == 3).all()
 
     def test_scores_whose_computation_failed_are_computed_again(self):
         location = self.fresh()
         experiment = self.filled(location).experiment("t")
 
-        def fail(out):
+        def fail(out, piece):
             out.fill(1)
             raise RuntimeError("stopped")
 
         with pytest.raises(RuntimeError, match="stopped"):
-            experiment.scores({"damping": 1}, fail)
+            experiment.scores({"damping": 1}, lambda: Pieces(3, fail))
         assert not [key for key in self.contents(location) if key.endswith("-partial")]
-        assert (experiment.scores({"damping": 1}, lambda out: out.fill(3)) == 3).all()
+        assert (experiment.scores({"damping": 1}, filling(3)) == 3).all()
 
     def test_a_gram_matrix_of_zeros_is_stored(self):
         store = self.filled(self.fresh(), finalize=False)
@@ -605,15 +614,15 @@ class TestLocal(StoreContract):
     def test_truncated_scores_are_named(self):
         location = self.fresh()
         experiment = self.filled(location).experiment("t")
-        experiment.scores({"damping": 1}, lambda out: out.fill(1))
+        experiment.scores({"damping": 1}, filling(1))
         (key,) = (key for key in self.contents(location) if "/scores/" in key and not key.endswith(".json"))
         self.put(location, key, (location / key).read_bytes()[:-4])
         with pytest.raises(StoreError, match="truncated") as caught:
-            experiment.scores({"damping": 1}, lambda out: out.fill(2))
+            experiment.scores({"damping": 1}, filling(2))
         assert str(location / key) in str(caught.value)
 
     def test_scores_handed_out_can_not_be_written_to(self):
-        scores = self.filled(self.fresh()).experiment("t").scores({"damping": 1}, lambda out: out.fill(1))
+        scores = self.filled(self.fresh()).experiment("t").scores({"damping": 1}, filling(1))
         with pytest.raises(ValueError, match="read-only"):
             scores[0, 0] = 5
 
@@ -661,11 +670,11 @@ class TestLocal(StoreContract):
         location = self.fresh()
         experiment = self.filled(location).experiment("t")
 
-        def fill(out):
+        def fill(out, piece):
             FeatureStore.create(location, CONFIG)
             out.fill(2)
 
-        np.testing.assert_array_equal(experiment.scores({"damping": 1}, fill), 2)
+        np.testing.assert_array_equal(experiment.scores({"damping": 1}, lambda: Pieces(2, fill)), 2)
 
     def test_no_reader_sees_a_chunk_before_all_of_it_exists(self, monkeypatch):
         location, seen = self.fresh(), []
@@ -714,15 +723,15 @@ class TestLocal(StoreContract):
         with monkeypatch.context() as patch:
             patch.setattr(os, "posix_fallocate", fallocate)
             with pytest.raises(OSError, match="no room to write") as caught:
-                experiment.scores({"damping": 1}, lambda out: out.fill(1))
+                experiment.scores({"damping": 1}, filling(1))
         assert str(location) in str(caught.value)
         assert not list(location.rglob("*-partial"))
-        np.testing.assert_array_equal(experiment.scores({"damping": 1}, lambda out: out.fill(2)), 2)
+        np.testing.assert_array_equal(experiment.scores({"damping": 1}, filling(2)), 2)
 
     def test_a_kill_while_scores_are_forgotten_leaves_none_that_nothing_forgets(self, monkeypatch):
         location = self.fresh()
         experiment = self.filled(location).experiment("t")
-        experiment.scores({"damping": 1}, lambda out: out.fill(1))
+        experiment.scores({"damping": 1}, filling(1))
 
         def killed(path, *arguments, **options):
             (Path(path) / "zarr.json").unlink()
@@ -734,7 +743,7 @@ class TestLocal(StoreContract):
                 experiment.forget_scores()
         experiment = FeatureStore.create(location, CONFIG).experiment("t")
         experiment.forget_scores()
-        np.testing.assert_array_equal(experiment.scores({"damping": 1}, lambda out: out.fill(2)), 2)
+        np.testing.assert_array_equal(experiment.scores({"damping": 1}, filling(2)), 2)
 
     def test_save_dir_that_is_a_file_is_named(self):
         path = self.directory / "file"
@@ -747,7 +756,7 @@ class TestLocal(StoreContract):
         location = self.fresh()
         store = self.filled(location)
         store.add_checkpoint(1, "weights-1").write(np.arange(4), values_for(4))
-        store.experiment("t").scores({"damping": 1}, lambda out: out.fill(1))
+        store.experiment("t").scores({"damping": 1}, filling(1))
         assert main(["info", str(location)]) == 0
         text = capsys.readouterr().out
         for words in (
@@ -763,7 +772,7 @@ class TestLocal(StoreContract):
 
     def test_info_as_json_tells_the_same(self, capsys):
         location = self.fresh()
-        self.filled(location).experiment("t").scores({"damping": 1}, lambda out: out.fill(1))
+        self.filled(location).experiment("t").scores({"damping": 1}, filling(1))
         assert main(["info", "--json", str(location)]) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["store"] == str(location)

@@ -1,5 +1,6 @@
 """The result of an attribution: what a person looks at."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -207,11 +208,8 @@ class StoredAttribution(Attribution):
             **self._damping.describe(),
         }
 
-        def fill(out: np.ndarray[Any, Any]) -> None:
-            with tqdm(total=out.size, desc="scoring", unit="score", unit_scale=True) as bar:
-                self.scorer.fill(out, bar.update)
-
-        return self.experiment.scores(settings, fill, lambda: self.scorer)
+        with tqdm(total=math.prod(self.shape), desc="scoring", unit="score", unit_scale=True, delay=0.5) as bar:
+            return self.experiment.scores(settings, lambda: self.scorer.pieces(bar.update))
 
     def _top(self, k: int, bottom: bool) -> TopK:
         # Streams the store; the full scores are never formed.

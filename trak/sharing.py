@@ -2,20 +2,19 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from trak import batches
 from trak.batches import Batch
-from trak.store import Claims, Table
+from trak.store import POLL, Claims, Table
 
 PATIENCE = 30.0
 """Seconds without progress after which another process's batch is computed here, too."""
 _LATE = " again"
 """Ends the name of the claim under which that is done, by one process again."""
-_POLL = 0.02
 
 logger = logging.getLogger("trak")
 
@@ -82,30 +81,11 @@ class Sharing:
             late = time.monotonic() - since > PATIENCE
             self._advance(_LATE if late else "")
             if len(self._left) == count:
-                time.sleep(_POLL)
+                time.sleep(POLL)
                 continue
             if late:
                 logger.warning("another process is slow or hangs: a batch that it has claimed was computed here")
             since, count = time.monotonic(), len(self._left)
-
-    def once(
-        self, what: str, numbers: Iterable[int], is_done: Callable[[int], bool], do: Callable[[int], None]
-    ) -> None:
-        """Return once some numbered jobs are done, each by one process."""
-        while left := [number for number in numbers if not is_done(number)]:
-            if not any(self._attempt_once(what, number, is_done, do) for number in left):
-                time.sleep(_POLL)
-
-    def _attempt_once(self, what: str, number: int, is_done: Callable[[int], bool], do: Callable[[int], None]) -> bool:
-        only = np.array([number])
-        if not self._claims.take(what, only):
-            return False
-        try:
-            if not is_done(number):
-                do(number)
-        finally:
-            self._claims.release(what, only)
-        return True
 
     def _advance(self, late: str = "") -> None:
         waiting, self._left = self._left, []

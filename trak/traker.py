@@ -272,7 +272,7 @@ class TRAKer:
         if not ids:
             raise ValueError("there is no checkpoint to finalize: call load_checkpoint and featurize first")
         self._sharing.settle()
-        self._sharing.once(
+        self.store.claims.once(
             f"gram_{self.weighting}", ids, lambda i: self.store.is_finalized(i, self.weighting), self._finalize
         )
         self._next_row = 0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trak.scoring.auto import resolve
 from trak.scoring.solve import Damping, factorize
-from trak.store import Experiment
+from trak.store import Experiment, Pieces
 
 MEMORY_BUDGET = 512 * 2**20
 _FEW_TARGETS = 16
@@ -141,9 +141,9 @@ class Scorer:
             self._factors[model_id] = factor
         return factor
 
-    def _blocks(self, solutions: list[Tensor]) -> Iterator[tuple[int, int, Tensor]]:
-        """(start, stop, scores (rows, targets)) over the training examples, in order."""
-        for pieces in zip(*(table.features.blocks(self._rows_at_once) for table in self._tables), strict=True):
+    def _blocks(self, solutions: list[Tensor], chunk: int | None = None) -> Iterator[tuple[int, int, Tensor]]:
+        """(start, stop, scores (rows, targets)) over the training examples, or those of a chunk, in order."""
+        for pieces in zip(*(table.features.blocks(self._rows_at_once, chunk) for table in self._tables), strict=True):
             start, stop, _ = pieces[0]
             total: Tensor | None = None
             for (_, _, rows), factor, solution in zip(pieces, self._row_factors, solutions, strict=True):
@@ -164,10 +164,25 @@ class Scorer:
 
     def fill(self, out: Array, progress: Callable[[int], None] = lambda rows: None) -> None:
         """Write all scores into `out`, shape (n, n_targets)."""
-        for first, last in self._target_ranges():
-            for start, stop, scores in self._blocks(self._solutions(first, last)):
+        pieces = self.pieces(progress)
+        for piece in range(pieces.count):
+            pieces.fill(out, piece)
+
+    def pieces(self, progress: Callable[[int], None] = lambda scores: None) -> Pieces:
+        """All scores, in pieces that several processes may compute: a chunk of training examples for some targets."""
+        numbered = [(*targets, chunk) for targets in self._target_ranges() for chunk in range(self._chunks)]
+
+        def fill(out: Array, piece: int) -> None:
+            first, last, chunk = numbered[piece]
+            for start, stop, scores in self._blocks(self._solutions(first, last), chunk):
                 out[start:stop, first:last] = scores.cpu().numpy()
                 progress((stop - start) * (last - first))
+
+        return Pieces(len(numbered), fill)
+
+    @property
+    def _chunks(self) -> int:
+        return self._tables[0].features.chunks
 
     def top(self, k: int, bottom: bool = False) -> TopK:
         """The k highest scores of each target, or the k lowest; of equal ones the lower index first.

@@ -5,7 +5,7 @@ import math
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -103,15 +103,15 @@ class RowArray(ABC):
             found[here] = self.read_chunk(chunk)[indices[here] - chunk * self.chunk_rows]
         return found
 
-    def blocks(self, max_rows: int) -> Iterator[tuple[int, int, Rows]]:
-        """(start, stop, rows) pieces of at most `max_rows` rows, in order.
+    def blocks(self, max_rows: int, chunk: int | None = None) -> Iterator[tuple[int, int, Rows]]:
+        """(start, stop, rows) pieces of at most `max_rows` rows, in order, of all chunks or of one.
 
         Raises:
             StoreError: if hardly any of them are stored.
         """
         self._check_stored()
-        for chunk in range(self.chunks):
-            rows, first = self.read_chunk(chunk), chunk * self.chunk_rows
+        for number in range(self.chunks) if chunk is None else (chunk,):
+            rows, first = self.read_chunk(number), number * self.chunk_rows
             for start in range(0, len(rows), max_rows):
                 piece = rows[start : start + max_rows]
                 yield first + start, first + start + len(piece), piece
@@ -168,7 +168,7 @@ class MappedArray(RowArray):
                 if not path.exists():
                     path.parent.mkdir(parents=True, exist_ok=True)
                     partial = path.with_name(path.name + PARTIAL)
-                    _reserve(partial, self.chunk_rows * self._row_bytes)
+                    reserve(partial, self.chunk_rows * self._row_bytes)
                     os.replace(partial, path)
         self._check_size(path)
         descriptor = os.open(path, os.O_RDWR)
@@ -261,7 +261,7 @@ def _sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def _reserve(path: Path, size: int) -> None:
+def reserve(path: Path, size: int) -> None:
     """Make a file of zeros whose space is reserved on disk, or no file."""
     with open(path, "wb") as handle:
         try:
@@ -307,18 +307,3 @@ def row_array(group: zarr.Group, name: str) -> RowArray:
     if isinstance(group.store, LocalStore):
         return MappedArray(array, Path(group.store.root))
     return RemoteArray(array)
-
-
-def write_file(path: Path, fill: Callable[[Rows], None], shape: tuple[int, ...], dtype: str) -> None:
-    """Write an array to a file that appears under its name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL)
-    with naming_full_disk(repr(str(path))):
-        _reserve(partial, int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
-    try:
-        target = np.memmap(partial, dtype, mode="r+", shape=shape)
-        fill(target)
-        target.flush()
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -4,6 +4,8 @@ import fcntl
 import hashlib
 import os
 import threading
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -12,6 +14,8 @@ import numpy as np
 from trak.store.location import LOCK, Location, explained, local_root
 
 ROWS = "-rows"
+POLL = 0.02
+"""Seconds between looks at what other processes have done."""
 _ROW_BITS = 32
 
 _opened: WeakValueDictionary[tuple[int, int], "Claims"] = WeakValueDictionary()
@@ -50,6 +54,26 @@ class Claims:
         """Let others have the rows."""
         for start, stop in self._runs(rows):
             self._lock(fcntl.LOCK_UN, what, start, stop)
+
+    def once(
+        self, what: str, numbers: Iterable[int], is_done: Callable[[int], bool], do: Callable[[int], None]
+    ) -> None:
+        """Return once some numbered jobs are done, each by one process."""
+        while left := [number for number in numbers if not is_done(number)]:
+            tried = [self._attempt(what, number, is_done, do) for number in left]
+            if not any(tried):
+                time.sleep(POLL)
+
+    def _attempt(self, what: str, number: int, is_done: Callable[[int], bool], do: Callable[[int], None]) -> bool:
+        only = np.array([number])
+        if not self.take(what, only):
+            return False
+        try:
+            if not is_done(number):
+                do(number)
+        finally:
+            self.release(what, only)
+        return True
 
     def _runs(self, rows: np.ndarray) -> list[tuple[int, int]]:
         if self._descriptor is None:

@@ -11,10 +11,11 @@ import numpy as np
 import zarr
 
 from trak.store import location as places
-from trak.store.arrays import Rows, row_array, write_file
+from trak.store.arrays import Rows, row_array
 from trak.store.checks import StoreError, check_inside, checked
 from trak.store.groups import array_names, is_written, model_ids, subgroup, write_whole
 from trak.store.table import Table
+from trak.store.together import Pieces, SharedFile
 
 if TYPE_CHECKING:
     from trak.store.store import FeatureStore
@@ -113,17 +114,15 @@ class Experiment:
     def _scores_file(self, root: Path, name: str) -> Path:
         return root / self._group.path / name / "c" / "0" / "0"
 
-    def scores(
-        self, settings: Mapping[str, Any], fill: Callable[[Rows], None], check: Callable[[], object] = lambda: None
-    ) -> Rows:
-        """The scores (n, num_targets) for one way of scoring, float32, filled if they are not there.
+    def scores(self, settings: Mapping[str, Any], make: Callable[[], Pieces]) -> Rows:
+        """The scores (n, num_targets) for one way of scoring, float32, computed if they are not there.
 
-        A local store's are mapped read-only; any other's are read into memory.
+        A local store's are mapped read-only, and processes that want them at the same time share the work; any other's
+        are read into memory.
 
         Args:
             settings: what decides the numbers besides features and targets.
-            fill: writes the scores into the array that it is given.
-            check: raises if they can't be computed, before there is any space reserved for them.
+            make: raises if they can't be computed, or returns the pieces that they are made of.
         """
         digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
         name, shape = f"scores/{digest}", (self.store.config.train_set_size, self.num_targets)
@@ -141,19 +140,26 @@ class Experiment:
             array = checked(self._group, name)
         if not isinstance(array, zarr.Array):
             raise StoreError(f"{name} of experiment {self.name!r} is no array")
-        with places.locked(self.store._location, places.SCORES):
-            if path is None:
-                if not array.nchunks_initialized:
-                    check()
-                    values = np.empty(shape, np.float32)
-                    fill(values)
-                    write_whole(self._group, name, values)
-                return np.asarray(array[...])
-            if not path.exists():
-                check()
-                write_file(path, fill, shape, "float32")
-                with places.locked(self.store._location):
-                    array.update_attributes({_CHECKSUM: _crc(path)})
+        if path is None:
+            if not array.nchunks_initialized:
+                pieces, values = make(), np.empty(shape, np.float32)
+                for piece in range(pieces.count):
+                    pieces.fill(values, piece)
+                write_whole(self._group, name, values)
+            return np.asarray(array[...])
+        file = SharedFile(path, shape, "float32")
+        try:
+            with places.shared(self.store._location, places.SCORES, alone=file.forget):
+                if not path.exists():
+                    file.write(
+                        make(), self.store.claims, f"{self._group.path}/{name}",
+                        lambda: places.locked(self.store._location),
+                        lambda partial: array.update_attributes({_CHECKSUM: _crc(partial)}),
+                    )  # fmt: skip
+        except BaseException:
+            with places.locked(self.store._location):
+                places.remove_leftovers(self.store._location)
+            raise
         return self._mapped_scores(name, path, shape)
 
     def _mapped_scores(self, name: str, path: Path, shape: tuple[int, int]) -> Rows:

@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,34 @@ def naming_full_disk(what: str) -> Iterator[None]:
             f"{_NO_ROOM} {what} ({error.strerror}); free some space and run the same script again: it goes on "
             "after what is stored",
         ) from error
+
+
+@contextmanager
+def shared(location: Location, what: str, alone: Callable[[], None]) -> Iterator[None]:
+    """Exclusive of `locked`, but not among the processes that do this; the first of them calls `alone` before.
+
+    Raises:
+        PermissionError: if the store can't be written to.
+    """
+    root = local_root(location)
+    if root is None:
+        yield
+        return
+    try:
+        handle = open(root / f"{LOCK}{what}", "ab")  # noqa: SIM115
+    except OSError as error:
+        raise explained(error, root) from error
+    with handle, naming_full_disk(str(root)):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone()
+        except BlockingIOError:
+            pass
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def remove_leftovers(location: Location) -> None:
