@@ -94,7 +94,8 @@ class Pairs(Frontier):
         path = self.folder / "scores" / f"{name}.npy"
         path.parent.mkdir(exist_ok=True)
         if not path.exists():
-            np.save(path, self.methods()[name]())
+            np.save(partial := path.with_suffix(".partial.npy"), self.methods()[name]())
+            partial.replace(path)
         return np.load(path)
 
     def cosines(self) -> Array:

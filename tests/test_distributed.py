@@ -215,15 +215,15 @@ def scored(root, kill):
         def pieces(scorer, progress=lambda scores: None):
             found = real(scorer, progress)
 
-            def fill(out, piece):
+            def blocks(piece):
                 begun.touch()
                 if first and kill:
                     signal.pause()
                 time.sleep(0.1)
-                found.fill(out, piece)
+                yield from found.blocks(piece)
                 tell(str(piece))
 
-            return Pieces(found.count, fill)
+            return Pieces(found.count, blocks)
 
         Scorer.pieces = pieces
         trak.Attribution.open(run.directory).scores  # noqa: B018

@@ -81,9 +81,10 @@ def test_rows_with_a_flipped_bit_are_computed_again_and_nothing_else(run, tmp_pa
     row_bytes = path.stat().st_size // 8  # 24 rows in 3 chunks
     flip(path, 2 * row_bytes)
     flip(path, 3 * row_bytes)
-    (found,) = repair(store)
+    found, scores_too = repair(store)
     assert (found.where, found.mended) == ("checkpoints/1", True)
     assert found.what.startswith("2 corrupt rows")
+    assert (scores_too.where, scores_too.mended) == ("experiments/targets/scores", True)
     again, written = run()
     assert written == [("checkpoints/1", 10), ("checkpoints/1", 11)]
     np.testing.assert_array_equal(again, scores)
@@ -95,8 +96,7 @@ def test_a_truncated_chunk_is_computed_again(run, tmp_path, length):
     store = tmp_path / "store"
     before = contents(store)
     os.truncate(store / FEATURES, length)
-    (found,) = repair(store)
-    assert found.mended
+    assert [found.mended for found in repair(store)] == [True, True]
     _, written = run()
     first = 8 + length // (K * 4)
     assert written == [("checkpoints/1", row) for row in range(first, 16)]
@@ -111,7 +111,7 @@ def test_a_lost_chunk_is_noticed_and_computed_again(run, tmp_path, lost):
         (store / name).unlink()
     with pytest.raises(trak.store.StoreError, match=r"row 8 .*trak repair"):
         trak.Attribution.open(store).top(2)
-    assert [found.mended for found in repair(store)] == [True]
+    assert [found.mended for found in repair(store)] == [True, True]
     _, written = run()
     assert written == [("checkpoints/1", row) for row in range(8, 16)]
     assert contents(store) == before
@@ -121,8 +121,7 @@ def test_targets_with_a_flipped_bit_are_computed_again(run, tmp_path):
     store = tmp_path / "store"
     before = contents(store)
     flip(store / "experiments/targets/targets/0/features/c/0/0", 4 * K * 4)
-    (found,) = repair(store)
-    assert found.where == "experiments/targets/targets/0"
+    assert [found.where for found in repair(store)] == ["experiments/targets/targets/0", "experiments/targets/scores"]
     _, written = run()
     assert written == [("experiments/targets/targets/0", 4)]
     assert contents(store) == before
@@ -136,7 +135,7 @@ def test_a_damaged_gram_matrix_is_computed_again(run, tmp_path, damage):
         flip(store / "checkpoints/0/gram_curvature/c/0/0", 9)
     else:
         (store / "checkpoints/0/gram_curvature/zarr.json").write_text("[")
-    (found,) = repair(store)
+    found, _ = repair(store)
     assert (found.where, found.mended) == ("checkpoints/0/gram_curvature", True)
     _, written = run()
     assert written == []

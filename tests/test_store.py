@@ -82,10 +82,12 @@ def build(location, finalize):
 def filling(number):
     """Scores that are a number, made in two pieces."""
 
-    def fill(out, piece):
-        out[piece * 5 : (piece + 1) * 5 if piece == 0 else None] = number
+    def blocks(piece):
+        first, last = ((0, 5), (5, ROWS))[piece]
+        yield slice(first, last), slice(0, 1), np.full((last - first, 1), number)
+        yield slice(first, last), slice(1, TARGETS), np.full((last - first, TARGETS - 1), number)
 
-    return lambda: Pieces(2, fill)
+    return lambda: Pieces(2, blocks)
 
 
 def all_scores(location):
@@ -321,9 +323,9 @@ class StoreContract:
         location, calls = self.fresh(), []
 
         def fill(number):
-            def counted(out, piece):
+            def counted(piece):
                 calls.append(number)
-                out[...] = number
+                yield slice(0, ROWS), slice(0, TARGETS), np.full((ROWS, TARGETS), number)
 
             return lambda: Pieces(1, counted)
 
@@ -353,8 +355,8 @@ class StoreContract:
         location = self.fresh()
         experiment = self.filled(location).experiment("t")
 
-        def fail(out, piece):
-            out.fill(1)
+        def fail(piece):
+            yield slice(0, ROWS), slice(0, TARGETS), np.ones((ROWS, TARGETS))
             raise RuntimeError("stopped")
 
         with pytest.raises(RuntimeError, match="stopped"):
@@ -670,11 +672,11 @@ class TestLocal(StoreContract):
         location = self.fresh()
         experiment = self.filled(location).experiment("t")
 
-        def fill(out, piece):
+        def blocks(piece):
             FeatureStore.create(location, CONFIG)
-            out.fill(2)
+            yield slice(0, ROWS), slice(piece, 2 * piece + 1), np.full((ROWS, piece + 1), 2)
 
-        np.testing.assert_array_equal(experiment.scores({"damping": 1}, lambda: Pieces(2, fill)), 2)
+        np.testing.assert_array_equal(experiment.scores({"damping": 1}, lambda: Pieces(2, blocks)), 2)
 
     def test_no_reader_sees_a_chunk_before_all_of_it_exists(self, monkeypatch):
         location, seen = self.fresh(), []

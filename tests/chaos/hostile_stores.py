@@ -86,7 +86,9 @@ def use(directory):
     import numpy as np
 
     from trak.attribution import StoredAttribution
+    from trak.scoring import gram
     from trak.store import FeatureStore, RowValues, open_store
+    from trak.store.repair import repair
     from trak.store.summary import describe, missing, summarize
 
     def read():
@@ -102,6 +104,10 @@ def use(directory):
         store.add_checkpoint(1, "weights-1").write(np.array([1, 9]), wrong)
         store.add_experiment("t", TARGETS).add_targets(0).write(np.array([0, 2]), wrong)
 
+    def finalize():
+        store = FeatureStore.create(directory, config())
+        store.finalize(0, "identity", gram(store.table(0), "identity"))
+
     steps = {
         "info": lambda: summarize(describe(directory)),
         "missing": lambda: missing(directory),
@@ -109,6 +115,8 @@ def use(directory):
         "top": lambda: StoredAttribution.open(directory, "t").top(2),
         "scores": lambda: StoredAttribution.open(directory, "t", damping=3.0).scores,
         "write": write,
+        "finalize": finalize,
+        "repair": lambda: repair(directory),
     }
     found = []
     for name, step in steps.items():
@@ -129,7 +137,7 @@ def mutate(root, rng):
     told = []
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         kind = rng.choice((metadata, metadata, metadata, content, content, tree, consolidated))
-        files = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".lock"))
+        files = sorted(path for path in root.rglob("*") if path.is_file())
         if files:
             told.append(kind(root, files, rng))
     return "; ".join(told)

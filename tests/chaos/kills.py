@@ -1,7 +1,7 @@
 """Ranks that share a store are killed at random, all at once, and run out of disk: what is left is what one run leaves.
 
-`python tests/chaos/kills.py` does it with 3 ranks and 20 kills of one of them, 5 of all of them, and 5 full disks, some
-minutes; `--seed` gives others. It prints what differed, and ends with status 1 if anything did.
+`python tests/chaos/kills.py` does it with 3 ranks and 20 kills of one of them, 5 of all of them, and 5 full disks, in a
+minute; `--seed` gives others. It prints what differed, and ends with status 1 if anything did.
 """
 
 import argparse
@@ -28,7 +28,7 @@ FULL = "no room to write"
 def member(run, tell):
     """A rank: attributes, and tells the error that stopped it."""
     try:
-        run.attribute(lambda index: time.sleep(SLOW))
+        run.attribute(lambda index: time.sleep(SLOW)).scores  # noqa: B018
     except OSError as error:
         tell(str(error))
 
@@ -101,7 +101,7 @@ def chaos(root, kills, seed):
     torch.set_num_threads(1)
     rng, wrong = random.Random(seed), []
     whole = Run(root / "whole")
-    done(lambda tell: whole.attribute())
+    done(lambda tell: whole.attribute().scores)
     expected = contents(whole.directory)
 
     def compare(name, run):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trak.scoring.auto import resolve
 from trak.scoring.solve import Damping, factorize
-from trak.store import Experiment, Pieces
+from trak.store import Block, Experiment, Pieces
 
 MEMORY_BUDGET = 512 * 2**20
 _FEW_TARGETS = 16
@@ -164,21 +164,19 @@ class Scorer:
 
     def fill(self, out: Array, progress: Callable[[int], None] = lambda rows: None) -> None:
         """Write all scores into `out`, shape (n, n_targets)."""
-        pieces = self.pieces(progress)
-        for piece in range(pieces.count):
-            pieces.fill(out, piece)
+        self.pieces(progress).fill(out)
 
     def pieces(self, progress: Callable[[int], None] = lambda scores: None) -> Pieces:
         """All scores, in pieces that several processes may compute: a chunk of training examples for some targets."""
         numbered = [(*targets, chunk) for targets in self._target_ranges() for chunk in range(self._chunks)]
 
-        def fill(out: Array, piece: int) -> None:
+        def blocks(piece: int) -> Iterator[Block]:
             first, last, chunk = numbered[piece]
             for start, stop, scores in self._blocks(self._solutions(first, last), chunk):
-                out[start:stop, first:last] = scores.cpu().numpy()
+                yield slice(start, stop), slice(first, last), scores.cpu().numpy()
                 progress((stop - start) * (last - first))
 
-        return Pieces(len(numbered), fill)
+        return Pieces(len(numbered), blocks)
 
     @property
     def _chunks(self) -> int:

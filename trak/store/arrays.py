@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from trak.store.checks import StoreError, check_path_inside, checked
+from trak.store.checks import StoreError, check_inside, check_path_inside, checked
 from trak.store.location import PARTIAL, locked, naming_full_disk
 
 Rows = np.ndarray[Any, Any]
@@ -28,6 +28,7 @@ _LISTED = 4096
 
 def new_array(group: zarr.Group, name: str, shape: tuple[int, ...], chunk_rows: int, dtype: str) -> None:
     """Create an uncompressed array, chunked along rows, unless it exists."""
+    check_inside(group, name)
     if name not in group:
         chunks = (min(chunk_rows, shape[0]), *shape[1:])
         group.create_array(name, shape=shape, chunks=chunks, dtype=dtype, compressors=None, fill_value=0)
@@ -107,9 +108,10 @@ class RowArray(ABC):
         """(start, stop, rows) pieces of at most `max_rows` rows, in order, of all chunks or of one.
 
         Raises:
-            StoreError: if hardly any of them are stored.
+            StoreError: if hardly any of all of them are stored.
         """
-        self._check_stored()
+        if chunk is None:
+            self._check_stored()
         for number in range(self.chunks) if chunk is None else (chunk,):
             rows, first = self.read_chunk(number), number * self.chunk_rows
             for start in range(0, len(rows), max_rows):
@@ -204,7 +206,7 @@ class MappedArray(RowArray):
                         descriptors[chunk] = self._open_for_writing(chunk)
                         self._unsynced.add(self._file(chunk))
                     offset = (int(indices[start]) - chunk * self.chunk_rows) * self._row_bytes
-                    _write_all(descriptors[chunk], values[start:stop].data.cast("B"), offset)
+                    write_all(descriptors[chunk], values[start:stop].data.cast("B"), offset)
         finally:
             for descriptor in descriptors.values():
                 fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing leaves it to a loader's worker that was just forked
@@ -232,7 +234,7 @@ class MappedArray(RowArray):
             try:
                 self._check_size(path)
             except FileNotFoundError:
-                if rows * self._row_bytes > max(_SPARE, 2 * self._row_bytes):
+                if rows * self._row_bytes > _SPARE + self._row_bytes:
                     raise StoreError(
                         f"{self.array.path} in {str(self._root)!r} has chunks of {rows:,} rows, more than this library "
                         "makes; restore its metadata from a copy"
@@ -271,7 +273,8 @@ def reserve(path: Path, size: int) -> None:
             raise
 
 
-def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
+def write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    """Write bytes to their place in a file."""
     while data:
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from trak.store.location import LOCK, Location, explained, local_root
+from trak.store.location import LOCK, Location, explained, local_root, open_lock
 
 ROWS = "-rows"
 POLL = 0.02
@@ -110,7 +110,7 @@ def _open(path: Path, root: Path) -> Claims:
             if found is not None:
                 return found
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = open_lock(path)
         except OSError as error:
             raise explained(error, root) from error
         status = os.fstat(descriptor)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -92,7 +93,8 @@ class Experiment:
         names = array_names(self._group, "scores")
         files = {name: self._scores_file(root, f"scores/{name}") for name in names}
         expected = {name: self._group[f"scores/{name}"].attrs.get(_CHECKSUM) for name in names}
-        return [name for name in names if files[name].exists() and expected[name] not in (None, _crc(files[name]))]
+        there = [name for name in names if files[name].exists()]
+        return [n for n in there if not files[n].is_file() or expected[n] not in (None, _crc(files[n]))]
 
     def forget_scores(self, some: Collection[str] | None = None) -> None:
         """Delete scores that no longer belong to the targets: all, or some by name."""
@@ -102,7 +104,8 @@ class Experiment:
                 check_inside(self._group, f"scores/{name}/c/0/0")
                 if root is not None:
                     # Before the metadata: a kill in between must not leave scores that nothing forgets.
-                    self._scores_file(root, f"scores/{name}").unlink(missing_ok=True)
+                    file = self._scores_file(root, f"scores/{name}")
+                    shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
                 del self._group[f"scores/{name}"]
 
     def stored_scores(self) -> list[dict[str, Any]]:
@@ -143,8 +146,7 @@ class Experiment:
         if path is None:
             if not array.nchunks_initialized:
                 pieces, values = make(), np.empty(shape, np.float32)
-                for piece in range(pieces.count):
-                    pieces.fill(values, piece)
+                pieces.fill(values)
                 write_whole(self._group, name, values)
             return np.asarray(array[...])
         file = SharedFile(path, shape, "float32")

@@ -72,7 +72,8 @@ def is_written(group: zarr.Group, name: str) -> bool:
 
 def write_checked(group: zarr.Group, name: str, value: Rows) -> None:
     """Write an array with a checksum, in one chunk."""
-    if name not in group:
+    check_inside(group, f"{name}/c/0/0")
+    if checked(group, name) is None:
         group.create_array(name, shape=value.shape, chunks=value.shape, dtype=value.dtype, compressors=[Crc32cCodec()])
     write_whole(group, name, value)
 

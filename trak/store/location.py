@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import zarr
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
+
+from trak.store.checks import UNREADABLE
 
 Location = str | Path | Store
 
@@ -51,7 +54,7 @@ def exists(location: Location) -> bool:
         open_group(location, mode="r")
     except FileNotFoundError:
         return False
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except UNREADABLE:
         return True  # damaged, which is said when it is opened
     return True
 
@@ -84,11 +87,31 @@ def make_directory(location: Location) -> None:
         return
     try:
         root.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o666))
+        os.close(open_lock(root / LOCK))
     except (FileExistsError, NotADirectoryError) as error:
         raise NotADirectoryError(f"save_dir {str(root)!r} is no directory; choose another") from error
     except OSError as error:
         raise explained(error, root) from error
+
+
+def open_lock(path: Path) -> int:
+    """A descriptor of a file for locks, made if there is none; never of what a link or a pipe of its name leads to.
+
+    Raises:
+        OSError: if it can't be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OSError(
+            error.errno, f"{str(path)!r} is a symbolic link, where a file for locks should be; remove it"
+        ) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"{str(path)!r} is no file, where one for locks should be; remove it")
+    return descriptor
 
 
 def explained(error: OSError, root: Path) -> OSError:
@@ -115,7 +138,7 @@ def locked(location: Location, what: str = "") -> Iterator[None]:
         yield
         return
     try:
-        handle = open(root / f"{LOCK}{what}", "ab")  # noqa: SIM115
+        handle = os.fdopen(open_lock(root / f"{LOCK}{what}"), "ab")
     except OSError as error:
         raise explained(error, root) from error
     with handle, naming_full_disk(str(root)):
@@ -154,7 +177,7 @@ def shared(location: Location, what: str, alone: Callable[[], None]) -> Iterator
         yield
         return
     try:
-        handle = open(root / f"{LOCK}{what}", "ab")  # noqa: SIM115
+        handle = os.fdopen(open_lock(root / f"{LOCK}{what}"), "ab")
     except OSError as error:
         raise explained(error, root) from error
     with handle, naming_full_disk(str(root)):
@@ -175,7 +198,7 @@ def remove_leftovers(location: Location) -> None:
     root = local_root(location)
     if root is None:
         return
-    with open(root / f"{LOCK}{SCORES}", "ab") as handle:
+    with os.fdopen(open_lock(root / f"{LOCK}{SCORES}"), "ab") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

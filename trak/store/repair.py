@@ -28,12 +28,12 @@ def repair(where: Location) -> list[Finding]:
     """Compare everything with its checksums, and mark as not done what differs.
 
     Corrupt rows, those of truncated chunks among them, are marked as not done; damaged Gram matrices and scores are
-    deleted, and with a checkpoint's rows its Gram matrices and all scores. The script that made the store then computes
-    what is missing and nothing else. Damaged metadata is named and left as it is.
+    deleted, and with rows what was computed from them: a checkpoint's Gram matrices and the scores. The script that
+    made the store then computes what is missing and nothing else. Damaged metadata of arrays is named and left alone.
 
     Raises:
         FileNotFoundError: if there is no store.
-        StoreError: if its root can't be read.
+        StoreError: if the metadata of the store, a checkpoint or an experiment can't be read; nothing is changed then.
         PermissionError: if it can't be written to.
     """
     store = open_store(where, writable=True)
@@ -46,15 +46,16 @@ class _Repair:
     def __init__(self, store: FeatureStore) -> None:
         self.found: list[Finding] = []
         self._store = store
-        changed = [self._checkpoint(model_id) for model_id in store.checkpoints()]
-        for name in store.experiments():
+        model_ids, names = store.checkpoints(), store.experiments()
+        changed = [self._checkpoint(model_id) for model_id in model_ids]
+        for name in names:
             self._attempt(f"experiments/{name}", partial(self._experiment, name, any(changed)))
 
     def _attempt(self, where: str, mend: Callable[[], int]) -> int:
         """The number of rows that were mended; what can't be is noted."""
         try:
             return mend()
-        except StoreError as error:
+        except ValueError as error:
             self.found.append(Finding(where, f"{error}; or delete {where} and run the same script again", False))
             return 0
 
@@ -97,5 +98,7 @@ class _Repair:
         )
         corrupt = experiment.corrupt_scores()
         self.found += [Finding(f"{where}/scores/{scores}", "corrupt, deleted", True) for scores in corrupt]
+        if (rows or changed) and experiment.stored_scores():
+            self.found.append(Finding(f"{where}/scores", "deleted with what they were computed from", True))
         experiment.forget_scores(None if rows or changed else corrupt)
         return rows
