@@ -205,7 +205,9 @@ def tree(root, files, rng):
     if kind == "renamed":
         path.rename(path.with_name(os.fsdecode(rng.choice(NAMES))))
     elif kind == "copied" and path.is_dir():
-        shutil.copytree(path, path.with_name(os.fsdecode(rng.choice(NAMES))), dirs_exist_ok=True)
+        to = path.with_name(os.fsdecode(rng.choice(NAMES)))
+        if to != path:
+            shutil.copytree(path, to, dirs_exist_ok=True)
     elif kind == "swapped":
         other = rng.choice(files)
         if path.is_file() and other != path:

@@ -133,18 +133,44 @@ def locked(location: Location, what: str = "") -> Iterator[None]:
     Raises:
         PermissionError: if the store can't be written to.
     """
+    with _lock_file(location, what) as handle:
+        if handle is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def shared(location: Location, what: str, alone: Callable[[], None]) -> Iterator[None]:
+    """Exclusive of `locked`, but not among the processes that do this; the first of them calls `alone` before.
+
+    Raises:
+        PermissionError: if the store can't be written to.
+    """
+    with _lock_file(location, what) as handle:
+        if handle is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                alone()
+            except BlockingIOError:
+                pass
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def _lock_file(location: Location, what: str) -> Iterator[Any]:
+    """The open file by which a local store is locked, None for any other."""
     root = local_root(location)
     if root is None:
-        yield
+        yield None
         return
     try:
         handle = os.fdopen(open_lock(root / f"{LOCK}{what}"), "ab")
     except OSError as error:
         raise explained(error, root) from error
     with handle, naming_full_disk(str(root)):
-        fcntl.flock(handle, fcntl.LOCK_EX)
         try:
-            yield
+            yield handle
         finally:
             # Closing is not enough: a loader's worker that was forked meanwhile has the file open, too.
             fcntl.flock(handle, fcntl.LOCK_UN)
@@ -163,34 +189,6 @@ def naming_full_disk(what: str) -> Iterator[None]:
             f"{_NO_ROOM} {what} ({error.strerror}); free some space and run the same script again: it goes on "
             "after what is stored",
         ) from error
-
-
-@contextmanager
-def shared(location: Location, what: str, alone: Callable[[], None]) -> Iterator[None]:
-    """Exclusive of `locked`, but not among the processes that do this; the first of them calls `alone` before.
-
-    Raises:
-        PermissionError: if the store can't be written to.
-    """
-    root = local_root(location)
-    if root is None:
-        yield
-        return
-    try:
-        handle = os.fdopen(open_lock(root / f"{LOCK}{what}"), "ab")
-    except OSError as error:
-        raise explained(error, root) from error
-    with handle, naming_full_disk(str(root)):
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone()
-        except BlockingIOError:
-            pass
-        fcntl.flock(handle, fcntl.LOCK_SH)
-        try:
-            yield
-        finally:
-            fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def remove_leftovers(location: Location) -> None:
