@@ -16,6 +16,7 @@ import sys
 import tempfile
 import traceback
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -205,9 +206,8 @@ def tree(root, files, rng):
     if kind == "renamed":
         path.rename(path.with_name(os.fsdecode(rng.choice(NAMES))))
     elif kind == "copied" and path.is_dir():
-        to = path.with_name(os.fsdecode(rng.choice(NAMES)))
-        if to != path:
-            shutil.copytree(path, to, dirs_exist_ok=True)
+        with suppress(OSError):  # also shutil.Error: onto itself, or into what a mutation before has made
+            shutil.copytree(path, path.with_name(os.fsdecode(rng.choice(NAMES))), dirs_exist_ok=True)
     elif kind == "swapped":
         other = rng.choice(files)
         if path.is_file() and other != path:
