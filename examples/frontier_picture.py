@@ -7,9 +7,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from frontier import OUTPUT
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 LINES = {
-    "TRAK": ("#08519c", "o", "-", "TRAK, 1 to 20 checkpoints"),
+    "TRAK": ("#08519c", "o", "-", "TRAK, more and more checkpoints"),
     "datamodel": ("#d95f0e", "s", "--", "datamodels"),
     "empirical_influence": ("#7a0177", "^", ":", "empirical influence"),
 }
@@ -55,6 +56,9 @@ def _panel(ax: Any, table: dict[str, Any], counted: bool) -> None:
     ax.axhline(table["ceiling"], color="black", linewidth=1.2, linestyle="--", label="noise ceiling")
     ax.axhline(0, color="black", linewidth=0.6)
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("single-core seconds")
     ax.spines[["top", "right"]].set_visible(False)
 
