@@ -15,7 +15,7 @@ import numpy as np
 from frontier import OUTPUT, Frontier
 from real_tasks import weights
 
-from trak.evaluation import lds
+from trak.evaluation import agreement, lds
 from trak.traker import DEFAULT_SOFTENING
 
 DAMPINGS = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
@@ -115,8 +115,11 @@ def passes(frontier: Frontier) -> Iterator[tuple[str, Array]]:
         ("10 runs, their last 2 epochs", last(10, 2), 2048),
     ):
         yield name, frontier.scores(checkpoints, proj_dim=k).scores
+    exact = frontier.scores(10).scores.copy()
     for dtype in ("float16", "int8"):
-        yield f"stored as {dtype}", frontier.scores(10, dtype=dtype).scores
+        scores = frontier.scores(10, dtype=dtype).scores
+        print(f"{dtype} against float32: {agreement(exact, scores)}", flush=True)
+        yield f"features stored as {dtype}", scores
 
 
 def main() -> None:
