@@ -17,7 +17,8 @@ import pytest
 from processes import contents, differences, done, fork, report, wait
 
 PHASES = ("featurize", "finalize", "score", "finalize_scores")
-KILLS, KILLS_IN_A_PHASE = 12, 2
+KILLS, KILLS_IN_A_PHASE, RETRIES = 12, 2, 10
+MUST_BE_HIT = ("featurize", "finalize", "score")
 N, TARGETS, BATCH, FEATURES = 32, 10, 8, 64
 
 
@@ -116,7 +117,12 @@ def kills(root):
     plan = [(None, rng.uniform(0, end - begin)) for _ in range(KILLS)]
     plan += [(phase, rng.uniform(0, stops[phase] - starts[phase])) for phase in PHASES for _ in range(KILLS_IN_A_PHASE)]
     attempts = []
+    # A phase of milliseconds may be over before the kill comes: then it is tried again.
+    plan += [(phase, 0.0) for phase in MUST_BE_HIT for _ in range(RETRIES)]
     for i, (phase, delay) in enumerate(plan):
+        hit = {attempt["killed_in"] for attempt in attempts if attempt["half_way"]}
+        if i >= KILLS + len(PHASES) * KILLS_IN_A_PHASE and phase in hit:
+            continue
         directory = root / f"killed-{i}"
         script.directory = str(directory)
         killed_in = kill_at(script, delay, phase)
@@ -315,14 +321,14 @@ def found(tmp_path_factory):
 def test_a_killed_run_continues_bit_identical(found):
     attempts = found["kills"]["attempts"]
     assert found["kills"]["files"] > 40
-    assert len(attempts) == KILLS + len(PHASES) * KILLS_IN_A_PHASE
+    assert len(attempts) >= KILLS + len(PHASES) * KILLS_IN_A_PHASE
     assert [attempt["different"] for attempt in attempts] == [[]] * len(attempts)
     assert [attempt["partial"] for attempt in attempts] == [[]] * len(attempts)
 
 
 def test_kills_hit_every_phase_with_work_left(found):
     hit = [attempt for attempt in found["kills"]["attempts"] if attempt["killed_in"] and attempt["half_way"]]
-    assert {attempt["killed_in"] for attempt in hit} >= {"featurize", "finalize", "score"}
+    assert {attempt["killed_in"] for attempt in hit} >= {*MUST_BE_HIT}
     assert len(hit) >= 10
 
 
