@@ -25,7 +25,10 @@ def checked(group: zarr.Group, path: str) -> zarr.Group | zarr.Array[Any] | None
             metadata = Path(group.store.root, group.path, path, "zarr.json")
             if metadata.exists() and not metadata.is_file():  # to read from a pipe would hang
                 raise ValueError(f"{str(metadata)!r} is no file")
-        return group.get(path)
+        found = group.get(path)
+        if found is not None and not isinstance(found.metadata.attributes, dict):
+            raise ValueError("its attributes are no mapping")
+        return found
     except UNREADABLE as error:
         raise StoreError(
             f"{path!r} in {group.store_path} can't be read as zarr ({error}); restore it or delete it"
