@@ -94,8 +94,9 @@ class Pairs(Frontier):
         path = self.folder / "scores" / f"{name}.npy"
         path.parent.mkdir(exist_ok=True)
         if not path.exists():
-            np.save(partial := path.with_suffix(".partial.npy"), self.methods()[name]())
-            partial.replace(path)
+            unfinished = path.with_suffix(".partial.npy")
+            np.save(unfinished, self.methods()[name]())
+            unfinished.replace(path)
         return np.load(path)
 
     def cosines(self) -> Array:
