@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 
 from trak.store.arrays import RowArray, Rows, new_array, row_array, sync
-from trak.store.checks import StoreError, check_inside, checked
+from trak.store.checks import StoreError, checked
 
 CHUNK_BYTES = 64 * 2**20
 DTYPES = ("float32", "float64", "float16", "int8")
@@ -28,6 +28,14 @@ class RowValues:
     out_to_loss_grad: Rows
     out_to_loss_curvature: Rows
     data_hash: Rows
+
+
+def _layout(rows: int, proj_dim: int, dtype: str) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of every array of a table by name, `done` last."""
+    wide = "float64" if dtype == "float64" else "float32"
+    columns = dict.fromkeys((*(("scale",) if dtype in SCALED else ()), *_COLUMNS), wide)
+    columns |= {"data_hash": "uint64", "checksum": "uint32", "done": "uint8"}
+    return {"features": ((rows, proj_dim), dtype)} | {name: ((rows,), stored) for name, stored in columns.items()}
 
 
 class Table:
@@ -50,37 +58,24 @@ class Table:
         self._checksum = row_array(group, "checksum")
         self._columns = {name: row_array(group, name) for name in _COLUMNS}
         self._scale = row_array(group, "scale") if dtype in SCALED else None
-        wide = "float64" if dtype == "float64" else "float32"
-        self._check("features", self.features, (rows, proj_dim), dtype)
-        self._check("done", self.done, (rows,), "uint8")
-        self._check("checksum", self._checksum, (rows,), "uint32")
-        for name, array in self._small().items():
-            self._check(name, array, (rows,), "uint64" if name == "data_hash" else wide)
-
-    def _check(self, name: str, array: RowArray, shape: tuple[int, ...], dtype: str) -> None:
-        if array.shape != shape or array.dtype != np.dtype(dtype):
-            raise StoreError(
-                f"array {name!r} in {self.group.path} of {self.group.store} is {array.dtype} {array.shape}, where the "
-                f"store has {dtype} {shape}; restore its metadata from a copy"
-            )
+        arrays = self._all()
+        for name, (shape, expected) in _layout(rows, proj_dim, dtype).items():
+            array = arrays[name]
+            if array.shape != shape or array.dtype != np.dtype(expected):
+                raise StoreError(
+                    f"array {name!r} in {group.path} of {group.store} is {array.dtype} {array.shape}, where the store "
+                    f"has {expected} {shape}; restore its metadata from a copy"
+                )
 
     @classmethod
     def create(cls, group: zarr.Group, rows: int, proj_dim: int, dtype: str) -> "Table":
         """The table in `group`, its missing arrays created; `done` is made last."""
         if checked(group, "done") is not None:
             return cls(group, rows, proj_dim, dtype)
-        check_inside(group, "done")
         chunks = max(1, -(-rows * proj_dim * np.dtype(dtype).itemsize // CHUNK_BYTES))
         chunk_rows = -(-rows // chunks)
-        wide = "float64" if dtype == "float64" else "float32"
-        new_array(group, "features", (rows, proj_dim), chunk_rows, dtype)
-        if dtype in SCALED:
-            new_array(group, "scale", (rows,), chunk_rows, wide)
-        for name in _COLUMNS:
-            new_array(group, name, (rows,), chunk_rows, wide)
-        new_array(group, "data_hash", (rows,), chunk_rows, "uint64")
-        new_array(group, "checksum", (rows,), chunk_rows, "uint32")
-        new_array(group, "done", (rows,), chunk_rows, "uint8")
+        for name, (shape, stored) in _layout(rows, proj_dim, dtype).items():
+            new_array(group, name, shape, chunk_rows, stored)
         return cls(group, rows, proj_dim, dtype)
 
     def __len__(self) -> int:
@@ -194,8 +189,7 @@ class Table:
 
     def mend(self) -> int:
         """Mark corrupt rows as not done, those of truncated chunks among them; returns how many were."""
-        arrays = {"features": self.features, "done": self.done, "checksum": self._checksum, **self._small()}
-        for array in arrays.values():
+        for array in self._all().values():
             array.fill_up()
         rows = [*self.corrupt()]
         if rows:
@@ -203,6 +197,9 @@ class Table:
             self.done.write(wrong, np.zeros(len(wrong), np.uint8))
             sync(self.done)
         return sum(map(len, rows))
+
+    def _all(self) -> dict[str, RowArray]:
+        return {"features": self.features, "done": self.done, "checksum": self._checksum, **self._small()}
 
     def _small(self) -> dict[str, RowArray]:
         found = {**self._columns, "data_hash": self._hash}
