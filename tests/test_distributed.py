@@ -45,7 +45,8 @@ class Run:
 
         import trak.store.table
 
-        trak.store.table.CHUNK_BYTES = 16 * FEATURES * 4  # several chunks, which batches straddle
+        # Several chunks, which batches straddle.
+        trak.store.table.CHUNK_BYTES = trak.store.table.OBJECT_BYTES = 16 * FEATURES * 4
         torch.set_num_threads(1)
         torch.manual_seed(0)
         self.directory = str(directory)
@@ -223,7 +224,7 @@ def scored(root, kill):
                 yield from found.blocks(piece)
                 tell(str(piece))
 
-            return Pieces(found.count, blocks)
+            return Pieces(found.count, found.shape, blocks)
 
         Scorer.pieces = pieces
         trak.Attribution.open(run.directory).scores  # noqa: B018
@@ -393,7 +394,7 @@ def drive(root):
     found["loads different"] = differences(loaded, unscored)
     found["killed"] = differences(stuck(root, "killed", True, attributed), unscored)
     found["killed in steps"] = differences(stuck(root, "killed-steps", True, stepped), stepwise)
-    trak.sharing.PATIENCE = 0.5
+    trak.ranks.PATIENCE = 0.5
     found["hanging"] = differences(stuck(root, "hanging", False, attributed), unscored)
     found["hanging in steps"] = differences(stuck(root, "hanging-steps", False, stepped), stepwise)
     killed = every_rank_killed(root)
@@ -499,14 +500,6 @@ def run_with_sampler(run, loader, options):
     return trak.attribute(
         run.model, "image_classification", run.states, loader, run.targets, run.directory, progress=False, **options
     )
-
-
-def test_ranks_with_an_object_store_are_refused(monkeypatch):
-    import trak
-
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match=r"memory://ranks is no directory.*2 ranks"):
-        trak.TRAKer(Run("unused").model, "image_classification", 4, "memory://ranks")
 
 
 if __name__ == "__main__":

@@ -83,11 +83,11 @@ def filling(number):
     """Scores that are a number, made in two pieces."""
 
     def blocks(piece):
-        first, last = ((0, 5), (5, ROWS))[piece]
+        first, last = ((0, 6), (6, ROWS))[piece]
         yield slice(first, last), slice(0, 1), np.full((last - first, 1), number)
         yield slice(first, last), slice(1, TARGETS), np.full((last - first, TARGETS - 1), number)
 
-    return lambda: Pieces(2, blocks)
+    return lambda: Pieces(2, (6, TARGETS), blocks)
 
 
 def all_scores(location):
@@ -95,6 +95,11 @@ def all_scores(location):
     out = np.full((ROWS, TARGETS), np.nan, np.float32)
     Scorer(store.experiment("t"), [0], "curvature", Damping()).fill(out)
     return out
+
+
+def chunk_bytes(patch, size):
+    for name in ("CHUNK_BYTES", "OBJECT_BYTES"):
+        patch.setattr(trak.store.table, name, size)
 
 
 class StoreContract:
@@ -153,7 +158,7 @@ class StoreContract:
         values = values_for(rows, width, data.draw(st.integers(0, 99)), dtype)
         location = self.fresh()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(trak.store.table, "CHUNK_BYTES", data.draw(st.sampled_from([1, 64, 200, 2**20])))
+            chunk_bytes(patch, data.draw(st.sampled_from([1, 64, 200, 2**20])))
             config = replace(CONFIG, train_set_size=rows, proj_dim=width, dtype=dtype)
             table = FeatureStore.create(location, config).add_checkpoint(0, "w")
             for indices in np.split(order, cuts):
@@ -170,7 +175,7 @@ class StoreContract:
         np.testing.assert_array_equal(np.concatenate([block for _, _, block in pieces]), values.features)
 
     def test_chunks_are_several_and_the_last_one_is_ragged(self, monkeypatch):
-        monkeypatch.setattr(trak.store.table, "CHUNK_BYTES", 4 * WIDTH * 4)
+        chunk_bytes(monkeypatch, 4 * WIDTH * 4)
         location = self.fresh()
         table = FeatureStore.create(location, CONFIG).add_checkpoint(0, "w")
         assert (table.features.chunks, table.features.chunk_rows) == (3, 4)
@@ -327,7 +332,7 @@ class StoreContract:
                 calls.append(number)
                 yield slice(0, ROWS), slice(0, TARGETS), np.full((ROWS, TARGETS), number)
 
-            return lambda: Pieces(1, counted)
+            return lambda: Pieces(1, (ROWS, TARGETS), counted)
 
         experiment = self.filled(location).experiment("t")
         first = experiment.scores({"damping": 1}, fill(value))
@@ -356,11 +361,11 @@ class StoreContract:
         experiment = self.filled(location).experiment("t")
 
         def fail(piece):
-            yield slice(0, ROWS), slice(0, TARGETS), np.ones((ROWS, TARGETS))
+            yield slice(0, 4), slice(0, TARGETS), np.ones((4, TARGETS))
             raise RuntimeError("stopped")
 
         with pytest.raises(RuntimeError, match="stopped"):
-            experiment.scores({"damping": 1}, lambda: Pieces(3, fail))
+            experiment.scores({"damping": 1}, lambda: Pieces(3, (4, TARGETS), fail))
         assert not [key for key in self.contents(location) if key.endswith("-partial")]
         assert (experiment.scores({"damping": 1}, filling(3)) == 3).all()
 
@@ -676,7 +681,7 @@ class TestLocal(StoreContract):
             FeatureStore.create(location, CONFIG)
             yield slice(0, ROWS), slice(piece, 2 * piece + 1), np.full((ROWS, piece + 1), 2)
 
-        np.testing.assert_array_equal(experiment.scores({"damping": 1}, lambda: Pieces(2, blocks)), 2)
+        np.testing.assert_array_equal(experiment.scores({"damping": 1}, lambda: Pieces(2, (ROWS, 1), blocks)), 2)
 
     def test_no_reader_sees_a_chunk_before_all_of_it_exists(self, monkeypatch):
         location, seen = self.fresh(), []

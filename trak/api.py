@@ -1,11 +1,11 @@
 """One call for the common case."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from trak import batches
@@ -13,7 +13,7 @@ from trak.attribution import StoredAttribution
 from trak.batches import Batch
 from trak.checkpoints import Checkpoint, loadable
 from trak.distributed import dealt
-from trak.loaders import count_examples
+from trak.loaders import count_examples, indexed
 from trak.ranks import rank, world_size
 from trak.store.location import Location
 from trak.tasks import Task
@@ -68,23 +68,18 @@ def attribute(
             for model_id, checkpoint in enumerate(several):
                 traker.load_checkpoint(checkpoint, model_id)
                 if not traker.store.is_finalized(model_id, traker.weighting):
-                    if index_key is None and world_size() > 1:
-                        given = dealt(train, traker.store.table(model_id), traker.store.claims, bar.update)
-                    else:
-                        given = _indexed(train, index_key)
+                    given = indexed(train, index_key)
+                    if world_size() > 1:
+                        table, claims = traker.store.table(model_id), traker.store.claims
+                        given = dealt(train, index_key, table, claims, lambda: traker.store, bar.update)
                     _each(traker.featurize, given, bar)
                     traker.finalize_features([model_id])
                 else:
                     # Enough to notice other data, or code that changed.
-                    bar.update(n - _each(traker.featurize, _indexed(islice(train, 1), index_key), bar))
+                    bar.update(n - _each(traker.featurize, indexed(islice(train, 1), index_key), bar))
                 traker.start_scoring_checkpoint(exp_name, checkpoint, model_id, m)
-                _each(traker.score, _indexed(targets, index_key), bar)
+                _each(traker.score, indexed(targets, index_key), bar)
     return traker.attribution(exp_name, range(len(several)))
-
-
-def _indexed(loader: Iterable[Batch], index_key: str | int | None) -> Iterator[tuple[Batch, np.ndarray | None]]:
-    """The batches, each with its examples' indices, or None where they come in order."""
-    return (_split(batch, index_key) if index_key is not None else (batch, None) for batch in loader)
 
 
 def _each(consume: Any, given: Iterable[tuple[Batch, np.ndarray | None]], bar: Any) -> int:
@@ -95,17 +90,3 @@ def _each(consume: Any, given: Iterable[tuple[Batch, np.ndarray | None]], bar: A
         bar.update(batches.size(batch))
         count += batches.size(batch)
     return count
-
-
-def _split(batch: Batch, index_key: str | int) -> tuple[Batch, np.ndarray]:
-    try:
-        if isinstance(batch, Mapping):
-            rest: Batch = {key: value for key, value in batch.items() if key != index_key}
-            indices = batch[index_key]
-        else:
-            members = list(batch)
-            indices = members.pop(index_key)  # type: ignore[arg-type]
-            rest = tuple(members)
-    except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"index_key={index_key!r} names no field of the batches ({type(batch).__name__})") from error
-    return rest, np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)

@@ -1,9 +1,13 @@
 """Loaders as users have them: read in a known order, as often as needed, and how many examples they hold."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeGuard
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler
 
 from trak import batches
@@ -80,9 +84,37 @@ def _is_sharded(loader: DataLoader[Any]) -> bool:
     return any(isinstance(sampler, DistributedSampler) for sampler in samplers)
 
 
-def knows_its_batches(loader: Iterable[Any], examples: int) -> TypeGuard[DataLoader[Any]]:
-    """Whether a loader goes through a data set of so many examples in order, `batch_size` at a time, so that some of
-    its batches can be loaded without the others."""
+@dataclass(frozen=True)
+class KnownBatches:
+    """A loader's batches by number, any of which can be loaded without the others."""
+
+    indices: list[np.ndarray]
+    """Of each batch, its examples' indices."""
+    load: Callable[[Iterator[int]], Iterable[Batch]]
+    """The batches of some numbers, in order."""
+
+
+def known_batches(loader: Iterable[Any], examples: int, index_key: str | int | None = None) -> KnownBatches | None:
+    """The batches of a list, or of a DataLoader that goes through a data set of so many examples in order, `batch_size`
+    at a time; None for any other loader."""
+    if isinstance(loader, list | tuple):
+        split = [split_indices(batch, index_key) for batch in loader]
+        starts = np.cumsum([0, *(batches.size(batch) for batch, _ in split)])
+        if starts[-1] != examples:
+            return None
+        plain = [np.arange(start, stop) for start, stop in pairwise(starts)]
+        indices = [own if given is None else given for own, (_, given) in zip(plain, split, strict=True)]
+        return KnownBatches(indices, lambda numbers: (split[number][0] for number in numbers))
+    if index_key is None and _knows_its_batches(loader, examples):
+        rows = [
+            np.arange(start, min(start + loader.batch_size, examples))
+            for start in range(0, examples, loader.batch_size)
+        ]
+        return KnownBatches(rows, lambda numbers: _with_batches(loader, (rows[number].tolist() for number in numbers)))
+    return None
+
+
+def _knows_its_batches(loader: Iterable[Any], examples: int) -> TypeGuard[DataLoader[Any]]:
     return (
         isinstance(loader, DataLoader)
         and type(loader) is DataLoader
@@ -92,3 +124,45 @@ def knows_its_batches(loader: Iterable[Any], examples: int) -> TypeGuard[DataLoa
         and not isinstance(loader.dataset, torch.utils.data.IterableDataset)
         and len(loader.dataset) == examples
     )
+
+
+def _with_batches(loader: DataLoader[Any], rows: Iterator[list[int]]) -> DataLoader[Any]:
+    """The same loader with other batches."""
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=rows,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=loader.generator,
+        prefetch_factor=loader.prefetch_factor,
+    )
+
+
+def indexed(loader: Iterable[Batch], index_key: str | int | None) -> Iterator[tuple[Batch, np.ndarray | None]]:
+    """The batches, each with its examples' indices, or None where they come in order."""
+    return (split_indices(batch, index_key) for batch in loader)
+
+
+def split_indices(batch: Batch, index_key: str | int | None) -> tuple[Batch, np.ndarray | None]:
+    """A batch without the field that holds its examples' indices, and that; None if it has none.
+
+    Raises:
+        ValueError: if there is no such field.
+    """
+    if index_key is None:
+        return batch, None
+    try:
+        if isinstance(batch, Mapping):
+            rest: Batch = {key: value for key, value in batch.items() if key != index_key}
+            indices = batch[index_key]
+        else:
+            members = list(batch)
+            indices = members.pop(index_key)  # type: ignore[arg-type]
+            rest = tuple(members)
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"index_key={index_key!r} names no field of the batches ({type(batch).__name__})") from error
+    return rest, np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)

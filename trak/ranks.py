@@ -1,8 +1,16 @@
 """What this process is among those that torchrun started, if it did."""
 
 import os
+import time
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
+
+PATIENCE = 30.0
+"""Seconds without progress of other processes, after which what they should do is done here, too."""
+_LOOK = 0.5
+_AT_ONCE = 8
 
 
 def world_size() -> int:
@@ -18,6 +26,31 @@ def rank() -> int:
 def local_rank() -> int:
     """Its number among those on this machine, from 0."""
     return _environment("LOCAL_RANK", 0)
+
+
+def turns(numbers: Sequence[int], undone: Callable[[Sequence[int]], list[int]]) -> Iterator[list[int]]:
+    """Which of some numbered jobs this process should do, where processes can't see what others are at: those of its
+    share that are not done, and then, as long as the others don't get on for `PATIENCE` seconds, some of theirs.
+
+    Ends once all are done. It is no harm if two do the same one.
+
+    Args:
+        numbers: of the jobs, in the same order in every process.
+        undone: which of some jobs are not done; asked when those that were yielded before must be.
+    """
+    size = world_size()
+    if share := undone(np.array_split(np.asarray(numbers), size)[rank()].tolist() if size > 1 else numbers):
+        yield share
+    left, since = undone(numbers), time.monotonic()
+    while left:
+        if size == 1 or time.monotonic() - since > PATIENCE:
+            late = left[-_AT_ONCE:]  # from the end, for whoever is slow comes from the other side
+            yield late
+            left = [number for number in undone(left) if number not in late]
+            continue
+        time.sleep(_LOOK)
+        if len(found := undone(left)) < len(left):
+            left, since = found, time.monotonic()
 
 
 def _initialized() -> bool:

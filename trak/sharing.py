@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from trak import batches
+from trak import batches, ranks
 from trak.batches import Batch
 from trak.store import POLL, Claims, Table
 
-PATIENCE = 30.0
-"""Seconds without progress after which another process's batch is computed here, too."""
 _LATE = " again"
 """Ends the name of the claim under which that is done, by one process again."""
 
@@ -55,8 +53,8 @@ class Sharing:
     """Computes batches that no other process is at, and remembers the others until those are done.
 
     So no more batches are kept than other processes have in work. When one of those ends early, its rows are free for
-    whoever comes by; when it only hangs, they are computed here after `PATIENCE` seconds of waiting, and it is no harm
-    if it goes on.
+    whoever comes by; when it only hangs, they are computed here after `trak.ranks.PATIENCE` seconds of waiting, and it
+    is no harm if it goes on.
     """
 
     def __init__(self, claims: Claims, compute: Callable[[Work, Callable[[], None]], None]) -> None:
@@ -78,7 +76,7 @@ class Sharing:
         """Return once everything that was added is done."""
         since, count = time.monotonic(), len(self._left)
         while self._left:
-            late = time.monotonic() - since > PATIENCE
+            late = time.monotonic() - since > ranks.PATIENCE
             self._advance(_LATE if late else "")
             if len(self._left) == count:
                 time.sleep(POLL)

@@ -28,7 +28,7 @@ from trak.gradients import (
 from trak.indices import Indices, row_indices
 from trak.naming import did_you_mean
 from trak.projectors import Projector, make_projector
-from trak.ranks import local_rank, world_size
+from trak.ranks import local_rank
 from trak.scoring import Damping, check_weighting, gram
 from trak.sharing import Sharing, Work
 from trak.store import (
@@ -164,11 +164,6 @@ class TRAKer:
                 softening=self.softening,
             ),
         )
-        if world_size() > 1 and not self._store.is_local:
-            raise ValueError(
-                f"save_dir {self._store.where} is no directory, and {world_size()} ranks can write side by side to a "
-                "directory only; use one that all of them see"
-            )
         self._sharing = Sharing(self._store.claims, self._compute)
         self._model_id: int | None = None
         self._engine: Engine | None = None

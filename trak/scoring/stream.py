@@ -176,7 +176,7 @@ class Scorer:
                 yield slice(start, stop), slice(first, last), scores.cpu().numpy()
                 progress((stop - start) * (last - first))
 
-        return Pieces(len(numbered), blocks)
+        return Pieces(len(numbered), (self._tables[0].features.chunk_rows, self._targets_at_once), blocks)
 
     @property
     def _chunks(self) -> int:

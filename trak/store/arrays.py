@@ -7,14 +7,17 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.errors import ContainsArrayError
 from zarr.storage import LocalStore
 
+from trak.store.buckets import Bucket
 from trak.store.checks import StoreError, check_inside, check_path_inside, checked
 from trak.store.location import PARTIAL, locked, naming_full_disk
 
@@ -26,16 +29,22 @@ _SPARE = 64 * 2**20
 _LISTED = 4096
 
 
-def new_array(group: zarr.Group, name: str, shape: tuple[int, ...], chunk_rows: int, dtype: str) -> None:
-    """Create an uncompressed array, chunked along rows, unless it exists."""
+def new_array(
+    group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str, **options: Any
+) -> None:
+    """Create an array, by default uncompressed, unless it exists."""
     check_inside(group, name)
-    if name not in group:
-        chunks = (min(chunk_rows, shape[0]), *shape[1:])
-        group.create_array(name, shape=shape, chunks=chunks, dtype=dtype, compressors=None, fill_value=0)
+    if checked(group, name) is None:
+        options = {"compressors": None, "fill_value": 0, **options}
+        with suppress(ContainsArrayError):  # another process has just made it
+            group.create_array(name, shape=shape, chunks=chunks, dtype=dtype, **options)
 
 
 class RowArray(ABC):
     """Rows of one dtype, chunked along the first dimension."""
+
+    whole_chunks = False
+    """Whether changing a row means to write its chunk anew."""
 
     def __init__(self, array: zarr.Array[Any]) -> None:
         self.array = array
@@ -120,13 +129,42 @@ class RowArray(ABC):
 
 
 class RemoteArray(RowArray):
-    """Through zarr's own path. Writers at the same time must not share a chunk."""
+    """Through zarr's own path. Writers at the same time may share a chunk of a `Bucket`, and must not elsewhere."""
+
+    whole_chunks = True
 
     def write(self, indices: Rows, values: Rows) -> None:
-        if len(indices) and np.array_equal(indices, np.arange(indices[0], indices[0] + len(indices))):
-            self.array[int(indices[0]) : int(indices[0]) + len(indices)] = values
+        chunks = indices // self.chunk_rows
+        for chunk in np.unique(chunks).tolist():
+            here = chunks == chunk
+            self._write_in(chunk, indices[here] - chunk * self.chunk_rows, np.asarray(values)[here])
+
+    def _write_in(self, chunk: int, places: Rows, values: Rows) -> None:
+        first, store = chunk * self.chunk_rows, self.array.store
+        size = min(self.chunk_rows, len(self) - first)
+        if len(np.unique(places)) == size:
+            rows = np.empty((size, *self.shape[1:]), self.dtype)
+            rows[places] = values
+            self.array[first : first + size] = rows
+        elif isinstance(store, Bucket):
+            store.change(self._key(chunk), lambda found: self._changed(chunk, found, places, values))
         else:
-            self.array.set_orthogonal_selection((indices,), values)
+            self.array.set_orthogonal_selection((places + first,), values)
+
+    def _key(self, chunk: int) -> str:
+        return "/".join([self.array.path, "c", str(chunk), *("0" for _ in self.shape[1:])])
+
+    def _changed(self, chunk: int, found: bytes | None, places: Rows, values: Rows) -> bytes:
+        rows = np.zeros((self.chunk_rows, *self.shape[1:]), self.dtype)
+        if found is not None:
+            if len(found) != rows.nbytes:
+                raise StoreError(
+                    f"chunk {chunk} of {self.array.path} in {self.array.store} has {len(found)} bytes instead of "
+                    f"{rows.nbytes}; restore it from a copy"
+                )
+            rows[...] = np.frombuffer(found, self.dtype).reshape(rows.shape)
+        rows[places] = values
+        return rows.tobytes()
 
     def stored_chunks(self) -> list[int]:
         # More than these aren't looked for: zarr compares each with all.

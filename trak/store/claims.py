@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from trak.ranks import turns
 from trak.store.location import LOCK, Location, explained, local_root, open_lock
 
 ROWS = "-rows"
@@ -39,6 +40,11 @@ class Claims:
         if self._descriptor is not None:
             os.close(self._descriptor)
 
+    @property
+    def exclude(self) -> bool:
+        """Whether there are any; else every process must expect others to be at the same."""
+        return self._descriptor is not None
+
     def take(self, what: str, rows: np.ndarray) -> bool:
         """Claim rows of something, all or none; False if another process has one of them."""
         taken: list[tuple[int, int]] = []
@@ -58,7 +64,13 @@ class Claims:
     def once(
         self, what: str, numbers: Iterable[int], is_done: Callable[[int], bool], do: Callable[[int], None]
     ) -> None:
-        """Return once some numbered jobs are done, each by one process."""
+        """Return once some numbered jobs are done, each by one process if there are claims."""
+        if not self.exclude:
+            for share in turns(list(numbers), lambda some: [number for number in some if not is_done(number)]):
+                for number in share:
+                    if not is_done(number):
+                        do(number)
+            return
         while left := [number for number in numbers if not is_done(number)]:
             tried = [self._attempt(what, number, is_done, do) for number in left]
             if not any(tried):

@@ -12,11 +12,11 @@ import numpy as np
 import zarr
 
 from trak.store import location as places
-from trak.store.arrays import Rows, row_array
+from trak.store.arrays import Rows, new_array, row_array
 from trak.store.checks import StoreError, check_inside, checked
-from trak.store.groups import array_names, is_written, model_ids, subgroup, write_whole
+from trak.store.groups import array_names, is_written, model_ids, subgroup
 from trak.store.table import Table
-from trak.store.together import Pieces, SharedFile
+from trak.store.together import Pieces, SharedChunks, SharedFile
 
 if TYPE_CHECKING:
     from trak.store.store import FeatureStore
@@ -129,33 +129,29 @@ class Experiment:
         """
         digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
         name, shape = f"scores/{digest}", (self.store.config.train_set_size, self.num_targets)
-        root = places.local_root(self.store._location)
-        path = None if root is None else self._scores_file(root, name)
-        if path is not None and path.exists():
+        root, what = places.local_root(self.store._location), f"{self._group.path}/{name}"
+        with places.locked(self.store._location):
+            subgroup(self._group, "scores", {})
+        if root is None:
+            chunks = SharedChunks(self._group, name, shape, "float32")
+            if not chunks.is_complete():
+                chunks.write(make(), self.store.claims, what, settings)
+            return chunks.read()
+        path = self._scores_file(root, name)
+        if path.exists():
             return self._mapped_scores(name, path, shape)
         with places.locked(self.store._location):
             check_inside(self._group, f"{name}/c/0/0")
-            if checked(self._group, name) is None:
-                self._group.require_group("scores")
-                self._group.create_array(
-                    name, shape=shape, chunks=shape, dtype="float32", compressors=None, attributes=dict(settings)
-                )
+            new_array(self._group, name, shape, shape, "float32", attributes=dict(settings))
             array = checked(self._group, name)
         if not isinstance(array, zarr.Array):
             raise StoreError(f"{name} of experiment {self.name!r} is no array")
-        if path is None:
-            if not array.nchunks_initialized:
-                pieces, values = make(), np.empty(shape, np.float32)
-                pieces.fill(values)
-                write_whole(self._group, name, values)
-            return np.asarray(array[...])
         file = SharedFile(path, shape, "float32")
         try:
             with places.shared(self.store._location, places.SCORES, alone=file.forget):
                 if not path.exists():
                     file.write(
-                        make(), self.store.claims, f"{self._group.path}/{name}",
-                        lambda: places.locked(self.store._location),
+                        make(), self.store.claims, what, lambda: places.locked(self.store._location),
                         lambda partial: array.update_attributes({_CHECKSUM: _crc(partial)}),
                     )  # fmt: skip
         except BaseException:

@@ -11,7 +11,8 @@ import zarr
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
-from trak.store.arrays import Rows
+from trak.store.arrays import Rows, new_array
+from trak.store.buckets import Bucket
 from trak.store.checks import UNREADABLE, StoreError, check_inside, checked
 
 _MODEL_ID = re.compile(r"0|[1-9][0-9]{0,17}")
@@ -59,29 +60,32 @@ def subgroup(group: zarr.Group, path: str, attributes: Mapping[str, Any]) -> zar
     found = checked(group, path)
     if isinstance(found, zarr.Group):
         return found
-    group.require_group(path.split("/")[0])
-    return group.create_group(path, attributes=dict(attributes))
+    if parent := path.rpartition("/")[0]:
+        subgroup(group, parent, {})
+    if not isinstance(group.store, Bucket):
+        return group.create_group(path, attributes=dict(attributes))
+    group.store.create_group(f"{group.path}/{path}", attributes)
+    return subgroup(group, path, attributes)
 
 
 def is_written(group: zarr.Group, name: str) -> bool:
-    """Whether an array is there with its contents."""
+    """Whether an array is there with all of its contents."""
     array = checked(group, name)
-    return isinstance(array, zarr.Array) and array.nchunks_initialized > 0
+    return isinstance(array, zarr.Array) and 0 < array.nchunks <= array.nchunks_initialized
 
 
 def write_checked(group: zarr.Group, name: str, value: Rows) -> None:
     """Write an array with a checksum, in one chunk."""
     check_inside(group, f"{name}/c/0/0")
-    if checked(group, name) is None:
-        group.create_array(name, shape=value.shape, chunks=value.shape, dtype=value.dtype, compressors=[Crc32cCodec()])
+    new_array(group, name, value.shape, value.shape, value.dtype.name, compressors=[Crc32cCodec()])
     write_whole(group, name, value)
 
 
-def write_whole(group: zarr.Group, name: str, value: Rows) -> None:
-    """Fill an existing array of one chunk."""
+def write_whole(group: zarr.Group, name: str, value: Rows, where: Any = ...) -> None:
+    """Fill an existing array, or whole chunks of it."""
     # By default zarr leaves a chunk of zeros out, which would look like one never written.
     with zarr.config.set({"array.write_empty_chunks": True}):
-        group[name][...] = value  # type: ignore[index]
+        group[name][where] = value
 
 
 def read_checked(group: zarr.Group, name: str, shape: tuple[int, ...], cure: str) -> Rows:

@@ -12,8 +12,9 @@ from typing import Any
 
 import zarr
 from zarr.abc.store import Store
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, ObjectStore
 
+from trak.store.buckets import Bucket, is_bucket, open_bucket, without_secrets
 from trak.store.checks import UNREADABLE
 
 Location = str | Path | Store
@@ -42,7 +43,7 @@ def local_root(location: Location) -> Path | None:
 def shown(location: Location) -> str:
     """The location in words, for messages."""
     root = local_root(location)
-    return str(location) if root is None else str(root)
+    return without_secrets(str(location)) if root is None else str(root)
 
 
 def exists(location: Location) -> bool:
@@ -65,14 +66,24 @@ def open_group(location: Location, mode: str) -> zarr.Group:
     return zarr.open_group(_store(location), mode=mode, use_consolidated=False)  # type: ignore[arg-type]
 
 
-def create_group(location: Location, attributes: dict[str, Any]) -> zarr.Group:
-    """A new root group, its attributes written with it in one step."""
-    return zarr.create_group(_store(location), attributes=attributes)
+def create_group(location: Location, attributes: dict[str, Any]) -> None:
+    """A new root group, its attributes written with it in one step, unless another process has just made one."""
+    store = _store(location)
+    if isinstance(store, Bucket):
+        store.create_group("", attributes)
+    else:
+        zarr.create_group(store, attributes=attributes)
 
 
 def _store(location: Location) -> Any:
     root = local_root(location)
-    return location if root is None else LocalStore(root)
+    if root is not None:
+        return LocalStore(root)
+    if isinstance(location, str) and is_bucket(location):
+        return open_bucket(location)
+    if isinstance(location, ObjectStore) and not isinstance(location, Bucket):
+        return Bucket(location.store, read_only=location.read_only)
+    return location
 
 
 def make_directory(location: Location) -> None:

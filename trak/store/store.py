@@ -68,11 +68,6 @@ class FeatureStore:
         """What this process has for itself among those that use the store."""
         return claims_in(self._location)
 
-    @property
-    def is_local(self) -> bool:
-        """Whether it is a directory, in which several processes may write side by side."""
-        return places.local_root(self._location) is not None
-
     def checkpoints(self) -> list[int]:
         """Ids of the checkpoints, in order."""
         return model_ids(self._group, "checkpoints")

@@ -1,17 +1,20 @@
 """A table of featurized examples: one row each, complete once it is marked done."""
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.storage import LocalStore
 
 from trak.store.arrays import RowArray, Rows, new_array, row_array, sync
 from trak.store.checks import StoreError, checked
 
 CHUNK_BYTES = 64 * 2**20
+OBJECT_BYTES = 8 * 2**20
+"""The same where a chunk is an object, which is sent whole, and which processes deal out among them."""
 DTYPES = ("float32", "float64", "float16", "int8")
 SCALED = {"float16": 1.0, "int8": 127.0}
 """Types that hold rows relative to a scale of their own, and the magnitude of a row's largest number in them."""
@@ -28,6 +31,15 @@ class RowValues:
     out_to_loss_grad: Rows
     out_to_loss_curvature: Rows
     data_hash: Rows
+
+    def take(self, rows: Rows) -> "RowValues":
+        """Some of the examples, by index or mask."""
+        return RowValues(**{name: column[rows] for name, column in vars(self).items()})
+
+    @classmethod
+    def concatenated(cls, parts: Sequence["RowValues"]) -> "RowValues":
+        """The examples of several, in order."""
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
 
 def _layout(rows: int, proj_dim: int, dtype: str) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -72,10 +84,11 @@ class Table:
         """The table in `group`, its missing arrays created; `done` is made last."""
         if checked(group, "done") is not None:
             return cls(group, rows, proj_dim, dtype)
-        chunks = max(1, -(-rows * proj_dim * np.dtype(dtype).itemsize // CHUNK_BYTES))
+        size = CHUNK_BYTES if isinstance(group.store, LocalStore) else OBJECT_BYTES
+        chunks = max(1, -(-rows * proj_dim * np.dtype(dtype).itemsize // size))
         chunk_rows = -(-rows // chunks)
         for name, (shape, stored) in _layout(rows, proj_dim, dtype).items():
-            new_array(group, name, shape, chunk_rows, stored)
+            new_array(group, name, shape, (chunk_rows, *shape[1:]), stored)
         return cls(group, rows, proj_dim, dtype)
 
     def __len__(self) -> int:
@@ -126,7 +139,7 @@ class Table:
         left = ~(done & (self.hashes(indices) == values.data_hash)) if done.any() else ~done
         if not left.all():
             indices, done = indices[left], done[left]
-            values = RowValues(**{name: column[left] for name, column in vars(values).items()})
+            values = values.take(left)
         redone = indices[done]
         if len(redone):
             self.done.write(redone, np.zeros(len(redone), np.uint8))

@@ -3,15 +3,20 @@
 import fcntl
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import zarr
+from zarr.core.sync import sync
 
-from trak.store.arrays import Rows, reserve, write_all
+from trak.store.arrays import Rows, new_array, reserve, write_all
+from trak.store.checks import checked
 from trak.store.claims import Claims
+from trak.store.groups import is_written, write_whole
 from trak.store.location import PARTIAL, naming_full_disk
 
 Block = tuple[slice, slice, Rows]
@@ -20,9 +25,11 @@ Block = tuple[slice, slice, Rows]
 
 @dataclass(frozen=True)
 class Pieces:
-    """What a matrix is made of, in numbered pieces that don't overlap."""
+    """What a matrix is made of, in pieces that don't overlap, numbered column by column."""
 
     count: int
+    shape: tuple[int, int]
+    """Rows and columns of a piece; the last ones may have fewer."""
     blocks: Callable[[int], Iterator[Block]]
     """Computes the piece of a number, some of it at a time."""
 
@@ -108,6 +115,50 @@ class SharedFile:
 
     def _offset(self, row: int, column: int) -> int:
         return (row * self.shape[1] + column) * self.dtype.itemsize
+
+
+class SharedChunks:
+    """A matrix in an array of a store that is no directory; a piece is a chunk, and done once that is there."""
+
+    def __init__(self, group: zarr.Group, name: str, shape: tuple[int, int], dtype: str) -> None:
+        self._group, self._name, self.shape, self.dtype = group, name, shape, dtype
+
+    def is_complete(self) -> bool:
+        """Whether all pieces are there."""
+        return is_written(self._group, self._name)
+
+    def write(self, pieces: Pieces, claims: Claims, what: str, attributes: Mapping[str, Any]) -> None:
+        """Return once all pieces are there; `what` names them in the claims."""
+        chunks = (min(pieces.shape[0], self.shape[0]), min(pieces.shape[1], self.shape[1]))
+        array = checked(self._group, self._name)
+        if array is not None and (not isinstance(array, zarr.Array) or array.chunks != chunks):
+            del self._group[self._name]  # another version's
+        new_array(self._group, self._name, self.shape, chunks, self.dtype, attributes=dict(attributes))
+        claims.once(
+            what, range(pieces.count), lambda piece: self._is_done(pieces, piece),
+            lambda piece: self._write_piece(pieces, piece),
+        )  # fmt: skip
+
+    def _is_done(self, pieces: Pieces, piece: int) -> bool:
+        row, column = self._place(pieces, piece)
+        return sync(self._group.store.exists(f"{self._group.path}/{self._name}/c/{row}/{column}"))
+
+    def _place(self, pieces: Pieces, piece: int) -> tuple[int, int]:
+        column, row = divmod(piece, -(-self.shape[0] // pieces.shape[0]))
+        return row, column
+
+    def _write_piece(self, pieces: Pieces, piece: int) -> None:
+        row, column = self._place(pieces, piece)
+        first, left = row * pieces.shape[0], column * pieces.shape[1]
+        where = slice(first, first + pieces.shape[0]), slice(left, left + pieces.shape[1])
+        whole = np.empty([len(range(size)[part]) for size, part in zip(self.shape, where, strict=True)], self.dtype)
+        for rows, columns, values in pieces.blocks(piece):
+            whole[rows.start - first : rows.stop - first, columns.start - left : columns.stop - left] = values
+        write_whole(self._group, self._name, whole, where)
+
+    def read(self) -> Rows:
+        """All of it, in memory."""
+        return np.asarray(self._group[self._name][...])  # type: ignore[index]
 
 
 @contextmanager

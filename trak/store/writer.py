@@ -10,12 +10,16 @@ from trak.store.table import RowValues, Table
 
 
 class Writer:
-    """Writes rows at once, or while `overlapped`, one batch at a time behind the caller's back."""
+    """Writes rows at once, or while `overlapped`, one batch at a time behind the caller's back.
+
+    Where a chunk is one object, rows are then kept until they fill one: else each batch would send all of it anew.
+    """
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
         self._rows: np.ndarray = np.empty(0, np.int64)
+        self._kept: _Kept | None = None
 
     @contextmanager
     def overlapped(self) -> Iterator[None]:
@@ -27,30 +31,80 @@ class Writer:
                 yield
                 self.wait()
             finally:
-                self._pool = self._pending = None
+                self._pool = self._pending = self._kept = None
 
     def write(self, table: Table, indices: np.ndarray, values: RowValues, then: Callable[[], None]) -> None:
         """`table.write`, and afterwards `then()`, also if it failed."""
-
-        def work() -> None:
-            try:
-                table.write(indices, values)
-            finally:
-                then()
-
         if self._pool is None:
-            work()
-            return
+            _write(table, indices, values, then)
+        elif table.features.whole_chunks:
+            then()  # there are no claims to be held until then
+            if self._kept is not None and self._kept.table is not table:
+                self._flush()
+            self._kept = self._kept or _Kept(table)
+            ready = self._kept.add(indices, values)
+            if ready is not None:
+                self._submit(table, *ready, lambda: None)
+        else:
+            self._submit(table, indices, values, then)
+
+    def _submit(self, table: Table, indices: np.ndarray, values: RowValues, then: Callable[[], None]) -> None:
+        assert self._pool is not None  # called while overlapped
         try:
-            self.wait()
+            self._wait_for_pending()
         except BaseException:
             then()
             raise
-        self._rows, self._pending = indices, self._pool.submit(work)
+        self._rows, self._pending = indices, self._pool.submit(_write, table, indices, values, then)
 
     def wait(self, indices: np.ndarray | None = None) -> None:
         """Return once nothing is pending, or nothing of these rows; raises what the write raised."""
-        if self._pending is None or (indices is not None and not np.isin(indices, self._rows).any()):
-            return
+        if self._kept is not None and (indices is None or self._kept.holds(indices)):
+            self._flush()
+        if self._pending is not None and (indices is None or np.isin(indices, self._rows).any()):
+            self._wait_for_pending()
+
+    def _flush(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None and kept.parts:
+            self._submit(kept.table, *kept.all(), lambda: None)
+
+    def _wait_for_pending(self) -> None:
         pending, self._pending = self._pending, None
-        pending.result()
+        if pending is not None:
+            pending.result()
+
+
+def _write(table: Table, indices: np.ndarray, values: RowValues, then: Callable[[], None]) -> None:
+    try:
+        table.write(indices, values)
+    finally:
+        then()
+
+
+class _Kept:
+    """Rows of a table that wait for others of their chunk."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.parts: list[tuple[np.ndarray, RowValues]] = []
+
+    def holds(self, indices: np.ndarray) -> bool:
+        return any(np.isin(indices, rows).any() for rows, _ in self.parts)
+
+    def add(self, indices: np.ndarray, values: RowValues) -> tuple[np.ndarray, RowValues] | None:
+        """Keep rows; returns those of full chunks once there are as many as a chunk has, or all of them if none is."""
+        self.parts.append((indices, values))
+        size = self.table.features.chunk_rows
+        if sum(len(rows) for rows, _ in self.parts) < min(size, len(self.table)):
+            return None
+        rows, together = self.all()
+        chunks, counts = np.unique(rows // size, return_counts=True)
+        full = chunks[counts == np.minimum(size, len(self.table) - chunks * size)]
+        ready = np.isin(rows // size, full) if len(full) else np.ones(len(rows), bool)
+        self.parts = [] if ready.all() else [(rows[~ready], together.take(~ready))]
+        return rows[ready], together.take(ready)
+
+    def all(self) -> tuple[np.ndarray, RowValues]:
+        rows, values = zip(*self.parts, strict=True)
+        return np.concatenate(rows), RowValues.concatenated(values)
