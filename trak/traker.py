@@ -380,7 +380,7 @@ class TRAKer:
         self._compared = True
         with self._ready():
             found = self.task.output(self.model, batches.to_device(batch, self.device))
-        outputs, stored = found.detach().double().cpu().numpy(), table.column("output")[indices]
+        outputs, stored = found.detach().double().cpu().numpy(), table.column("output", indices)
         tolerance = 1e-3 if next(self.model.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
         different = done & ~np.isclose(outputs, stored, rtol=tolerance, atol=tolerance)
         if different.any():

@@ -98,6 +98,7 @@ def _activation_bytes(model: nn.Module, task: Task, batch: Batch) -> int:
         return saved
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
-        output = task.output(model, batches.take(batch, 0, 1))
+        # Copied, since a view would be taken for as large as the whole batch.
+        output = task.output(model, batches.map_tensors(torch.clone, batches.take(batch, 0, 1)))
     del output
     return sum(seen.values())

@@ -78,7 +78,9 @@ def check_finite(rows: Rows, engine: Engine, batch: Batch, indices: Sequence[int
     Raises:
         ValueError: naming the example, the parameter and the checkpoint, if any number is not finite.
     """
-    bad = ~torch.isfinite(rows.features).all(dim=1)
+    bad = ~torch.isfinite(rows.features.sum(dim=1))
+    if bad.any():  # or finite numbers with an infinite sum
+        bad = ~torch.isfinite(rows.features).all(dim=1)
     for column in (rows.output, rows.out_to_loss_grad, rows.out_to_loss_curvature):
         bad |= ~torch.isfinite(column)
     if not bad.any():

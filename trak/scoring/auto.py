@@ -52,7 +52,7 @@ def choose(experiment: Experiment, model_ids: list[int], weighting: str) -> tupl
     found = []
     for model_id in model_ids[::_CHECKPOINTS_EACH]:
         train, gram = experiment.store.table(model_id), experiment.store.gram(model_id, weighting)
-        if not train.column("out_to_loss_curvature").any():
+        if not any(train.column("out_to_loss_curvature", rows).any() for _, rows in train.chunks()):
             return None, "the default: the loss has no curvature, so that nothing is known of left-out examples"
         found.append(_LeftOut(train, experiment.targets(model_id), gram, weighting))
     gaps = np.mean([one.gaps() for one in found], axis=0)
@@ -76,12 +76,12 @@ class _LeftOut:
         rows = np.arange(len(train))
         if len(rows) > _ROWS:
             rows = np.sort(np.random.default_rng(0).choice(rows, _ROWS, replace=False))
-        curvature = train.column("out_to_loss_curvature")
         # W = I leaves the mean curvature out of K.
-        missing = 1.0 if weighting == "curvature" else float(curvature.mean())
+        missing = 1.0 if weighting == "curvature" else float(train.column("out_to_loss_curvature").mean())
         h = _leverages(train.take(rows, np.float32), gram) / missing
-        f, q = (train.column(name)[rows] for name in ("output", "out_to_loss_grad"))
-        self._outputs = f[:, None] - h * q[:, None] / (1 - np.minimum(h * curvature[rows, None], 0.999))
+        names = ("output", "out_to_loss_grad", "out_to_loss_curvature")
+        f, q, curvature = (train.column(name, rows) for name in names)
+        self._outputs = f[:, None] - h * q[:, None] / (1 - np.minimum(h * curvature[:, None], 0.999))
         self._targets, target_q = targets.column("output"), targets.column("out_to_loss_grad")
         # Q as a function of f, as the rows have it.
         known = np.concatenate([f, self._targets])

@@ -37,30 +37,17 @@ def gram(table: Table, weighting: str, device: torch.device | str = "cpu") -> np
     """
     k = table.features.shape[1]
     wide = torch.float64 if table.features.dtype == np.float64 else torch.float32
-    factor = torch.ones(len(table), dtype=wide)
     if weighting == "curvature":
-        curvature = torch.from_numpy(table.column("out_to_loss_curvature"))
-        if (curvature < 0).any():
-            row = int((curvature < 0).nonzero()[0])
-            raise ValueError(
-                f"the loss is not convex in the output: its curvature is {float(curvature[row]):.3g} for "
-                f"example {row}; use weighting='identity'"
-            )
-        if not curvature.any():
-            raise ValueError(
-                "the loss has no curvature for any example (it is piecewise linear in the output, or everything is "
-                "fitted perfectly), so that W = 0; use weighting='identity'"
-            )
-        factor = curvature.to(wide).sqrt()
-    scales = table.scales()
-    if scales is not None:
-        factor = factor * torch.from_numpy(scales)
+        _check_curvature(table)
     panel = math.ceil(k / _PANELS)
     total = torch.zeros(k, k, dtype=torch.float64, device=device)
-    for start, stop, rows in table.features.blocks(_BLOCK_ROWS):
-        weighted = torch.from_numpy(rows).to(device=device, dtype=wide) * factor[start:stop, None].to(device)
-        for left in range(0, k, panel):
-            total[left : left + panel, left:] += weighted[:, left : left + panel].T @ weighted[:, left:]
+    for chunk, indices in table.chunks():
+        factor = _factor(table, weighting, indices, wide).to(device)
+        for start, stop, rows in table.features.blocks(_BLOCK_ROWS, chunk):
+            these = slice(start - indices[0], stop - indices[0])
+            weighted = torch.from_numpy(rows).to(device=device, dtype=wide) * factor[these, None]
+            for left in range(0, k, panel):
+                total[left : left + panel, left:] += weighted[:, left : left + panel].T @ weighted[:, left:]
     if not torch.isfinite(total).all():
         raise ValueError(
             "the Gram matrix of the features is not finite: the features are too large to be multiplied in "
@@ -68,3 +55,30 @@ def gram(table: Table, weighting: str, device: torch.device | str = "cpu") -> np
         )
     upper = total.triu()
     return (upper + upper.triu(1).T).cpu().numpy()
+
+
+def _check_curvature(table: Table) -> None:
+    some = False
+    for _, indices in table.chunks():
+        curvature = table.column("out_to_loss_curvature", indices)
+        if (curvature < 0).any():
+            row = int(np.argmax(curvature < 0))
+            raise ValueError(
+                f"the loss is not convex in the output: its curvature is {float(curvature[row]):.3g} for example "
+                f"{int(indices[row])}; use weighting='identity'"
+            )
+        some = some or bool(curvature.any())
+    if not some:
+        raise ValueError(
+            "the loss has no curvature for any example (it is piecewise linear in the output, or everything is "
+            "fitted perfectly), so that W = 0; use weighting='identity'"
+        )
+
+
+def _factor(table: Table, weighting: str, indices: np.ndarray, wide: torch.dtype) -> torch.Tensor:
+    """What rows are to be multiplied by: √W times their scale, (len(indices),)."""
+    factor = torch.ones(len(indices), dtype=wide)
+    if weighting == "curvature":
+        factor = torch.from_numpy(table.column("out_to_loss_curvature", indices)).to(wide).sqrt()
+    scales = table.scales(indices)
+    return factor if scales is None else factor * torch.from_numpy(scales)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trak.scoring.auto import resolve
 from trak.scoring.solve import Damping, factorize
-from trak.store import Block, Experiment, Pieces
+from trak.store import Block, Experiment, Pieces, Table
 
 MEMORY_BUDGET = 512 * 2**20
 _FEW_TARGETS = 16
@@ -83,11 +83,6 @@ class Scorer:
         self._check_same_data()
         self.damping = resolve(damping, experiment, model_ids, weighting)
         self._wide = torch.float64 if self._tables[0].features.dtype == np.float64 else torch.float32
-        q = np.mean([table.column("out_to_loss_grad") for table in self._tables], axis=0, dtype=np.float64)
-        scales = [table.scales() for table in self._tables]
-        self._row_factors = [
-            torch.from_numpy(q / len(model_ids) * (1 if scale is None else scale)).to(self._wide) for scale in scales
-        ]
         k = self._tables[0].features.shape[1]
         itemsize = 8 if self._wide == torch.float64 else 4
         self._targets_at_once = max(1, memory_budget // 4 // (k * itemsize * len(model_ids)))
@@ -97,16 +92,16 @@ class Scorer:
     def _check_same_data(self) -> None:
         first, *others = zip(self._ids, self._tables, self._targets, strict=True)
         for other, table, targets in others:
-            different = targets.hashes(slice(None)) != first[2].hashes(slice(None))
-            if different.any():
+            different = _first_difference(first[2], targets)
+            if different is not None:
                 raise ValueError(
-                    f"target {int(np.argmax(different))} of experiment {self._experiment.name!r} is other data "
+                    f"target {different} of experiment {self._experiment.name!r} is other data "
                     f"for model_id {other} than for model_id {first[0]}; score the same targets in the same order"
                 )
-            different = table.hashes(slice(None)) != first[1].hashes(slice(None))
-            if different.any():
+            different = _first_difference(first[1], table)
+            if different is not None:
                 warnings.warn(
-                    f"training example {int(np.argmax(different))} is other data for model_id {other} than for "
+                    f"training example {different} is other data for model_id {other} than for "
                     f"model_id {first[0]}: a shuffled loader, which makes the scores wrong, or random augmentation",
                     stacklevel=2,
                 )
@@ -143,14 +138,25 @@ class Scorer:
 
     def _blocks(self, solutions: list[Tensor], chunk: int | None = None) -> Iterator[tuple[int, int, Tensor]]:
         """(start, stop, scores (rows, targets)) over the training examples, or those of a chunk, in order."""
-        for pieces in zip(*(table.features.blocks(self._rows_at_once, chunk) for table in self._tables), strict=True):
-            start, stop, _ = pieces[0]
-            total: Tensor | None = None
-            for (_, _, rows), factor, solution in zip(pieces, self._row_factors, solutions, strict=True):
-                part = self._product(rows, solution).mul_(factor[start:stop, None].to(self._device))
-                total = part if total is None else total.add_(part)
-            if total is not None:
-                yield start, stop, total
+        for number, indices in self._tables[0].chunks(chunk):
+            factors = self._row_factors(indices)
+            blocks = (table.features.blocks(self._rows_at_once, number) for table in self._tables)
+            for pieces in zip(*blocks, strict=True):
+                start, stop, _ = pieces[0]
+                these = slice(start - indices[0], stop - indices[0])
+                total: Tensor | None = None
+                for (_, _, rows), factor, solution in zip(pieces, factors, solutions, strict=True):
+                    part = self._product(rows, solution).mul_(factor[these, None])
+                    total = part if total is None else total.add_(part)
+                if total is not None:
+                    yield start, stop, total
+
+    def _row_factors(self, indices: Array) -> list[Tensor]:
+        """What products of some rows are to be multiplied by, for each checkpoint: mean Q times the rows' scale."""
+        q = np.mean([table.column("out_to_loss_grad", indices) for table in self._tables], axis=0, dtype=np.float64)
+        scales = (table.scales(indices) for table in self._tables)
+        factors = (q / len(self._tables) * (1 if scale is None else scale) for scale in scales)
+        return [torch.from_numpy(factor).to(self._wide).to(self._device) for factor in factors]
 
     def _product(self, rows: Array, solution: Tensor) -> Tensor:
         if solution.shape[1] < _FEW_TARGETS and solution.device.type == "cpu" and rows.dtype == solution.numpy().dtype:
@@ -199,14 +205,28 @@ class Scorer:
             best_value = torch.empty(last - first, 0, dtype=self._wide, device=self._device)
             best_index = torch.empty(last - first, 0, dtype=torch.int64, device=self._device)
             for start, _, scores in self._blocks(self._solutions(first, last)):
-                value, index = _stable_top((scores * sign).T, k)
+                scores = (scores * sign).T
+                # After the first k, most rows beat none of a target's best, and of equal scores the earlier counts.
+                some = torch.arange(scores.shape[1], device=scores.device)
+                if best_value.shape[1] == k:
+                    some = (scores > best_value[:, -1:]).any(dim=0).nonzero()[:, 0]
+                value, index = _stable_top(scores[:, some], k)
                 best_value = torch.cat((best_value, value), dim=1)
-                best_index = torch.cat((best_index, index + start), dim=1)
+                best_index = torch.cat((best_index, some[index] + start), dim=1)
                 best_value, order = best_value.sort(dim=1, descending=True, stable=True)
                 best_value, best_index = best_value[:, :k], best_index.gather(1, order)[:, :k]
             indices.append(best_index.cpu().numpy())
             values.append((best_value * sign).to(torch.float32).cpu().numpy())
         return TopK(np.concatenate(indices), np.concatenate(values))
+
+
+def _first_difference(table: Table, other: Table) -> int | None:
+    """The first row that is of another example in another table, if there is one."""
+    for _, indices in table.chunks():
+        different = table.hashes(indices) != other.hashes(indices)
+        if different.any():
+            return int(indices[np.argmax(different)])
+    return None
 
 
 def _stable_top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

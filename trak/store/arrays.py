@@ -67,8 +67,12 @@ class RowArray(ABC):
     def stored_chunks(self) -> list[int]:
         """Numbers of the chunks that anything was written to, in order."""
 
-    def _check_stored(self) -> None:
-        """Before reading it all: metadata can claim any size."""
+    def check_stored(self) -> None:
+        """Before reading it all, since metadata can claim any size.
+
+        Raises:
+            StoreError: if hardly any of the rows are stored.
+        """
         present, chunk = len(self.stored_chunks()), self.chunk_rows * self._row_bytes
         made_up = (self.chunks - present) * chunk
         if made_up > _SPARE + 64 * present * chunk:
@@ -101,8 +105,11 @@ class RowArray(ABC):
         Raises:
             StoreError: if hardly any of them are stored.
         """
-        self._check_stored()
-        return np.concatenate([self.read_chunk(i) for i in range(self.chunks)])
+        self.check_stored()
+        found = np.empty(self.shape, self.dtype)
+        for chunk in range(self.chunks):
+            found[chunk * self.chunk_rows : (chunk + 1) * self.chunk_rows] = self.read_chunk(chunk)
+        return found
 
     def take(self, indices: Rows) -> Rows:
         """Some rows, in memory; reads no more than the chunks that hold them."""
@@ -120,7 +127,7 @@ class RowArray(ABC):
             StoreError: if hardly any of all of them are stored.
         """
         if chunk is None:
-            self._check_stored()
+            self.check_stored()
         for number in range(self.chunks) if chunk is None else (chunk,):
             rows, first = self.read_chunk(number), number * self.chunk_rows
             for start in range(0, len(rows), max_rows):
@@ -180,14 +187,15 @@ class MappedArray(RowArray):
     """Reads are memory maps of the chunk files, writes go to their place in them.
 
     Space is reserved when a chunk's first row is written, so that a full disk is an error then and
-    not a crash later. Writers of different rows never disturb each other.
+    not a crash later. Writers of different rows never disturb each other. Only the last chunk that was read stays
+    mapped, since each map takes a file descriptor and address space; mapping it again costs microseconds.
     """
 
     def __init__(self, array: zarr.Array[Any], root: Path) -> None:
         super().__init__(array)
         self._root = root
         self._directory = root / array.path / "c"
-        self._maps: dict[int, Rows] = {}
+        self._mapped: tuple[int, Rows] | None = None
         self._unsynced: set[Path] = set()
 
     def _file(self, chunk: int) -> Path:
@@ -255,10 +263,10 @@ class MappedArray(RowArray):
         return files
 
     def refresh(self) -> None:
-        self._maps.clear()
+        self._mapped = None
 
     def fill_up(self) -> None:
-        self._maps.clear()
+        self._mapped = None
         for chunk in self.stored_chunks():
             path, size = self._file(chunk), self.chunk_rows * self._row_bytes
             if path.is_file() and path.stat().st_size < size:
@@ -267,7 +275,8 @@ class MappedArray(RowArray):
 
     def read_chunk(self, chunk: int) -> Rows:
         rows = min(self.chunk_rows, len(self) - chunk * self.chunk_rows)
-        if chunk not in self._maps:
+        mapped = self._mapped
+        if mapped is None or mapped[0] != chunk:
             path = self._file(chunk)
             try:
                 self._check_size(path)
@@ -279,8 +288,9 @@ class MappedArray(RowArray):
                     ) from None
                 return np.zeros((rows, *self.shape[1:]), self.dtype)
             # Copy-on-write maps are writable memory to torch, and never reach the file.
-            self._maps[chunk] = np.memmap(path, self.dtype, mode="c", shape=(self.chunk_rows, *self.shape[1:]))
-        return self._maps[chunk][:rows]
+            mapped = chunk, np.memmap(path, self.dtype, mode="c", shape=(self.chunk_rows, *self.shape[1:]))
+            self._mapped = mapped
+        return mapped[1][:rows]
 
 
 def sync(*arrays: RowArray) -> None:

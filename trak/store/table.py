@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 import zarr
 from zarr.storage import LocalStore
 
@@ -147,11 +148,7 @@ class Table:
         small: dict[str, Rows] = {name: getattr(values, name) for name in (*_COLUMNS, "data_hash")}
         features = values.features
         if self._scale is not None:
-            scale = np.abs(features).max(axis=1) / SCALED[self.features.dtype.name]
-            scale[scale == 0] = 1
-            features, small["scale"] = features / scale[:, None], scale
-            if self.features.dtype.kind == "i":
-                features = np.rint(features)
+            features, small["scale"] = _scaled(features, self.features.dtype)
         features = np.ascontiguousarray(features, self.features.dtype)
         self.features.write(indices, features)
         for name, column in self._small().items():
@@ -161,30 +158,46 @@ class Table:
         # Not synced: a mark that a power cut loses costs computing the row again and nothing else.
         self.done.write(indices, np.ones(len(indices), np.uint8))
 
-    def column(self, name: str) -> Rows:
-        """All of `output`, `out_to_loss_grad` or `out_to_loss_curvature`."""
-        return self._columns[name].read()
+    def chunks(self, only: int | None = None) -> Iterator[tuple[int, Rows]]:
+        """The number of each chunk of `features`, or of one of them, and the indices of its rows: as much as may be
+        read at once of whatever else is stored of them.
 
-    def scales(self) -> Rows | None:
-        """What the rows of `features` are to be multiplied by, or None for 1."""
-        return None if self._scale is None else self._scale.read()
+        Raises:
+            StoreError: if hardly any rows of all chunks are stored.
+        """
+        if only is None:
+            self.features.check_stored()
+        for chunk in range(self.features.chunks) if only is None else (only,):
+            first = chunk * self.features.chunk_rows
+            yield chunk, np.arange(first, min(first + self.features.chunk_rows, len(self)))
+
+    def column(self, name: str, indices: Rows | None = None) -> Rows:
+        """`output`, `out_to_loss_grad` or `out_to_loss_curvature` of all examples, or of some."""
+        return self._columns[name].read() if indices is None else self._columns[name].take(indices)
+
+    def scales(self, indices: Rows | None = None) -> Rows | None:
+        """What the rows of `features`, or some of them, are to be multiplied by, or None for 1."""
+        if self._scale is None:
+            return None
+        return self._scale.read() if indices is None else self._scale.take(indices)
 
     def take(self, indices: Rows, dtype: Any) -> Rows:
         """The features of some examples, scaled, in a floating-point dtype: (len(indices), k)."""
-        features, scales = self.features.take(indices).astype(dtype), self.scales()
+        features, scales = self.features.take(indices).astype(dtype), self.scales(indices)
         if scales is not None:
-            features *= scales[indices, None]
+            features *= scales[:, None]
         return features
 
     def corrupt(self) -> Iterator[Rows]:
         """Indices of rows that are done and differ from the checksum taken when they were written, some at a time."""
-        done, expected = self.is_done(), self._checksum.read()
-        columns = self._packed({name: column.read() for name, column in self._small().items()})
-        for start, stop, features in self.features.blocks(_VERIFIED_ROWS):
-            found = _checksums(features, columns[start:stop])
-            wrong = np.flatnonzero(done[start:stop] & (found != expected[start:stop]))
-            if len(wrong):
-                yield start + wrong
+        for chunk, rows in self.chunks():
+            done, expected = self.is_done(rows), self._checksum.take(rows)
+            columns = self._packed({name: column.take(rows) for name, column in self._small().items()})
+            for start, stop, features in self.features.blocks(_VERIFIED_ROWS, chunk):
+                these = slice(start - rows[0], stop - rows[0])
+                wrong = done[these] & (_checksums(features, columns[these]) != expected[these])
+                if wrong.any():
+                    yield rows[these][wrong]
 
     def verify(self) -> None:
         """Compare every row that is done with the checksum taken when it was written.
@@ -221,6 +234,18 @@ class Table:
     def _packed(self, values: Mapping[str, Rows]) -> Rows:
         """The bytes of the small columns, row by row: uint8 (rows, width)."""
         return np.hstack([_bytes(np.asarray(values[name], array.dtype)) for name, array in self._small().items()])
+
+
+def _scaled(features: Rows, dtype: np.dtype[Any]) -> tuple[Rows, Rows]:
+    """Features relative to each row's largest magnitude, in one of the types `SCALED`, and what they are to be
+    multiplied by."""
+    scale = np.abs(features).max(axis=1) / SCALED[dtype.name]
+    scale[scale == 0] = 1
+    features = features / scale[:, None]
+    if dtype.kind == "i":
+        return np.rint(features).astype(dtype), scale
+    # The same bits as NumPy's, an order of magnitude faster.
+    return torch.from_numpy(features).to(torch.float16).numpy(), scale
 
 
 def _checksums(features: Rows, columns: Rows) -> Rows:
