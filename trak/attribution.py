@@ -2,8 +2,8 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from trak.extras import imported
 from trak.looking.lookable import Lookable
-from trak.scoring import Damping, Scorer, TopK, check_weighting
+from trak.ranks import world_size
+from trak.scoring import Best, Damping, Scorer, TopK, check_k, check_weighting, computed, merge_top
 from trak.store import Experiment, check_model_id, open_store
 from trak.store.location import Location
 
@@ -153,6 +154,7 @@ class StoredAttribution(Attribution):
         damping: Damping | None = None,
         device: torch.device | str = "cpu",
         balanced: bool = True,
+        helpers: "Helpers | None" = None,
     ) -> None:
         """
         Args:
@@ -162,7 +164,9 @@ class StoredAttribution(Attribution):
             damping: λ; by default chosen, see `trak.scoring.auto`.
             device: where to multiply.
             balanced: whether every checkpoint has the same say in a target's scores, see `trak.scoring.Scorer`.
+            helpers: other processes that compute scores, see `trak.distributed.Ray`.
         """
+        self._helpers = helpers
         self.experiment, self.name = experiment, experiment.name
         self.model_ids = sorted(experiment.checkpoints() if model_ids is None else map(check_model_id, model_ids))
         self.weighting = check_weighting(weighting)
@@ -196,10 +200,29 @@ class StoredAttribution(Attribution):
     def shape(self) -> tuple[int, int]:
         return self.experiment.store.config.train_set_size, self.experiment.num_targets
 
+    def __reduce__(self) -> Any:
+        options = self.model_ids, self.weighting, self._damping, self._device, self.balanced
+        return _reopened, (self.experiment.store.location, self.name, *options)
+
     @cached_property
     def scores(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """All scores, float32 (n_train, n_targets): computed once, kept in the store and mapped."""
         self._check_targets()
+        return self._computed(None)
+
+    def _top(self, k: int, bottom: bool) -> TopK:
+        self._check_targets()
+        if self._helpers is None and world_size() == 1:
+            # Streams the store; neither the full scores nor parts of them are stored.
+            return self.scorer.top(k, bottom)
+        best = Best(check_k(k, self.shape[0]), bool(bottom))
+        return merge_top(self._computed(best), *best)
+
+    def compute_pieces(self, best: Best | None, pieces: Iterable[int]) -> None:
+        """Put some pieces of all scores, or of the `best`, into the store, as a helper of a process that waits."""
+        self._computed(best, pieces)
+
+    def _computed(self, best: Best | None, only: Iterable[int] | None = None) -> Array:
         settings = {
             "model_ids": self.model_ids,
             "fingerprints": [self.experiment.store.fingerprint(i) for i in self.model_ids],
@@ -207,14 +230,12 @@ class StoredAttribution(Attribution):
             "balanced": self.balanced,
             **self._damping.describe(),
         }
-
-        with tqdm(total=math.prod(self.shape), desc="scoring", unit="score", unit_scale=True, delay=0.5) as bar:
-            return self.experiment.scores(settings, lambda: self.scorer.pieces(bar.update))
-
-    def _top(self, k: int, bottom: bool) -> TopK:
-        # Streams the store; the full scores are never formed.
-        self._check_targets()
-        return self.scorer.top(k, bottom)
+        help_with = None if self._helpers is None or only is not None else partial(self._helpers, self, best)
+        silent = best is not None or only is not None or help_with is not None
+        with tqdm(
+            total=math.prod(self.shape), desc="scoring", unit="score", unit_scale=True, delay=0.5, disable=silent
+        ) as bar:
+            return computed(self.experiment, settings, lambda: self.scorer, best, bar.update, help_with, only)
 
     def _is_quick(self) -> bool:
         try:
@@ -242,6 +263,14 @@ class StoredAttribution(Attribution):
     def _details(self) -> str:
         (option, value), *_ = self._damping.describe().items()
         return f", {len(self.model_ids)} checkpoints, weighting={self.weighting}, {option}={value}"
+
+
+Helpers = Callable[[StoredAttribution, Best | None, int], object]
+"""Has other processes call `compute_pieces` for so many pieces, and returns when they have."""
+
+
+def _reopened(location: Location, name: str, *options: Any) -> StoredAttribution:
+    return StoredAttribution(open_store(location, writable=True).experiment(name), *options)
 
 
 class ArrayAttribution(Attribution):
@@ -286,10 +315,7 @@ class ArrayAttribution(Attribution):
 
     def _top(self, k: int, bottom: bool) -> TopK:
         n, targets = self.shape
-        if isinstance(k, bool) or not hasattr(k, "__index__"):
-            raise TypeError(f"k must be an integer, got {k!r}")
-        if not 1 <= k <= n:
-            raise ValueError(f"k must be between 1 and the number of training examples, {n}, got {k}")
+        k = check_k(k, n)
         indices, sign = np.empty((targets, k), np.int64), 1 if bottom else -1
         step = max(1, _SORTED_AT_ONCE // n)
         for start in range(0, targets, step):

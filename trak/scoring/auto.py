@@ -76,6 +76,7 @@ class _LeftOut:
         rows = np.arange(len(train))
         if len(rows) > _ROWS:
             rows = np.sort(np.random.default_rng(0).choice(rows, _ROWS, replace=False))
+        train.verify_rows(rows)
         # W = I leaves the mean curvature out of K.
         missing = 1.0 if weighting == "curvature" else float(train.column("out_to_loss_curvature").mean())
         h = _leverages(train.take(rows, np.float32), gram) / missing

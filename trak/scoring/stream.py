@@ -1,7 +1,8 @@
 """Scores, a block of rows at a time, and the strongest of them."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from trak.scoring.solve import Damping, factorize
 from trak.store import Block, Experiment, Pieces, Table
 
 MEMORY_BUDGET = 512 * 2**20
+TOP_GROUPS = 64
+"""Into how many parts the training examples are divided at most when several processes look for the best."""
 _FEW_TARGETS = 16
 
 Array = np.ndarray[Any, Any]
@@ -69,7 +72,6 @@ class Scorer:
                 raise ValueError(
                     f"model_id {model_id} is not finalized for weighting={weighting!r}; call finalize_features first"
                 )
-            store.verify(model_id)
             table = experiment.targets(model_id)
             done = table.is_done()
             if not done.all():
@@ -139,6 +141,8 @@ class Scorer:
     def _blocks(self, solutions: list[Tensor], chunk: int | None = None) -> Iterator[tuple[int, int, Tensor]]:
         """(start, stop, scores (rows, targets)) over the training examples, or those of a chunk, in order."""
         for number, indices in self._tables[0].chunks(chunk):
+            for model_id in self._ids:
+                self._experiment.store.verify(model_id, number)
             factors = self._row_factors(indices)
             blocks = (table.features.blocks(self._rows_at_once, number) for table in self._tables)
             for pieces in zip(*blocks, strict=True):
@@ -194,30 +198,76 @@ class Scorer:
         Raises:
             ValueError: if k is not between 1 and the number of training examples.
         """
-        n = len(self._tables[0])
-        if isinstance(k, bool) or not hasattr(k, "__index__"):
-            raise TypeError(f"k must be an integer, got {k!r}")
-        if not 1 <= k <= n:
-            raise ValueError(f"k must be between 1 and the number of training examples, {n}, got {k}")
+        k = check_k(k, len(self._tables[0]))
+        found = [self._best(*targets, k, bottom) for targets in self._target_ranges()]
+        values, indices = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
+        return _top(values, indices, bottom)
+
+    def top_pieces(self, k: int, bottom: bool) -> Pieces:
+        """What `merge_top` makes `top` of, in pieces that several processes may compute: a row for each group of
+        chunks, with the best scores and their indices for every target."""
+        groups = np.array_split(np.arange(self._chunks), min(self._chunks, TOP_GROUPS))
+        numbered = [(targets, group) for targets in self._target_ranges() for group in range(len(groups))]
+
+        def blocks(piece: int) -> Iterator[Block]:
+            (first, last), group = numbered[piece]
+            best = np.full((last - first, 2, k), -np.inf)
+            for part, values in enumerate(self._best(first, last, k, bottom, groups[group].tolist())):
+                best[:, part, : values.shape[1]] = values.cpu().numpy()
+            yield slice(group, group + 1), slice(2 * k * first, 2 * k * last), best.reshape(1, -1)
+
+        return Pieces(len(numbered), (1, 2 * k * self._targets_at_once), blocks)
+
+    def top_shape(self, k: int) -> tuple[int, int]:
+        """Shape of the matrix that `top_pieces` are of."""
+        return min(self._chunks, TOP_GROUPS), 2 * k * self._experiment.num_targets
+
+    def _best(
+        self, first: int, last: int, k: int, bottom: bool, chunks: Sequence[int | None] = (None,)
+    ) -> tuple[Tensor, Tensor]:
+        """The k largest scores of some targets, or negated the smallest, and their indices, among all chunks or some:
+        (last - first, k) each, strongest first."""
         sign = -1.0 if bottom else 1.0
-        indices, values = [], []
-        for first, last in self._target_ranges():
-            best_value = torch.empty(last - first, 0, dtype=self._wide, device=self._device)
-            best_index = torch.empty(last - first, 0, dtype=torch.int64, device=self._device)
-            for start, _, scores in self._blocks(self._solutions(first, last)):
-                scores = (scores * sign).T
-                # After the first k, most rows beat none of a target's best, and of equal scores the earlier counts.
-                some = torch.arange(scores.shape[1], device=scores.device)
-                if best_value.shape[1] == k:
-                    some = (scores > best_value[:, -1:]).any(dim=0).nonzero()[:, 0]
-                value, index = _stable_top(scores[:, some], k)
-                best_value = torch.cat((best_value, value), dim=1)
-                best_index = torch.cat((best_index, some[index] + start), dim=1)
-                best_value, order = best_value.sort(dim=1, descending=True, stable=True)
-                best_value, best_index = best_value[:, :k], best_index.gather(1, order)[:, :k]
-            indices.append(best_index.cpu().numpy())
-            values.append((best_value * sign).to(torch.float32).cpu().numpy())
-        return TopK(np.concatenate(indices), np.concatenate(values))
+        best_value = torch.empty(last - first, 0, dtype=self._wide, device=self._device)
+        best_index = torch.empty(last - first, 0, dtype=torch.int64, device=self._device)
+        solutions = self._solutions(first, last)
+        for start, _, scores in chain.from_iterable(self._blocks(solutions, chunk) for chunk in chunks):
+            scores = (scores * sign).T
+            # After the first k, most rows beat none of a target's best, and of equal scores the earlier counts.
+            some = torch.arange(scores.shape[1], device=scores.device)
+            if best_value.shape[1] == k:
+                some = (scores > best_value[:, -1:]).any(dim=0).nonzero()[:, 0]
+            value, index = _stable_top(scores[:, some], k)
+            best_value = torch.cat((best_value, value), dim=1)
+            best_index = torch.cat((best_index, some[index] + start), dim=1)
+            best_value, order = best_value.sort(dim=1, descending=True, stable=True)
+            best_value, best_index = best_value[:, :k], best_index.gather(1, order)[:, :k]
+        return best_value, best_index
+
+
+def check_k(k: int, n: int) -> int:
+    """The number of training examples to be found, of n.
+
+    Raises:
+        TypeError: if it is no integer.
+        ValueError: if it is not between 1 and n.
+    """
+    if isinstance(k, bool) or not hasattr(k, "__index__"):
+        raise TypeError(f"k must be an integer, got {k!r}")
+    if not 1 <= k <= n:
+        raise ValueError(f"k must be between 1 and the number of training examples, {n}, got {k}")
+    return int(k)
+
+
+def merge_top(pieces: Array, k: int, bottom: bool) -> TopK:
+    """What `Scorer.top` returns, of the matrix that `Scorer.top_pieces` are of."""
+    values, indices = pieces.reshape(len(pieces), -1, 2, k).transpose(2, 1, 0, 3).reshape(2, -1, len(pieces) * k)
+    order = np.argsort(-values, axis=1, kind="stable")[:, :k]
+    return _top(np.take_along_axis(values, order, 1), np.take_along_axis(indices, order, 1), bottom)
+
+
+def _top(values: Array, indices: Array, bottom: bool) -> TopK:
+    return TopK(indices.astype(np.int64), (values * (-1.0 if bottom else 1.0)).astype(np.float32))
 
 
 def _first_difference(table: Table, other: Table) -> int | None:

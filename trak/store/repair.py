@@ -97,7 +97,7 @@ class _Repair:
             for model_id in experiment.checkpoints()
         )
         corrupt = experiment.corrupt_scores()
-        self.found += [Finding(f"{where}/scores/{scores}", "corrupt, deleted", True) for scores in corrupt]
+        self.found += [Finding(f"{where}/{scores}", "corrupt, deleted", True) for scores in corrupt]
         if (rows or changed) and experiment.stored_scores():
             self.found.append(Finding(f"{where}/scores", "deleted with what they were computed from", True))
         experiment.forget_scores(None if rows or changed else corrupt)

@@ -3,6 +3,7 @@
 import re
 from functools import cached_property
 
+import numpy as np
 import zarr
 
 from trak.naming import did_you_mean
@@ -37,9 +38,9 @@ class FeatureStore:
 
     def __init__(self, group: zarr.Group, where: Location, config: StoreConfig) -> None:
         """Use `create` or `open_store` instead."""
-        self._group, self._location, self.config = group, where, config
+        self._group, self.location, self.config = group, where, config
         self.where = places.shown(where)
-        self._verified: set[int] = set()
+        self._verified: dict[int, tuple[Table, set[int]]] = {}
 
     @classmethod
     def create(cls, where: Location, config: StoreConfig) -> "FeatureStore":
@@ -66,7 +67,7 @@ class FeatureStore:
     @cached_property
     def claims(self) -> Claims:
         """What this process has for itself among those that use the store."""
-        return claims_in(self._location)
+        return claims_in(self.location)
 
     def checkpoints(self) -> list[int]:
         """Ids of the checkpoints, in order."""
@@ -95,7 +96,7 @@ class FeatureStore:
             ValueError: if the id was used for other weights.
         """
         path = f"checkpoints/{check_model_id(model_id)}"
-        with places.locked(self._location):
+        with places.locked(self.location):
             group = subgroup(self._group, path, {"fingerprint": fingerprint})
             if group.attrs.get("fingerprint") != fingerprint:
                 raise ValueError(
@@ -143,33 +144,38 @@ class FeatureStore:
             StoreError: if a row has changed since it was written.
         """
         self.verify(model_id)
-        with places.locked(self._location):
+        with places.locked(self.location):
             write_checked(self._checkpoint(model_id), f"gram_{weighting}", gram)
 
     def forget_grams(self, model_id: int) -> None:
         """Delete a checkpoint's Gram matrices, so that it has to be finalized again."""
         group = self._checkpoint(model_id)
-        with places.locked(self._location):
+        with places.locked(self.location):
             for name in GRAMS:
                 check_inside(group, name)
                 del group[name]
 
-    def verify(self, model_id: int) -> None:
-        """Compare the rows of a checkpoint that is featurized with their checksums, once for this object.
+    def verify(self, model_id: int, only: int | None = None) -> None:
+        """Compare the rows of a checkpoint that is featurized, or those of one chunk, with their checksums, once for
+        this object.
 
         Raises:
             StoreError: naming the first row that differs or is not there.
         """
         if model_id not in self._verified:
-            table = self.table(model_id)
-            lost = table.undone()
-            if lost:
+            self._verified[model_id] = self.table(model_id), set()
+        table, known = self._verified[model_id]
+        for chunk, rows in table.chunks(only):
+            if chunk in known:
+                continue
+            done = table.is_done(rows)
+            if not done.all():
                 raise StoreError(
-                    f"row {lost[0][0]} of checkpoints/{model_id} in {self.where} is lost; restore it from a copy, or "
-                    "use python -m trak repair and run the same script again, which computes what is missing"
+                    f"row {rows[np.argmin(done)]} of checkpoints/{model_id} in {self.where} is lost; restore it from a "
+                    "copy, or use python -m trak repair and run the same script again, which computes what is missing"
                 )
-            table.verify()
-            self._verified.add(model_id)
+            table.verify(chunk)
+            known.add(chunk)
 
     def experiment(self, name: str) -> "Experiment":
         """An experiment.
@@ -195,7 +201,7 @@ class FeatureStore:
         if isinstance(num_targets, bool) or not hasattr(num_targets, "__index__") or num_targets < 1:
             raise ValueError(f"num_targets must be a positive integer, got {num_targets!r}")
         num_targets = int(num_targets)
-        with places.locked(self._location):
+        with places.locked(self.location):
             group = subgroup(self._group, f"experiments/{name}", {"num_targets": num_targets})
         if group.attrs.get("num_targets") != num_targets:
             raise ValueError(

@@ -188,9 +188,10 @@ class Table:
             features *= scales[:, None]
         return features
 
-    def corrupt(self) -> Iterator[Rows]:
-        """Indices of rows that are done and differ from the checksum taken when they were written, some at a time."""
-        for chunk, rows in self.chunks():
+    def corrupt(self, only: int | None = None) -> Iterator[Rows]:
+        """Indices of rows, of all chunks or of one, that are done and differ from the checksum taken when they were
+        written, some at a time."""
+        for chunk, rows in self.chunks(only):
             done, expected = self.is_done(rows), self._checksum.take(rows)
             columns = self._packed({name: column.take(rows) for name, column in self._small().items()})
             for start, stop, features in self.features.blocks(_VERIFIED_ROWS, chunk):
@@ -199,19 +200,28 @@ class Table:
                 if wrong.any():
                     yield rows[these][wrong]
 
-    def verify(self) -> None:
-        """Compare every row that is done with the checksum taken when it was written.
+    def verify(self, only: int | None = None) -> None:
+        """Compare every row that is done, of all chunks or of one, with the checksum taken when it was written.
 
         Raises:
             StoreError: naming the first row that differs.
         """
-        for rows in self.corrupt():
-            row = int(rows[0])
-            raise StoreError(
-                f"chunk {row // self.features.chunk_rows} of {self.group.path} in {self.group.store} is corrupt: row "
-                f"{row} differs from the checksum taken when it was written; restore it from a copy, or mark what is "
-                "corrupt by python -m trak repair and run the same script again, which computes those rows"
-            )
+        for rows in self.corrupt(only):
+            raise self._is_corrupt(rows[0])
+
+    def verify_rows(self, indices: Rows) -> None:
+        """The same of some rows."""
+        columns = self._packed({name: column.take(indices) for name, column in self._small().items()})
+        wrong = _checksums(self.features.take(indices), columns) != self._checksum.take(indices)
+        if wrong.any():
+            raise self._is_corrupt(indices[wrong][0])
+
+    def _is_corrupt(self, row: int) -> StoreError:
+        return StoreError(
+            f"chunk {row // self.features.chunk_rows} of {self.group.path} in {self.group.store} is corrupt: row "
+            f"{row} differs from the checksum taken when it was written; restore it from a copy, or mark what is "
+            "corrupt by python -m trak repair and run the same script again, which computes those rows"
+        )
 
     def mend(self) -> int:
         """Mark corrupt rows as not done, those of truncated chunks among them; returns how many were."""

@@ -1,10 +1,12 @@
-"""A file that several processes fill together, and that appears under its name only when it is complete."""
+"""Matrices that several processes compute together, a piece each at a time."""
 
 import fcntl
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,16 @@ import numpy as np
 import zarr
 from zarr.core.sync import sync
 
-from trak.store.arrays import Rows, new_array, reserve, write_all
-from trak.store.checks import checked
+from trak.store import location as places
+from trak.store.arrays import Rows, new_array, reserve, row_array, write_all
+from trak.store.checks import check_inside, checked
 from trak.store.claims import Claims
 from trak.store.groups import is_written, write_whole
-from trak.store.location import PARTIAL, naming_full_disk
+from trak.store.location import PARTIAL, Location
+
+CHECKSUM = "crc32"
+"""Attribute of a matrix in a file."""
+_READ_AT_ONCE = 1 << 24
 
 Block = tuple[slice, slice, Rows]
 """Rows, columns, and the values there."""
@@ -41,56 +48,103 @@ class Pieces:
 
 
 class SharedFile:
-    """A matrix in a file, row by row.
+    """A matrix in a file of a local store, row by row; it appears under its name only when it is complete.
 
     Processes of several machines may write it: whatever is written or asked goes by a file that was just opened and
     locked, since network file systems promise no more; and a piece counts as done once it is on disk.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int], dtype: str) -> None:
-        self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
-        self._partial = path.with_name(path.name + PARTIAL)
-        self._done = path.with_name(f"{path.name}.done{PARTIAL}")
+    def __init__(self, root: Path, group: zarr.Group, name: str, shape: tuple[int, int], dtype: str) -> None:
+        self._root, self._group, self._name = root, group, name
+        self.path, self.shape, self.dtype = root / group.path / name / "c" / "0" / "0", shape, np.dtype(dtype)
+        self._partial = self.path.with_name(self.path.name + PARTIAL)
+        self._done = self.path.with_name(f"{self.path.name}.done{PARTIAL}")
 
-    def forget(self) -> None:
-        """Remove what is half-written; call it while nobody writes."""
-        self._partial.unlink(missing_ok=True)
-        self._done.unlink(missing_ok=True)
+    def is_complete(self) -> bool:
+        """Whether the file is there."""
+        return self.path.exists()
 
     def write(
         self,
-        pieces: Pieces,
+        make: Callable[[], Pieces],
         claims: Claims,
-        what: str,
-        locked: Callable[[], AbstractContextManager[None]],
-        complete: Callable[[Path], object],
+        attributes: Mapping[str, Any],
+        help_with: Callable[[int], object] | None = None,
+        only: Iterable[int] | None = None,
     ) -> None:
         """Return once the file is there, filled by this process and all others that call this meanwhile.
 
         Args:
-            pieces: the contents.
+            make: raises if it can't be computed, or returns the pieces.
             claims: of the store.
-            what: a name for the file in them.
-            locked: excludes other processes for a moment.
-            complete: told of the file when it is complete, and not yet there under its name.
+            attributes: of the array.
+            help_with: has other processes compute so many pieces by `only`, and returns when they have.
+            only: compute these pieces, and return when they are there; another process waits for `help_with`.
         """
+        with places.locked(self._root):
+            check_inside(self._group, f"{self._name}/c/0/0")
+            new_array(self._group, self._name, self.shape, self.shape, self.dtype.name, attributes=dict(attributes))
+        try:
+            with places.shared(self._root, places.SCORES, alone=self._forget):
+                if not self.is_complete():
+                    self._write(make(), claims, help_with, only)
+        except BaseException:
+            with places.locked(self._root):
+                places.remove_leftovers(self._root)
+            raise
+
+    def read(self) -> Rows:
+        """All of it, mapped and not to be written to.
+
+        Raises:
+            StoreError: if it is truncated.
+        """
+        row_array(self._group, self._name).read_chunk(0)
+        return np.memmap(self.path, self.dtype, mode="r", shape=self.shape)
+
+    def is_corrupt(self) -> bool:
+        """Whether it differs from the checksum taken when it was written."""
+        expected = self._group[self._name].attrs.get(CHECKSUM)
+        return self.path.exists() and (not self.path.is_file() or expected not in (None, _crc(self.path)))
+
+    def delete(self) -> None:
+        """Before the metadata: a kill in between must not leave scores that nothing deletes."""
+        shutil.rmtree(self.path) if self.path.is_dir() else self.path.unlink(missing_ok=True)
+
+    def _forget(self) -> None:
+        """Remove what is half-written, while nobody writes."""
+        self._partial.unlink(missing_ok=True)
+        self._done.unlink(missing_ok=True)
+
+    def _write(
+        self,
+        pieces: Pieces,
+        claims: Claims,
+        help_with: Callable[[int], object] | None,
+        only: Iterable[int] | None,
+    ) -> None:
         sizes = {self._partial: math.prod(self.shape) * self.dtype.itemsize, self._done: pieces.count}
-        with locked(), naming_full_disk(repr(str(self.path))):
+        with places.locked(self._root), places.naming_full_disk(repr(str(self.path))):
             if self.path.exists():
                 return
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if any(not file.exists() or file.stat().st_size != size for file, size in sizes.items()):
-                self.forget()
+                self._forget()
                 for file, size in sizes.items():
                     reserve(file, size)
+        if help_with is not None:
+            help_with(pieces.count)
+        what, numbers = f"{self._group.path}/{self._name}", range(pieces.count) if only is None else only
         try:
-            claims.once(what, range(pieces.count), self._is_done, lambda piece: self._write_piece(pieces, piece))
+            claims.once(what, numbers, self._is_done, lambda piece: self._write_piece(pieces, piece))
         except FileNotFoundError:
             if not self.path.exists():  # or another thread has completed it
                 raise
-        with locked():
+        if only is not None:
+            return
+        with places.locked(self._root):
             if not self.path.exists():
-                complete(self._partial)
+                self._group[self._name].update_attributes({CHECKSUM: _crc(self._partial)})
                 os.replace(self._partial, self.path)
                 self._done.unlink()
 
@@ -105,7 +159,10 @@ class SharedFile:
         for rows, columns, values in pieces.blocks(piece):
             data = np.ascontiguousarray(values, self.dtype)
             whole = columns.stop - columns.start == self.shape[1]
-            with _opened(self._partial, os.O_RDWR, fcntl.LOCK_EX) as partial, naming_full_disk(repr(str(self.path))):
+            with (
+                _opened(self._partial, os.O_RDWR, fcntl.LOCK_EX) as partial,
+                places.naming_full_disk(repr(str(self.path))),
+            ):
                 for number, row in enumerate((data,) if whole else data):
                     write_all(partial, row.data.cast("B"), self._offset(rows.start + number, columns.start))
         with _opened(self._partial, os.O_RDWR, fcntl.LOCK_EX) as partial:
@@ -127,17 +184,34 @@ class SharedChunks:
         """Whether all pieces are there."""
         return is_written(self._group, self._name)
 
-    def write(self, pieces: Pieces, claims: Claims, what: str, attributes: Mapping[str, Any]) -> None:
-        """Return once all pieces are there; `what` names them in the claims."""
+    def write(
+        self,
+        make: Callable[[], Pieces],
+        claims: Claims,
+        attributes: Mapping[str, Any],
+        help_with: Callable[[int], object] | None = None,
+        only: Iterable[int] | None = None,
+    ) -> None:
+        """Return once all pieces are there; arguments as of `SharedFile.write`."""
+        pieces = make()
         chunks = (min(pieces.shape[0], self.shape[0]), min(pieces.shape[1], self.shape[1]))
         array = checked(self._group, self._name)
         if array is not None and (not isinstance(array, zarr.Array) or array.chunks != chunks):
             del self._group[self._name]  # another version's
         new_array(self._group, self._name, self.shape, chunks, self.dtype, attributes=dict(attributes))
+        if help_with is not None:
+            help_with(pieces.count)
         claims.once(
-            what, range(pieces.count), lambda piece: self._is_done(pieces, piece),
-            lambda piece: self._write_piece(pieces, piece),
+            f"{self._group.path}/{self._name}", range(pieces.count) if only is None else only,
+            lambda piece: self._is_done(pieces, piece), lambda piece: self._write_piece(pieces, piece),
         )  # fmt: skip
+
+    def is_corrupt(self) -> bool:
+        """Never known: nothing is recorded of what several processes write."""
+        return False
+
+    def delete(self) -> None:
+        """Nothing to be done before the metadata is deleted."""
 
     def _is_done(self, pieces: Pieces, piece: int) -> bool:
         row, column = self._place(pieces, piece)
@@ -159,6 +233,23 @@ class SharedChunks:
     def read(self) -> Rows:
         """All of it, in memory."""
         return np.asarray(self._group[self._name][...])  # type: ignore[index]
+
+
+def shared_matrix(
+    location: Location, group: zarr.Group, name: str, shape: tuple[int, int], dtype: str
+) -> SharedFile | SharedChunks:
+    """The matrix of a name in a group of a store."""
+    root = places.local_root(location)
+    return SharedChunks(group, name, shape, dtype) if root is None else SharedFile(root, group, name, shape, dtype)
+
+
+def _crc(path: Path) -> int:
+    """CRC-32 (ISO 3309) of a file."""
+    found = 0
+    with open(path, "rb") as file:
+        while piece := file.read(_READ_AT_ONCE):
+            found = zlib.crc32(piece, found)
+    return found
 
 
 @contextmanager
