@@ -12,7 +12,7 @@ from trak import batches
 from trak.attribution import StoredAttribution
 from trak.batches import Batch
 from trak.checkpoints import Checkpoint, loadable
-from trak.distributed import dealt
+from trak.distributed import Job, Ray, attribute_on, dealt
 from trak.loaders import count_examples, indexed
 from trak.ranks import rank, world_size
 from trak.store.location import Location
@@ -51,7 +51,8 @@ def attribute(
         index_key: key or position of the field that holds each example's index, if batches carry
             one; it is left out of what the task sees, and loaders may then shuffle.
         progress: whether to show a progress bar.
-        options: of `TRAKer`: proj_dim, projector, damping, weighting, grad_wrt, device, ...
+        options: of `TRAKer`: proj_dim, projector, damping, weighting, grad_wrt, device, ...; `engine` may also be a
+            `trak.distributed.Ray`, with which the work is done on a cluster.
 
     Returns:
         The attribution; scores are computed when asked for.
@@ -61,17 +62,23 @@ def attribute(
     """
     n = count_examples(train, "train", train_set_size, index_key)
     m = count_examples(targets, "targets", num_targets, index_key)
-    with loadable(model, checkpoints) as several:
+    engine, silent = options.get("engine"), not progress or rank() > 0
+    with (
+        loadable(model, checkpoints) as several,
+        tqdm(total=len(several) * (n + m), desc="featurizing", unit="ex", disable=silent) as bar,
+    ):
+        if isinstance(engine, Ray):
+            job = Job(model, task, train, targets, n, m, index_key, save_dir, exp_name, options)
+            return attribute_on(engine, job, several, bar)
         traker = TRAKer(model, task, n, save_dir, **options)
-        bar = tqdm(total=len(several) * (n + m), desc="featurizing", unit="ex", disable=not progress or rank() > 0)
-        with bar, traker.overlapped():
+        with traker.overlapped():
             for model_id, checkpoint in enumerate(several):
                 traker.load_checkpoint(checkpoint, model_id)
                 if not traker.store.is_finalized(model_id, traker.weighting):
                     given = indexed(train, index_key)
                     if world_size() > 1:
                         table, claims = traker.store.table(model_id), traker.store.claims
-                        given = dealt(train, index_key, table, claims, lambda: traker.store, bar.update)
+                        given = dealt(train, index_key, table, claims, traker.settle, bar.update)
                     _each(traker.featurize, given, bar)
                     traker.finalize_features([model_id])
                 else:

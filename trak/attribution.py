@@ -200,6 +200,11 @@ class StoredAttribution(Attribution):
     def shape(self) -> tuple[int, int]:
         return self.experiment.store.config.train_set_size, self.experiment.num_targets
 
+    def to(self, device: torch.device | str) -> "StoredAttribution":
+        """The same, to be multiplied on another device, by this process alone."""
+        options = self.model_ids, self.weighting, self._damping, device, self.balanced
+        return StoredAttribution(self.experiment, *options)
+
     def __reduce__(self) -> Any:
         options = self.model_ids, self.weighting, self._damping, self._device, self.balanced
         return _reopened, (self.experiment.store.location, self.name, *options)

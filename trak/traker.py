@@ -199,8 +199,7 @@ class TRAKer:
             ValueError: if the weights do not fit the model, the id belongs to other weights, or the task can't be
                 used with the model.
         """
-        self._sharing.settle()
-        self._writer.wait()
+        self.settle()
         # Nothing of the last checkpoint may be written to if this one can't be loaded.
         self._engine = self._experiment = self._targets = self._table = self._model_id = None
         model_id, fingerprint = check_model_id(model_id), load_into(self.model, checkpoint)
@@ -255,6 +254,11 @@ class TRAKer:
             self._next_row += len(indices)
             if self._next_row == self.train_set_size:
                 self._sharing.settle()  # while the model has the weights for it
+
+    def settle(self) -> None:
+        """Return once everything given to `featurize` and `score` is done, by whichever process, and on disk."""
+        self._sharing.settle()
+        self._writer.wait()
 
     def finalize_features(self, model_ids: Iterable[int] | None = None, del_grads: bool = False) -> None:
         """Compute and store the Gram matrix of each checkpoint, by default of all.

@@ -19,3 +19,9 @@ def test_killed_ranks_and_full_disks_leave_what_one_run_leaves():
     found = run("kills.py", "--kills", "4", "--seed", "1")
     assert found.returncode == 0, found.stdout
     assert '"killed": 4' in found.stdout
+
+
+def test_killed_workers_of_a_ray_cluster_leave_what_one_process_leaves():
+    found = run("ray_kills.py", "--kills", "2", "--parts", "workers")
+    assert found.returncode == 0, found.stdout
+    assert '"killed": 2' in found.stdout

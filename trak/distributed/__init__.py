@@ -4,6 +4,9 @@ Who computes what is settled by `trak.store.claims` and `trak.sharing`, below `T
 unasked. Here is what stands above.
 """
 
+from trak.distributed.cluster import Job, attribute_on
 from trak.distributed.dealing import dealt
+from trak.distributed.packing import Packed
+from trak.distributed.pool import Pool, Ray
 
-__all__ = ["dealt"]
+__all__ = ["Job", "Packed", "Pool", "Ray", "attribute_on", "dealt"]

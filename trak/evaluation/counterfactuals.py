@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from trak.batches import Batch
+from trak.distributed import Ray
 from trak.evaluation.brittleness import RANDOM, Counterfactuals, of_right
 from trak.evaluation.inputs import Choice, Scores, as_scores, choice, count, finite, numbers_of_examples
 from trak.evaluation.retraining import Retrainer, Run, Train, random_subset, training_seed
@@ -32,7 +33,7 @@ def counterfactuals(
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
     jobs: int | None = None,
-    backend: str = "loky",
+    backend: str | Ray = "loky",
     progress: bool = True,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,

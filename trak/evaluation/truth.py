@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from trak.batches import Batch
+from trak.distributed import Ray
 from trak.evaluation.inputs import Choice, choice, count, finite
 from trak.evaluation.retraining import ModelStore, Retrained, Retrainer, Run, Train, stored, subset_runs
 from trak.store.location import Location
@@ -79,7 +80,7 @@ class GroundTruth:
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
         jobs: int | None = None,
-        backend: str = "loky",
+        backend: str | Ray = "loky",
         progress: bool = True,
     ) -> "GroundTruth":
         """Train models on random subsets and keep their outputs in `save_dir`.

@@ -1,12 +1,13 @@
 """Scores, and the best of them, computed by several processes."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from trak.scoring.stream import Scorer
-from trak.store import Experiment
+from trak.store import Experiment, Pieces
 
 Array = np.ndarray[Any, Any]
 
@@ -38,11 +39,13 @@ def computed(
         help_with, only: see `Experiment.computed`.
     """
     if best is None:
-        shape, make = (
-            (experiment.store.config.train_set_size, experiment.num_targets),
-            lambda: scorer().pieces(progress),
-        )
+        shape = experiment.store.config.train_set_size, experiment.num_targets
+        make = partial(_all_pieces, scorer, progress)
         return experiment.computed("scores", settings, shape, "float32", make, help_with, only)
     settings = {**settings, **best._asdict()}
     shape = scorer().top_shape(best.k)
     return experiment.computed("tops", settings, shape, "float64", lambda: scorer().top_pieces(*best), help_with, only)
+
+
+def _all_pieces(scorer: Callable[[], Scorer], progress: Callable[[int], None]) -> Pieces:
+    return scorer().pieces(progress)

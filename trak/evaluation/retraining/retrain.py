@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from trak import batches
 from trak.batches import Batch
+from trak.distributed import Ray
 from trak.evaluation.inputs import count
 from trak.evaluation.retraining.measure import Failed, Recipe, Train
 from trak.evaluation.retraining.runs import Run, checked_run
@@ -49,7 +50,7 @@ def retrain_on(
     save_dir: Location,
     config: Mapping[str, Any] | None = None,
     jobs: int | None = None,
-    backend: str = "loky",
+    backend: str | Ray = "loky",
     progress: bool = True,
 ) -> Retrained:
     """Outputs of models trained on given subsets; what `save_dir` has already is not trained again.
@@ -71,7 +72,8 @@ def retrain_on(
             recorded and compared, so that models trained otherwise are never mixed.
         jobs: number of processes, 1 for this one alone; by default as many as there are cores. Each has one torch
             thread.
-        backend: "loky" (processes on this machine) or "ray" (a Ray cluster, where `jobs` counts its tasks).
+        backend: "loky" (processes on this machine), "ray" or a `trak.distributed.Ray` (a Ray cluster, where `jobs`
+            counts its tasks).
         progress: whether to show a progress bar.
 
     Raises:
@@ -100,7 +102,7 @@ class Retrainer:
         save_dir: Location,
         config: Mapping[str, Any] | None = None,
         jobs: int | None = None,
-        backend: str = "loky",
+        backend: str | Ray = "loky",
         progress: bool = True,
     ) -> None:
         if not callable(train):
