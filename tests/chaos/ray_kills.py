@@ -1,8 +1,8 @@
 """Parts of a Ray cluster are killed while it attributes: workers at random, a node, the driver, and the head.
 
-`python tests/chaos/ray_kills.py` kills 20 workers in a run, and each of the others once, in five minutes or so; `--seed`
-gives other moments, `--parts` less. What is left must be what one process leaves; prints what differed, and ends with
-status 1 if anything did.
+`python tests/chaos/ray_kills.py` kills 20 workers in a run, and each of the others once, in five minutes or so;
+`--seed` gives other moments, `--parts` less. What is left must be what one process leaves; prints what differed, and
+ends with status 1 if anything did.
 """
 
 import argparse
