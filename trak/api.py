@@ -14,7 +14,7 @@ from trak.batches import Batch
 from trak.checkpoints import Checkpoint, loadable
 from trak.distributed import dealt
 from trak.loaders import count_examples
-from trak.ranks import rank, world_size
+from trak.ranks import rank
 from trak.store.location import Location
 from trak.tasks import Task
 from trak.traker import TRAKer
@@ -67,8 +67,8 @@ def attribute(
         with bar, traker.overlapped():
             for model_id, checkpoint in enumerate(several):
                 traker.load_checkpoint(checkpoint, model_id)
-                if not traker.store.is_finalized(model_id, traker.weighting):
-                    if index_key is None and world_size() > 1:
+                if not traker.agreed(traker.store.is_finalized(model_id, traker.weighting)):
+                    if index_key is None and traker.shares_batches:
                         given = dealt(train, traker.store.table(model_id), traker.store.claims, bar.update)
                     else:
                         given = _indexed(train, index_key)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from trak import batches
+from trak import batches, sharded
 
 State = Mapping[str, Tensor]
 Checkpoint: TypeAlias = State | str | Path | nn.Module | Callable[[], Any]
@@ -86,7 +86,9 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> str:
     Raises:
         ValueError: if names or shapes do not fit.
     """
-    state = load_state(checkpoint)
+    state, own = load_state(checkpoint), model.state_dict()
+    # Of a sharded model each rank takes its parts of what it has whole.
+    state = {name: sharded.like(value, own.get(name)) for name, value in state.items()}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -107,8 +109,13 @@ def shares_memory(checkpoint: Checkpoint, model: nn.Module) -> bool:
     state = checkpoint.state_dict() if isinstance(checkpoint, nn.Module) else checkpoint
     if not isinstance(state, Mapping):
         return False
-    own = {value.data_ptr() for value in model.state_dict().values() if isinstance(value, Tensor) and value.numel()}
-    return any(isinstance(value, Tensor) and value.numel() and value.data_ptr() in own for value in state.values())
+    own = {t.data_ptr() for t in _parts(model.state_dict())}
+    return any(t.data_ptr() in own for t in _parts(state))
+
+
+def _parts(state: State) -> Iterator[Tensor]:
+    parts = (sharded.part(value) for value in state.values() if isinstance(value, Tensor))
+    return (t for t in parts if t.numel())
 
 
 @contextmanager
@@ -132,12 +139,13 @@ def loadable(model: nn.Module, checkpoints: Checkpoint | Sequence[Checkpoint]) -
 
 
 def fingerprint(state: State) -> str:
-    """A hash of names, types, shapes and values: 32 hexadecimal digits."""
+    """A hash of names, types, shapes and values: 32 hexadecimal digits; of a sharded model, which every rank has to
+    ask for, the same as of the whole one."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(state):
         if not isinstance(state[name], Tensor):
             continue  # what a module keeps beside its weights
-        value = state[name]
+        value = sharded.whole(state[name])
         digest.update(f"{name}\x1f{value.dtype}\x1f{tuple(value.shape)}\x1f".encode())
         if value.numel():
             digest.update(batches.raw_bytes(value).data)

@@ -1,6 +1,7 @@
 """What this process is among those that torchrun started, if it did."""
 
 import os
+from typing import Any
 
 import torch
 
@@ -18,6 +19,15 @@ def rank() -> int:
 def local_rank() -> int:
     """Its number among those on this machine, from 0."""
     return _environment("LOCAL_RANK", 0)
+
+
+def from_every_rank(value: Any) -> list[Any]:
+    """What each rank gives, in their order; returns once all of them have called it."""
+    if not _initialized():
+        return [value]
+    found = [None] * world_size()
+    torch.distributed.all_gather_object(found, value)
+    return found
 
 
 def _initialized() -> bool:
