@@ -3,6 +3,7 @@ start adds nothing, forks of one process (`python THIS_FILE DIR`) that has impor
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,9 +28,20 @@ def gpt2():
     import transformers
 
     config = transformers.GPT2Config(
-        vocab_size=40, n_positions=16, n_embd=16, n_layer=2, n_head=2, use_cache=False, attn_implementation="sdpa"
+        vocab_size=40, n_positions=16, n_embd=16, n_layer=2, n_head=2, use_cache=False, bos_token_id=0, eos_token_id=0
     )
     return transformers.GPT2LMHeadModel(config)
+
+
+def llama():
+    """Rotary positions, RMSNorm, a head of its own."""
+    import transformers
+
+    config = transformers.LlamaConfig(
+        vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=16, use_cache=False,
+    )  # fmt: skip
+    return transformers.LlamaForCausalLM(config)
 
 
 def cnn():
@@ -121,6 +133,7 @@ def tokens(vocabulary, lengths, labelled):
     return [(t, t[:, 0]) if labelled else {"input_ids": t} for t in drawn]
 
 
+GPT2_BLOCKS = ["transformer.h.0", "transformer.h.1"]
 # Model, task, batches, units beside the model (a list is one unit), options.
 CASES = {
     "mlp": (mlp, "image_classification", lambda: numbers(6), ["0", "2", "5"], {}),
@@ -132,20 +145,16 @@ CASES = {
     "computed": (computed, "image_classification", lambda: numbers(6), ["0", "1", "2", "3", "4"], {}),
     "checkpointed": (checkpointed, "image_classification", lambda: numbers(6), ["1", "2"], {}),
     "deep": (deep, "image_classification", lambda: numbers(6), [str(i) for i in range(1, 9)], {}),
-    "gpt2": (
-        gpt2,
+    "gpt2": (gpt2, "language_modeling", lambda: tokens(40, [8, 5, 12], False), GPT2_BLOCKS, {}),
+    "llama": (
+        llama,
         "language_modeling",
         lambda: tokens(40, [8, 5, 12], False),
-        ["transformer.h.0", "transformer.h.1"],
+        ["model.layers.0", "model.layers.1"],
         {},
     ),
-    "pieces": (
-        gpt2,
-        "language_modeling",
-        lambda: tokens(40, [4, 12], False),
-        ["transformer.h.0", "transformer.h.1"],
-        {"memory_budget": 300_000},
-    ),
+    # A long batch takes two passes, the short one that another rank has at the same time takes one.
+    "pieces": (gpt2, "language_modeling", lambda: tokens(40, [4, 12], False), GPT2_BLOCKS, {"memory_budget": 300_000}),
 }
 
 
@@ -170,10 +179,9 @@ class Run:
         for _ in range(2 if name == "mlp" else 1):
             drawn = {key: torch.rand_like(t) + 0.5 if t.is_floating_point() else t for key, t in shapes.items()}
             signed = {key: t * (2 * (torch.rand_like(t) > 0.5) - 1) if t.ndim > 1 else t for key, t in drawn.items()}
-            for key in self.model._tied_weights_keys or () if hasattr(self.model, "_tied_weights_keys") else ():
-                signed[key] = signed["transformer.wte.weight"]
-            if "embedding.weight" in signed:
-                signed["head.weight"] = signed["embedding.weight"]
+            for name, first in (("lm_head.weight", "transformer.wte.weight"), ("head.weight", "embedding.weight")):
+                if first in signed:
+                    signed[name] = signed[first]
             self.states.append(signed)
         if sharded:
             shard(self.model, units, root)
@@ -259,7 +267,9 @@ def torchrun_rank(root):
     torch.distributed.init_process_group("gloo")
     rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
     np.save(root / f"scores-{size}-{rank}.npy", Run("mlp", root / f"attribute-{size}", True).attribute().scores)
-    Run("mlp", root / f"steps-{size}", True).steps()
+    run = Run("mlp", root / f"steps-{size}", True)
+    with torch.no_grad():  # what a user may do between the steps
+        run.steps(lambda number: run.model(run.batches[0][0]))
     torch.distributed.destroy_process_group()
 
 
@@ -311,7 +321,7 @@ def torchrun(root):
 
 
 def gathered(root):
-    """Bytes of parameters that were whole at once, of all and of the largest units; and what else FSDP did."""
+    """Bytes that were gathered at once and the bytes of the model's parts; and how much else FSDP did."""
 
     def work(tell):
         import torch
@@ -319,34 +329,39 @@ def gathered(root):
 
         from trak.sharded import units
 
-        run, peak, reduced = Run("deep", root / "deep", True), [0], [0]
+        run = Run("deep", root / "deep", True)
         groups = [group for unit in units(run.model) for group in unit._get_fsdp_state()._fsdp_param_groups]
-        real, reduce = internals.FSDPParamGroup.wait_for_unshard, internals.foreach_reduce
+        whole, *blocks = (sum(4 * p.numel() for p in unit.parameters()) for unit in units(run.model))
+        found = {"whole": whole, "block": max(blocks), "root": whole - sum(blocks)}
+        found |= {"units": 0, "buffers": 0, "tensor": 0, "reductions": 0}
 
-        def wait_for_unshard(group):
-            real(group)
+        def watched(owner, name, look):
+            real = getattr(owner, name)
+
+            def watching(*args, **options):
+                result = real(*args, **options)
+                look(*args)
+                return result
+
+            setattr(owner, name, watching)
+
+        def held(group, *args):
             outputs = [t for one in groups for p in one.fsdp_params for t in p.all_gather_outputs]
-            outputs += [one._all_gather_result.all_gather_output for one in groups if one._all_gather_result]
-            peak[0] = max(peak[0], sum(t.untyped_storage().nbytes() for t in outputs))
+            pending = [one._all_gather_result.all_gather_output for one in groups if one._all_gather_result]
+            for name, tensors in (("units", outputs), ("buffers", pending)):
+                found[name] = max(found[name], sum(t.untyped_storage().nbytes() for t in tensors))
 
-        def foreach_reduce(*args):
-            reduced[0] += 1
-            return reduce(*args)
-
-        internals.FSDPParamGroup.wait_for_unshard, internals.foreach_reduce = wait_for_unshard, foreach_reduce
-        whole = [0]
-        real_full = torch.distributed.tensor.DTensor.full_tensor
-
-        def full_tensor(t, **options):
-            whole[0] = max(whole[0], t.numel() * t.element_size())
-            return real_full(t, **options)
-
-        torch.distributed.tensor.DTensor.full_tensor = full_tensor
+        watched(internals.FSDPParamGroup, "unshard", held)
+        watched(internals.FSDPParamGroup, "wait_for_unshard", held)
+        watched(internals, "foreach_reduce", lambda *args: found.update(reductions=found["reductions"] + 1))
+        watched(
+            torch.distributed.tensor.DTensor,
+            "full_tensor",
+            lambda t: found.update(tensor=max(found["tensor"], 4 * t.numel())),
+        )
         run.attribute()
-        sizes = sorted(sum(p.numel() * 4 for p in unit.parameters()) for unit in units(run.model)[1:])
-        gradients = sum(p.grad is not None for p in run.model.parameters())
-        everything = sum(p.numel() * 4 for p in run.model.parameters())
-        tell(json.dumps([peak[0], whole[0], sizes[-1], everything - sum(sizes), everything, reduced[0], gradients]))
+        found["gradients"] = sum(p.grad is not None for p in run.model.parameters())
+        tell(json.dumps(found))
 
     return [json.loads(words[0]) for words in ranks(2, work, root)]
 
@@ -357,11 +372,13 @@ def left_as_found(root):
     def work(tell):
         import torch
 
+        from trak.gradients import differentiable
+
         run = Run("chosen", root / "left", True)
 
         def step():
-            for x, y in run.batches[:1]:
-                torch.nn.functional.cross_entropy(run.model(x), y).backward()
+            x, y = run.batches[0]
+            torch.nn.functional.cross_entropy(run.model(x), y).backward()
             found = [p.grad.full_tensor() for p in run.model.parameters()]
             run.model.zero_grad()
             return found
@@ -373,7 +390,9 @@ def left_as_found(root):
         run.attribute()
         after, found = step(), state()
         same = all(a[:2] == b[:2] and torch.equal(a[2], b[2]) for a, b in zip(weights, found, strict=True))
-        tell(json.dumps([same, all(map(torch.equal, before, after))]))
+        with torch.no_grad(), differentiable(run.model, ["0.weight"]):
+            run.model(run.batches[0][0])
+        tell(json.dumps([same, all(map(torch.equal, before, after)), all(map(torch.equal, before, step()))]))
 
     return [json.loads(words[0]) for words in ranks(2, work, root)]
 
@@ -546,6 +565,70 @@ def found(tmp_path_factory):
     directory = tmp_path_factory.mktemp("sharded")
     yield report(__file__, directory, TQDM_DISABLE="1")
     shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize("case", [*(f"{name}-2" for name in CASES), "mlp-3", "pieces-3"])
+def test_stores_of_sharded_models_are_bit_by_bit_those_of_whole_ones(found, case):
+    assert found["same_as_whole"][case] == []
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_of_torchrun_end_with_the_store_and_the_scores_of_one_process(found, size):
+    assert found["torchrun"][f"attribute-{size}"] == []
+    assert found["torchrun"][f"steps-{size}"] == []
+    assert found["torchrun"][f"scores-{size}"] == [True] * size
+
+
+def test_no_more_is_gathered_than_the_root_and_one_unit_and_the_next_in_its_buffer(found):
+    for rank in found["gathered"]:
+        padding = 2 * 4 * 2 * 16  # two parameters of the root have an odd number of rows
+        assert rank["root"] < rank["units"] <= rank["root"] + rank["block"] + padding
+        assert 0 < rank["buffers"] <= max(rank["block"], rank["root"] + padding)
+        assert 0 < rank["tensor"] <= rank["block"]
+        assert rank["whole"] > 3 * (rank["units"] + rank["buffers"])
+
+
+def test_no_weight_gradient_is_kept_or_reduced(found):
+    assert [(rank["gradients"], rank["reductions"]) for rank in found["gathered"]] == [(0, 0), (0, 0)]
+
+
+def test_weights_flags_and_training_are_as_before(found):
+    assert found["left_as_found"] == [[True, True, True]] * 2
+
+
+def test_others_stop_when_a_rank_is_killed_and_a_rerun_computes_what_is_missing_and_ends_bit_identical(found):
+    # The first four batches of seven were done; of the rest, of seven for the other checkpoint and of one for the
+    # targets of each, the ranks take turns, and go along with the other for the last.
+    assert found["interrupted"]["ends"] == [True, True]
+    assert found["interrupted"]["computed"] == [2 + 4 + 1 + 1] * 2
+    assert found["interrupted"]["different"] == []
+
+
+def test_bfloat16_parameters_give_the_features_of_the_model_in_bfloat16(found):
+    assert found["mixed_precision"] == [True, True]
+
+
+def test_every_form_of_a_checkpoint_has_the_whole_models_fingerprint(found):
+    fingerprints = {one for rank in found["checkpoints"] for one in json.loads(rank[0])}
+    assert len(fingerprints) == 1
+    assert all("size mismatch for 3.bias" in rank[1] for rank in found["checkpoints"])
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0, "engine='functional' .* use engine='layers'"),
+        (1, "engine='single' .* use engine='layers'"),
+        (2, "rank 1 was given other examples than rank 0"),
+        (3, "'2.weight' can't be had of a sharded model: the layers engine has no rule"),
+        (4, "'2.weight' can't be had of a sharded model: the layers engine disagrees with single-example autograd"),
+        (5, "'0.weight' is a DTensor, but no module was given to fully_shard"),
+        (6, "Published.get_output is given all weights"),
+    ],
+)
+def test_every_rank_is_told_what_can_not_be_done(found, number, words):
+    for rank in found["errors"]:
+        assert re.search(words, rank[number])
 
 
 if __name__ == "__main__":
