@@ -114,7 +114,7 @@ class TRAKer:
             task: a task, its name (see `trak.tasks.TASKS`), or one written for traker 0.3.2.
             train_set_size: number n of training examples.
             save_dir: directory or URL (s3://, gs://, memory://) of the feature store.
-            device: where to compute; by default CUDA if available. The model is moved there.
+            device: where to compute; by default CUDA if available. The model is moved there, unless it is sharded.
             projector: "sketch" (the default), "rademacher", "gaussian", "identity" or an instance.
             proj_dim: number k of features.
             logging_level: level of the logger "trak".

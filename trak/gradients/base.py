@@ -51,7 +51,7 @@ class Engine(ABC):
 
     def activation_bytes(self, batch: Batch) -> int:
         """Bytes that autograd keeps of one example's forward pass, parameters aside; measured once for each shape."""
-        shapes = tuple(t.shape[1:] for t in batches.tensors(batch))
+        shapes = shapes_of(batch)
         if shapes not in self._activation_bytes:
             self._activation_bytes[shapes] = self._measure(batch)
         return self._activation_bytes[shapes]
@@ -64,6 +64,11 @@ class Engine(ABC):
     def _measure(self, batch: Batch) -> int:
         own = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
         return activation_bytes(self.model, self.task, batch, lambda storage: storage.data_ptr() in own)
+
+
+def shapes_of(batch: Batch) -> tuple[torch.Size, ...]:
+    """Of an example's tensors."""
+    return tuple(t.shape[1:] for t in batches.tensors(batch))
 
 
 def check_output(task: Task, output: Tensor, batch_size: int) -> Tensor:

@@ -15,16 +15,17 @@ from torch import Tensor, nn
 
 from trak import batches
 from trak.batches import Batch
-from trak.gradients.base import Engine, Sink, activation_bytes, check_output
+from trak.gradients.base import Engine, Sink, activation_bytes, check_output, shapes_of
 from trak.gradients.layered import Layers
 from trak.gradients.layers import Capture
 from trak.gradients.layers.capture import tensors_in
+from trak.gradients.single import not_connected
 from trak.projectors import Accumulator, Sketch
 from trak.ranks import from_every_rank
 from trak.sharded import is_part
 from trak.tasks import Task
 
-_SKETCH = 1024
+_SKETCH = 2048
 """Numbers to which a parameter's gradient is reduced to be compared: its norm is then known to some percent."""
 _GETTERS = frozenset(("__get__", "__set__", "requires_grad_", "untyped_storage"))
 
@@ -112,11 +113,19 @@ class _Capture(Capture):
     def _own(self, module: nn.Module) -> dict[str, Tensor]:
         with torch._C.DisableTorchFunction():
             for p in module.parameters():
-                self._learn(p)
+                if not is_part(p):  # of a unit within, which learns it when it runs
+                    self._learn(p)
             return super()._own(module)
 
     def _learn(self, t: Tensor) -> None:
-        if isinstance(t, nn.Parameter) and id(t) not in self._roots:
+        if not isinstance(t, nn.Parameter):
+            return
+        if is_part(t):
+            raise ValueError(
+                f"a parameter of shape {tuple(t.shape)} is spread over ranks where it is used, by tensor parallelism "
+                "beside fully_shard, which is not supported"
+            )
+        if id(t) not in self._roots:
             name = self._gathered.name(t)
             if name in self._parameters:
                 self._add_parameter(name, t)
@@ -131,7 +140,7 @@ class ShardedLayers(Layers):
 
     def activation_bytes(self, batch: Batch) -> int:
         """The same, measured by all ranks if one of them has a batch of another shape than before."""
-        shapes = tuple(t.shape[1:] for t in batches.tensors(batch))
+        shapes = shapes_of(batch)
         if not all(from_every_rank(shapes in self._activation_bytes)):
             self._activation_bytes.pop(shapes, None)
         return super().activation_bytes(batch)
@@ -160,8 +169,11 @@ class ShardedSingle(Engine):
         self.gathered = Gathered(model)
 
     def gradients(self, batch: Batch, sink: Sink) -> Tensor:
-        """As `Single.gradients`, of one batch that every rank gives."""
-        gathered, outputs = self.gathered, []
+        """
+        Raises:
+            ValueError: as `Single.gradients`.
+        """
+        gathered, outputs, connected = self.gathered, [], False
         for i in range(batches.size(batch)):
             with torch.enable_grad(), gathered.watching():
                 output = check_output(self.task, self.task.output(self.model, batches.take(batch, i, i + 1)), 1)
@@ -171,10 +183,13 @@ class ShardedSingle(Engine):
                 continue
             handles = [p.register_hook(partial(_handed_on, sink, name, i)) for name, p in seen.items()]
             try:
-                torch.autograd.grad(output[0], list(seen.values()), allow_unused=True)
+                grads = torch.autograd.grad(output[0], list(seen.values()), allow_unused=True)
             finally:
                 for handle in handles:
                     handle.remove()
+            connected = connected or any(g is not None for g in grads)
+        if not connected:
+            raise not_connected(self)
         return torch.stack(outputs)
 
     def examples_within(self, memory_budget: int, batch: Batch) -> int:

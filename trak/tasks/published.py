@@ -25,8 +25,8 @@ class PublishedTask(Task):
         """Raise a ValueError for a model whose weights can't be handed to the task."""
         if is_sharded(model):
             raise ValueError(
-                f"{type(self._modelout).__name__}.get_output is given all weights, which no rank has of a model sharded "
-                "by fully_shard; write a trak.tasks.Task, which calls the model"
+                f"{type(self._modelout).__name__}.get_output is given all weights, which no rank has of a model "
+                "sharded by fully_shard; write a trak.tasks.Task, which calls the model"
             )
 
     def output(self, model: nn.Module, batch: Batch) -> Tensor:
