@@ -17,7 +17,7 @@ from trak import batches
 from trak.batches import Batch
 from trak.gradients.base import Engine, Sink, activation_bytes, check_output, shapes_of
 from trak.gradients.layered import Layers
-from trak.gradients.layers import Capture
+from trak.gradients.layers import OPERATIONS, Capture
 from trak.gradients.layers.capture import tensors_in
 from trak.gradients.single import not_connected
 from trak.projectors import Accumulator, Sketch
@@ -107,25 +107,23 @@ class _Capture(Capture):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") not in _GETTERS:  # which FSDP calls before a tensor is in its place
             for t in tensors_in(args, kwargs or {}):
+                if func in OPERATIONS and isinstance(t, nn.Parameter) and is_part(t):
+                    raise ValueError(
+                        f"a parameter of shape {tuple(t.shape)} is spread over ranks where it is used: by tensor "
+                        "parallelism beside fully_shard, which is not supported, or outside of the forward pass of the "
+                        "module that was given to fully_shard, see torch.distributed.fsdp.register_fsdp_forward_method"
+                    )
                 self._learn(t)
         return super().__torch_function__(func, types, args, kwargs)
 
     def _own(self, module: nn.Module) -> dict[str, Tensor]:
         with torch._C.DisableTorchFunction():
             for p in module.parameters():
-                if not is_part(p):  # of a unit within, which learns it when it runs
-                    self._learn(p)
+                self._learn(p)
             return super()._own(module)
 
     def _learn(self, t: Tensor) -> None:
-        if not isinstance(t, nn.Parameter):
-            return
-        if is_part(t):
-            raise ValueError(
-                f"a parameter of shape {tuple(t.shape)} is spread over ranks where it is used, by tensor parallelism "
-                "beside fully_shard, which is not supported"
-            )
-        if id(t) not in self._roots:
+        if isinstance(t, nn.Parameter) and id(t) not in self._roots:
             name = self._gathered.name(t)
             if name in self._parameters:
                 self._add_parameter(name, t)
