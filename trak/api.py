@@ -14,7 +14,7 @@ from trak.batches import Batch
 from trak.checkpoints import Checkpoint, loadable
 from trak.distributed import Job, Ray, attribute_on, dealt
 from trak.loaders import count_examples, indexed
-from trak.ranks import rank, world_size
+from trak.ranks import rank
 from trak.store.location import Location
 from trak.tasks import Task
 from trak.traker import TRAKer
@@ -74,9 +74,9 @@ def attribute(
         with traker.overlapped():
             for model_id, checkpoint in enumerate(several):
                 traker.load_checkpoint(checkpoint, model_id)
-                if not traker.store.is_finalized(model_id, traker.weighting):
+                if not traker.agreed(traker.store.is_finalized(model_id, traker.weighting)):
                     given = indexed(train, index_key)
-                    if world_size() > 1:
+                    if traker.shares_batches:
                         table, claims = traker.store.table(model_id), traker.store.claims
                         given = dealt(train, index_key, table, claims, traker.settle, bar.update)
                     _each(traker.featurize, given, bar)

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import os
 import pickle
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from trak import batches
+from trak import batches, sharded
 
 State = Mapping[str, Tensor]
 Checkpoint: TypeAlias = State | str | Path | nn.Module | Callable[[], Any]
@@ -21,11 +22,12 @@ _EXTRA = "_extra_state"
 _NESTED = ("state_dict", "model_state_dict", "model")
 
 
-def load_state(checkpoint: Checkpoint) -> State:
+def load_state(checkpoint: Checkpoint, mapped: bool = False) -> State:
     """The state dict of a checkpoint: a state dict, a path to one, a module, or a function that returns any of them.
 
-    A path is read with `torch.load(weights_only=True)`, or by safetensors if it ends so. A dict
-    that holds the state dict under "state_dict", "model_state_dict" or "model" is unwrapped.
+    A path is read with `torch.load(weights_only=True)`, or by safetensors if it ends so; with `mapped` only what is
+    used of it comes into memory. A dict that holds the state dict under "state_dict", "model_state_dict" or "model" is
+    unwrapped.
 
     Raises:
         FileNotFoundError: if the path does not exist.
@@ -35,18 +37,18 @@ def load_state(checkpoint: Checkpoint) -> State:
     if isinstance(checkpoint, nn.Module):
         return checkpoint.state_dict()
     if isinstance(checkpoint, str | os.PathLike):
-        return _unwrap(_read(Path(checkpoint)), f"checkpoint file {str(checkpoint)!r}")
+        return _unwrap(_read(Path(checkpoint), mapped), f"checkpoint file {str(checkpoint)!r}")
     if isinstance(checkpoint, Mapping):
         return _unwrap(checkpoint, "the checkpoint")
     if callable(checkpoint):
-        return load_state(checkpoint())
+        return load_state(checkpoint(), mapped)
     raise TypeError(
         "a checkpoint is a state dict, a path, a module or a function that returns one, "
         f"got {type(checkpoint).__name__}"
     )
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, mapped: bool) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"checkpoint file {str(path)!r} does not exist")
     if path.is_dir():
@@ -56,7 +58,7 @@ def _read(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and zipfile.is_zipfile(path))
     except (OSError, ImportError):
         raise
     except Exception as error:  # a damaged file stops its reader in whatever way its bytes happen to
@@ -86,7 +88,9 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> str:
     Raises:
         ValueError: if names or shapes do not fit.
     """
-    state = load_state(checkpoint)
+    state, own = load_state(checkpoint, sharded.is_sharded(model)), model.state_dict()
+    # Of a sharded model each rank takes its parts of what it has whole.
+    state = {name: sharded.like(value, own.get(name)) for name, value in state.items()}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -107,8 +111,13 @@ def shares_memory(checkpoint: Checkpoint, model: nn.Module) -> bool:
     state = checkpoint.state_dict() if isinstance(checkpoint, nn.Module) else checkpoint
     if not isinstance(state, Mapping):
         return False
-    own = {value.data_ptr() for value in model.state_dict().values() if isinstance(value, Tensor) and value.numel()}
-    return any(isinstance(value, Tensor) and value.numel() and value.data_ptr() in own for value in state.values())
+    own = {t.data_ptr() for t in _parts(model.state_dict())}
+    return any(t.data_ptr() in own for t in _parts(state))
+
+
+def _parts(state: State) -> Iterator[Tensor]:
+    parts = (sharded.part(value) for value in state.values() if isinstance(value, Tensor))
+    return (t for t in parts if t.numel())
 
 
 @contextmanager
@@ -132,12 +141,13 @@ def loadable(model: nn.Module, checkpoints: Checkpoint | Sequence[Checkpoint]) -
 
 
 def fingerprint(state: State) -> str:
-    """A hash of names, types, shapes and values: 32 hexadecimal digits."""
+    """A hash of names, types, shapes and values: 32 hexadecimal digits; of a sharded model, which every rank has to
+    ask for, the same as of the whole one."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(state):
         if not isinstance(state[name], Tensor):
             continue  # what a module keeps beside its weights
-        value = state[name]
+        value = sharded.whole(state[name])
         digest.update(f"{name}\x1f{value.dtype}\x1f{tuple(value.shape)}\x1f".encode())
         if value.numel():
             digest.update(batches.raw_bytes(value).data)

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,15 @@ def turns(numbers: Sequence[int], undone: Callable[[Sequence[int]], list[int]]) 
         time.sleep(_LOOK)
         if len(found := undone(left)) < len(left):
             left, since = found, time.monotonic()
+
+
+def from_every_rank(value: Any) -> list[Any]:
+    """What each rank gives, in their order; returns once all of them have called it."""
+    if not _initialized():
+        return [value]
+    found = [None] * world_size()
+    torch.distributed.all_gather_object(found, value)
+    return found
 
 
 def _initialized() -> bool:

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from trak.store import POLL, Claims, Table
 _LATE = " again"
 """Ends the name of the claim under which that is done, by one process again."""
 
+T = TypeVar("T")
 logger = logging.getLogger("trak")
 
 
@@ -65,6 +67,10 @@ class Sharing:
         """
         self._claims, self._compute = claims, compute
         self._left: list[Work] = []
+
+    def agreed(self, value: T, *given: np.ndarray) -> T:
+        """The value, since every process goes by what it sees itself."""
+        return value
 
     def add(self, work: Work) -> None:
         """Do the work, or leave it to the process that is at it."""

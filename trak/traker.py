@@ -26,10 +26,12 @@ from trak.gradients import (
     select_parameters,
 )
 from trak.indices import Indices, row_indices
+from trak.lockstep import LockStep
 from trak.naming import did_you_mean
 from trak.projectors import Projector, make_projector
-from trak.ranks import local_rank
+from trak.ranks import local_rank, world_size
 from trak.scoring import Damping, check_weighting, gram
+from trak.sharded import device_of_passes, is_sharded
 from trak.sharing import Sharing, Work
 from trak.store import (
     Experiment,
@@ -58,6 +60,15 @@ def best_device() -> torch.device:
     if not local_rank() or torch.cuda.current_device():  # which torch.cuda.set_device chose
         return torch.device("cuda")
     return torch.device("cuda", local_rank() % torch.cuda.device_count())
+
+
+def _device(given: str | torch.device | None, model: nn.Module, sharded: bool) -> torch.device:
+    if not sharded:
+        return torch.device(given) if given is not None else best_device()
+    found = device_of_passes(model)
+    if given is not None and torch.device(given).type != found.type:
+        raise ValueError(f"device={str(given)!r}, but the model is sharded on {found}; leave device out")
+    return found
 
 
 class TRAKer:
@@ -103,7 +114,7 @@ class TRAKer:
             task: a task, its name (see `trak.tasks.TASKS`), or one written for traker 0.3.2.
             train_set_size: number n of training examples.
             save_dir: directory or URL (s3://, gs://, memory://) of the feature store.
-            device: where to compute; by default CUDA if available. The model is moved there.
+            device: where to compute; by default CUDA if available. The model is moved there, unless it is sharded.
             projector: "sketch" (the default), "rademacher", "gaussian", "identity" or an instance.
             proj_dim: number k of features.
             logging_level: level of the logger "trak".
@@ -138,11 +149,12 @@ class TRAKer:
             proj_max_batch_size=proj_max_batch_size and "use memory_budget",
         )
         self.memory_budget = check_memory_budget(memory_budget)
-        self.device = torch.device(device) if device is not None else best_device()
-        self.model, self.task = model.to(self.device), make_task(task)
+        self._sharded = is_sharded(model)
+        self.device = _device(device, model, self._sharded)
+        self.model, self.task = model if self._sharded else model.to(self.device), make_task(task)
         self.damping, self.weighting = Damping.make(damping, lambda_reg), check_weighting(weighting)
         self.balanced = bool(balanced)
-        self._engine_name = check_engine_name(getattr(gradient_computer, "engine", engine))
+        self._engine_name = check_engine_name(getattr(gradient_computer, "engine", engine), model)
         self.softening = _softening(softening, self.task)
         if isinstance(train_set_size, np.integer):
             train_set_size = int(train_set_size)
@@ -164,7 +176,14 @@ class TRAKer:
                 softening=self.softening,
             ),
         )
-        self._sharing = Sharing(self._store.claims, self._compute)
+        self._sharing: Sharing | LockStep = Sharing(self._store.claims, self._compute)
+        if self._sharded:
+            if not self._store.claims.exclude:
+                raise ValueError(
+                    f"save_dir {self._store.where} is no directory, and a sharded model's ranks can write side by side "
+                    "to a directory only; use one that all of them see"
+                )
+            self._sharing = LockStep(self._choose, self._compute, self._values, self._writer.wait)
         self._model_id: int | None = None
         self._engine: Engine | None = None
         self._table: Table | None = None
@@ -179,6 +198,15 @@ class TRAKer:
         next batch is computed. An error of a write raises from the next call, or on leaving.
         """
         return self._writer.overlapped()
+
+    def agreed(self, value: bool) -> bool:
+        """The value by which to go on: with a sharded model the first rank's, since all ranks have to take one way."""
+        return self._sharing.agreed(value)
+
+    @property
+    def shares_batches(self) -> bool:
+        """Whether a process may leave batches out that others are at; not with a sharded model."""
+        return not self._sharded and world_size() > 1
 
     @property
     def store(self) -> FeatureStore:
@@ -241,6 +269,7 @@ class TRAKer:
         self._writer.wait(indices)
         done = self._table.is_done(indices)
         changed = done & (self._table.hashes(indices) != hashes) if done.any() else done
+        done, changed = self._sharing.agreed((done, changed), indices, hashes)
         if changed.any():
             raise ValueError(
                 f"training example {int(indices[np.argmax(changed)])} was featurized from other data than this batch "
@@ -326,6 +355,7 @@ class TRAKer:
         self._writer.wait(indices)
         done = self._targets.is_done(indices)
         same = done & (self._targets.hashes(indices) == hashes) if done.any() else done
+        done, same = self._sharing.agreed((done, same), indices, hashes)
         self._compare_outputs(self._targets, batch, indices, same, "target")
         if not same.all():
             self._sharing.add(Work(self._targets, batch, indices, hashes, "target", done & ~same))
@@ -408,31 +438,35 @@ class TRAKer:
         self._versions = versions(self.model)
 
     def _compute(self, work: Work, then: Callable[[], None]) -> None:
-        values = self._values(work.batch, work.indices, work.hashes, work.what)
+        values = self._values(work)
         if self._experiment is not None and work.replaced.any():
             self._experiment.forget_scores()
         self._writer.write(work.table, work.indices, values, then)
 
-    def _values(self, batch: Batch, indices: np.ndarray, hashes: np.ndarray, what: str) -> RowValues:
-        model_id = self._model_id
-        assert model_id is not None  # both callers have loaded a checkpoint
-        with self._ready():
-            batch = batches.to_device(batch, self.device)
-            if self._engine is None:
+    def _choose(self, batch: Batch) -> Engine:
+        """The engine for the checkpoint, by its first batch."""
+        if self._engine is None:
+            with self._ready():
+                batch = batches.to_device(batch, self.device)
                 with torch.no_grad():
                     self.task.check(self.model, batch)
                 self._engine = choose_engine(self._engine_name, self.model, self.task, self.parameters, batch)
-            rows = featurize(
-                self._engine, self.projector, batch, model_id, self.memory_budget, softening=self.softening
-            )
-            where = f"{what} set, checkpoint with model_id {model_id}"
-            check_finite(rows, self._engine, batch, indices.tolist(), where)
+        return self._engine
+
+    def _values(self, work: Work) -> RowValues:
+        model_id, engine = self._model_id, self._choose(work.batch)
+        assert model_id is not None  # both callers have loaded a checkpoint
+        with self._ready():
+            batch = batches.to_device(work.batch, self.device)
+            rows = featurize(engine, self.projector, batch, model_id, self.memory_budget, softening=self.softening)
+            where = f"{work.what} set, checkpoint with model_id {model_id}"
+            check_finite(rows, engine, batch, work.indices.tolist(), where)
         return RowValues(
             features=rows.features.cpu().numpy(),
             output=rows.output.cpu().numpy(),
             out_to_loss_grad=rows.out_to_loss_grad.cpu().numpy(),
             out_to_loss_curvature=rows.out_to_loss_curvature.cpu().numpy(),
-            data_hash=hashes,
+            data_hash=work.hashes,
         )
 
 

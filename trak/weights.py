@@ -5,10 +5,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from trak.sharded import part, reshard
+
 
 def versions(model: nn.Module) -> list[tuple[int, int]]:
     """What changes when a weight is replaced or written to in place; the same inside of torch.func's transforms."""
-    return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in map(_beneath, _tensors(model))]
+    return [(part(t).data_ptr(), 0 if t.is_inference() else t._version) for t in map(_beneath, _tensors(model))]
 
 
 def are_wrapped(model: nn.Module) -> bool:
@@ -40,6 +42,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    reshard(model)
     return (t for group in (model.parameters(), model.buffers()) for t in group)
 
 
@@ -50,5 +53,6 @@ def _beneath(t: Tensor) -> Tensor:
 
 
 def _norms(model: nn.Module) -> list[float]:
-    norms = torch._foreach_norm([t.detach() for t in _tensors(model) if t.is_floating_point() and t.numel()])
+    own = [part(t.detach()) for t in _tensors(model)]
+    norms = torch._foreach_norm([t for t in own if t.is_floating_point() and t.numel()])
     return torch.stack([norm.to(norms[0]) for norm in norms]).tolist() if norms else []

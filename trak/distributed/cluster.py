@@ -17,6 +17,7 @@ from trak.distributed.packing import Packed
 from trak.distributed.pool import Pool, Ray
 from trak.loaders import KnownBatches, known_batches
 from trak.scoring import Best
+from trak.sharded import is_sharded
 from trak.store import Table
 from trak.store.location import Location, exists, local_root, shown
 from trak.traker import TRAKer
@@ -103,6 +104,8 @@ def attribute_on(engine: Ray, job: Job, checkpoints: list[Checkpoint], bar: Any)
         TypeError, ValueError: as `trak.attribute`, and for what can't be sent to other machines.
         RuntimeError: if the cluster loses a task too often.
     """
+    if is_sharded(job.model):
+        raise ValueError("each task of engine=Ray needs the whole model, and this one is sharded; use torchrun for it")
     root = local_root(job.save_dir)
     job = replace(job, save_dir=job.save_dir if root is None else root.absolute())
     options, device = {**job.options, "engine": engine.engine}, job.options.get("device")

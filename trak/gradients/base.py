@@ -51,10 +51,24 @@ class Engine(ABC):
 
     def activation_bytes(self, batch: Batch) -> int:
         """Bytes that autograd keeps of one example's forward pass, parameters aside; measured once for each shape."""
-        shapes = tuple(t.shape[1:] for t in batches.tensors(batch))
+        shapes = shapes_of(batch)
         if shapes not in self._activation_bytes:
-            self._activation_bytes[shapes] = _activation_bytes(self.model, self.task, batch)
+            self._activation_bytes[shapes] = self._measure(batch)
         return self._activation_bytes[shapes]
+
+    def rounds(self, pieces: int) -> int:
+        """How often `gradients` has to be called for a batch of so many pieces, for nothing but the other ranks after
+        the last."""
+        return pieces
+
+    def _measure(self, batch: Batch) -> int:
+        own = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
+        return activation_bytes(self.model, self.task, batch, lambda storage: storage.data_ptr() in own)
+
+
+def shapes_of(batch: Batch) -> tuple[torch.Size, ...]:
+    """Of an example's tensors."""
+    return tuple(t.shape[1:] for t in batches.tensors(batch))
 
 
 def check_output(task: Task, output: Tensor, batch_size: int) -> Tensor:
@@ -87,13 +101,15 @@ def collect(engine: Engine, batch: Batch) -> dict[str, Tensor]:
     return found
 
 
-def _activation_bytes(model: nn.Module, task: Task, batch: Batch) -> int:
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+def activation_bytes(
+    model: nn.Module, task: Task, batch: Batch, is_weight: Callable[[torch.UntypedStorage], bool]
+) -> int:
+    """Bytes that autograd keeps of the forward pass of a batch's first example, but for weights."""
     seen: dict[int, int] = {}
 
     def pack(saved: Tensor) -> Tensor:
         storage = saved.untyped_storage()
-        if storage.data_ptr() not in own:
+        if not is_weight(storage):
             seen[storage.data_ptr()] = storage.nbytes()
         return saved
 

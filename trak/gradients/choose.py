@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,14 @@ from trak.gradients.base import Engine, Sink, check_output, collect
 from trak.gradients.functional import Functional
 from trak.gradients.layered import Layers
 from trak.gradients.layers import Uncovered
+from trak.gradients.sharded import ShardedLayers, ShardedSingle, sketched
 from trak.gradients.single import Single
 from trak.naming import did_you_mean
+from trak.sharded import is_sharded
 from trak.tasks import Task
 
 ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (Layers, Functional, Single)}
+Gather = Callable[[Engine, Batch], dict[str, Tensor]]
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 
 logger = logging.getLogger("trak")
@@ -41,12 +44,17 @@ class Mixed(Engine):
         return min(engine.examples_within(memory_budget, batch) for engine in (self.first, self.second))
 
 
-def check_engine_name(name: str) -> str:
-    """The name, if it is "auto" or an engine's.
+def check_engine_name(name: str, model: nn.Module | None = None) -> str:
+    """The name, if it is "auto" or that of an engine, for `model` if that is given.
 
     Raises:
         ValueError: otherwise.
     """
+    if model is not None and name in ENGINES and name != Layers.name and is_sharded(model):
+        raise ValueError(
+            f"engine={name!r} needs all of the model on every rank, and this one is sharded by fully_shard; "
+            "use engine='layers' or 'auto'"
+        )
     if name != "auto" and name not in ENGINES:
         raise ValueError(f"unknown engine {name!r}: {did_you_mean(str(name), ['auto', *ENGINES])}")
     return name
@@ -66,6 +74,8 @@ def choose_engine(name: str, model: nn.Module, task: Task, parameters: Sequence[
     few = batches.take(batch, 0, 2)
     check_repeatable(model, task, few)
     check_independent(model, task, few)
+    if is_sharded(model):
+        return _layers_of_sharded(name, model, task, parameters, few)
     if name != "auto":
         return ENGINES[name](model, task, parameters)
     truth = collect(Single(model, task, parameters), few)
@@ -96,37 +106,65 @@ def choose_engine(name: str, model: nn.Module, task: Task, parameters: Sequence[
     return engine
 
 
+def _layers_of_sharded(name: str, model: nn.Module, task: Task, parameters: Sequence[str], few: Batch) -> Engine:
+    """The one engine for sharded models, compared with single-example autograd unless it was asked for by name."""
+    if name == "auto":
+        single = ShardedSingle(model, task, parameters)
+        truth = sketched(single, few)
+        # What FSDP's mixed precision computes in.
+        tolerance = max(TOLERANCE.get(p.dtype, 3e-2) for p in single.gathered.parameters.values())
+        wrong, reason = _wrong(ShardedLayers, model, task, parameters, few, truth, sketched, tolerance)
+        if wrong:
+            raise ValueError(
+                f"gradients of {_some(wrong)} can't be had of a sharded model: {reason}, and there is no other engine "
+                "for one; leave them out with grad_wrt, or register the layer with trak.gradients.register_layer"
+            )
+        logger.info("engine: layers for %d parameters, equal to single-example autograd", len(parameters))
+    return ShardedLayers(model, task, parameters)
+
+
 def _wrong(
-    kind: type[Engine], model: nn.Module, task: Task, names: Sequence[str], few: Batch, truth: dict[str, Tensor]
+    kind: type[Engine],
+    model: nn.Module,
+    task: Task,
+    names: Sequence[str],
+    few: Batch,
+    truth: dict[str, Tensor],
+    gather: Gather = collect,
+    tolerance: float | None = None,
 ) -> tuple[Sequence[str], str]:
     """The parameters whose gradients an engine gets wrong or not at all, and why."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch.vmap says of models it won't be used for
-            found, uncovered = _collected(kind(model, task, names), few)
+            found, uncovered = _collected(kind(model, task, names), few, gather)
     except Exception as error:  # whatever an engine can't do, plain autograd just did
         what = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
         return names, f"the {kind.name} engine can't run this model ({what})"
     whole = torch.stack([expected.norm() for expected in truth.values()]).norm()
-    wrong = [name for name in names if name in uncovered or not _agree(found[name], truth[name], float(whole))]
+    wrong = [
+        name for name in names if name in uncovered or not _agree(found[name], truth[name], float(whole), tolerance)
+    ]
     if not wrong:
         return wrong, ""
     why = "has no rule for how it is used" if set(wrong) == set(uncovered) else "disagrees with single-example autograd"
     return wrong, f"the {kind.name} engine {why}"
 
 
-def _collected(engine: Engine, batch: Batch) -> tuple[dict[str, Tensor], Sequence[str]]:
+def _collected(engine: Engine, batch: Batch, gather: Gather) -> tuple[dict[str, Tensor], Sequence[str]]:
     try:
-        return collect(engine, batch), ()
+        return gather(engine, batch), ()
     except Uncovered as error:
         covered = tuple(name for name in engine.parameters if name not in error.names)
-        return (collect(type(engine)(engine.model, engine.task, covered), batch) if covered else {}), error.names
+        return (gather(type(engine)(engine.model, engine.task, covered), batch) if covered else {}), error.names
 
 
-def _agree(found: Tensor, expected: Tensor, whole: float) -> bool:
+def _agree(found: Tensor, expected: Tensor, whole: float, tolerance: float | None) -> bool:
     """A gradient that is zero but for rounding is compared with the whole gradient's norm."""
     size = float(expected.norm()) + whole / 100
-    return float((found - expected).norm()) <= TOLERANCE.get(expected.dtype, 3e-2) * size + 1e-12
+    if tolerance is None:
+        tolerance = TOLERANCE.get(expected.dtype, 3e-2)
+    return float((found - expected).norm()) <= tolerance * size + 1e-12
 
 
 def _some(names: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from trak.batches import Batch
 from trak.gradients.base import Engine
 from trak.gradients.single import Single
 from trak.projectors import Accumulator, Projector
+from trak.sharded import is_sharded, part
 
 MEMORY_BUDGET = 2 * 2**30
 
@@ -55,7 +56,11 @@ def featurize(
     count = batches.size(batch)
     step = min(count, engine.examples_within(memory_budget, batch))
     pieces: list[tuple[Tensor, Tensor]] = []
-    for start in range(0, count, step):
+    for number in range(engine.rounds(-(-count // step))):
+        start = number * step
+        if start >= count:
+            engine.gradients(batches.take(batch, 0, step), lambda name, block, first: None)
+            continue
         piece = batches.take(batch, start, start + step)
         total = Accumulator(projector, batches.size(piece), model_id, parameter.device, parameter.dtype)
         outputs = engine.gradients(piece, total.add)
@@ -88,7 +93,7 @@ def check_finite(rows: Rows, engine: Engine, batch: Batch, indices: Sequence[int
     model = engine.model
     row = int(bad.nonzero()[0])
     for name, weight in model.named_parameters():
-        if not torch.isfinite(weight).all():
+        if not torch.isfinite(part(weight)).all():
             raise ValueError(f"{where} holds NaN or infinity in {name!r}; attribute a checkpoint that trained without")
     example = f"example {indices[row]} (row {row} of its batch), {where}"
     for position, t in enumerate(batches.tensors(batch)):
@@ -99,6 +104,9 @@ def check_finite(rows: Rows, engine: Engine, batch: Batch, indices: Sequence[int
     for name, buffer in model.named_buffers():
         if buffer.isnan().any():
             raise ValueError(f"{where} holds NaN in {name!r}; attribute a checkpoint that trained without")
+    output = f"its output f is {float(rows.output[row]):.4g}"
+    if is_sharded(model):  # of which nothing more can be known without the other ranks
+        raise ValueError(f"{example}: its gradient, output or loss is not finite; {output}")
     engine.task.check(model, batch)
     single = batches.take(batch, row, row + 1)
     broken: list[str] = []
@@ -106,4 +114,4 @@ def check_finite(rows: Rows, engine: Engine, batch: Batch, indices: Sequence[int
         single, lambda name, block, _: None if torch.isfinite(block).all() else broken.append(name)
     )
     what = f"the gradient of {broken[-1]!r} is" if broken else "its output or loss is"
-    raise ValueError(f"{example}: {what} not finite; its output f is {float(rows.output[row]):.4g}")
+    raise ValueError(f"{example}: {what} not finite; {output}")

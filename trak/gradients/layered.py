@@ -1,7 +1,7 @@
 """Per-example gradients from one batched forward and backward pass, captured operation by operation."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -31,18 +31,19 @@ class Layers(Engine):
 
     def capture(self, batch: Batch, sink: Sink) -> tuple[Tensor, list[str]]:
         """The outputs, and the names of the parameters whose gradients are not, or not all, among those sunk."""
-        own = dict(self.model.named_parameters())
         # New objects, so that what the capture notes on them does not reach the caller's.
         batch = batches.take(batch, 0, batches.size(batch))
-        capture = Capture(
-            {name: own[name] for name in self.parameters}, batches.tensors(batch), batches.size(batch), sink
-        )
+        capture = self._watch(batches.tensors(batch), batches.size(batch), sink)
         # Parameters of other engines would keep autograd from going through the operations that are watched.
         alone = differentiable(self.model, self.parameters)
         with torch.enable_grad(), _eager(), alone, capture.layers(self.model), capture:
             outputs = check_output(self.task, self.task.output(self.model, batch), batches.size(batch))
             uncovered = capture.backward(outputs)
         return outputs.detach(), uncovered
+
+    def _watch(self, inputs: Sequence[Tensor], batch_size: int, sink: Sink) -> Capture:
+        own = dict(self.model.named_parameters())
+        return Capture({name: own[name] for name in self.parameters}, inputs, batch_size, sink)
 
     def examples_within(self, memory_budget: int, batch: Batch) -> int:
         # Each activation is kept for the backward pass and meets its own gradient there.

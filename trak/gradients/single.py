@@ -28,12 +28,17 @@ class Single(Engine):
                     sink(name, (grad.to_dense() if grad.is_sparse else grad).unsqueeze(0), i)
             outputs.append(output[0].detach())
         if not connected:
-            some = ", ".join(map(repr, self.parameters[:3])) + (", ..." if len(self.parameters) > 3 else "")
-            raise ValueError(
-                f"{type(self.task).__name__}.output depends on none of the parameters that are differentiated by "
-                f"({some}): the model or the task runs under torch.no_grad or detaches, or grad_wrt names unused ones"
-            )
+            raise not_connected(self)
         return torch.stack(outputs)
 
     def examples_within(self, memory_budget: int, batch: Batch) -> int:
         return 1
+
+
+def not_connected(engine: Engine) -> ValueError:
+    """The error of a task whose output no parameter reaches."""
+    some = ", ".join(map(repr, engine.parameters[:3])) + (", ..." if len(engine.parameters) > 3 else "")
+    return ValueError(
+        f"{type(engine.task).__name__}.output depends on none of the parameters that are differentiated by "
+        f"({some}): the model or the task runs under torch.no_grad or detaches, or grad_wrt names unused ones"
+    )

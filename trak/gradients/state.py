@@ -8,11 +8,14 @@ from torch import Tensor, nn
 
 from trak.modes import evaluating
 from trak.naming import did_you_mean
+from trak.sharded import reshard
 
 
 @contextmanager
 def differentiable(model: nn.Module, parameters: Sequence[str]) -> Iterator[None]:
-    """Evaluation mode, gradients for just `parameters`; every flag is as it was on leaving."""
+    """Evaluation mode, gradients for just `parameters`; every flag is as it was on leaving, and a sharded model in
+    parts."""
+    reshard(model)  # which then gathers with the flags that are set here
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     wanted = set(parameters)
     with evaluating(model):
@@ -21,6 +24,7 @@ def differentiable(model: nn.Module, parameters: Sequence[str]) -> Iterator[None
                 parameter.requires_grad_(name in wanted)
             yield
         finally:
+            reshard(model)
             for parameter, flag in flags:
                 parameter.requires_grad_(flag)
 

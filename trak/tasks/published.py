@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from trak import batches
 from trak.batches import Batch
+from trak.sharded import is_sharded
 from trak.tasks.base import Task, plain_settings
 
 
@@ -19,6 +20,14 @@ class PublishedTask(Task):
 
     def __init__(self, modelout: Any) -> None:
         self._modelout = modelout
+
+    def prepare(self, model: nn.Module) -> None:
+        """Raise a ValueError for a model whose weights can't be handed to the task."""
+        if is_sharded(model):
+            raise ValueError(
+                f"{type(self._modelout).__name__}.get_output is given all weights, which no rank has of a model "
+                "sharded by fully_shard; write a trak.tasks.Task, which calls the model"
+            )
 
     def output(self, model: nn.Module, batch: Batch) -> Tensor:
         weights, buffers = dict(model.named_parameters()), dict(model.named_buffers())

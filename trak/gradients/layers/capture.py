@@ -70,19 +70,25 @@ class Capture(TorchFunctionMode):
             emit: gets (name, block, first example) for each block of gradients.
         """
         super().__init__()
-        self._parameters = dict(parameters)
-        self._roots = {id(p): _Root((name,), p) for name, p in parameters.items()}
+        self._parameters: dict[str, Tensor] = {}
+        self._roots: dict[int, _Root] = {}
+        for name, p in parameters.items():
+            self._add_parameter(name, p)
         self._examples, self._emit = batch_size, emit
         self._anchor = torch.zeros((), requires_grad=True, device=next(iter(parameters.values())).device)
         self._blind = 0
         for t in inputs:
             setattr(t, _MARK, True)
 
+    def _add_parameter(self, name: str, p: Tensor) -> None:
+        self._parameters[name] = p
+        self._roots[id(p)] = _Root((name,), p)
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if self._blind:
             return func(*args, **kwargs)
-        given = list(_tensors(args, kwargs))
+        given = list(tensors_in(args, kwargs))
         roots = [t for t in given if id(t) in self._roots]
         if not roots:
             result = func(*args, **kwargs)
@@ -107,7 +113,7 @@ class Capture(TorchFunctionMode):
             _mark(result)
         else:
             names = tuple(dict.fromkeys(name for t in roots for name in self._roots[id(t)].names))
-            for t in _tensors((result,), {}):
+            for t in tensors_in((result,), {}):
                 if t.requires_grad and id(t) not in self._roots:
                     self._roots[id(t)] = _Root(names, t)
         return result
@@ -116,7 +122,7 @@ class Capture(TorchFunctionMode):
         uses: list[Use] | None = rule(*args, **kwargs)
         # Autograd would go on through an argument that is a parameter and has no use.
         used = {id(use.parameter) for use in uses or ()}
-        if not uses or not {id(t) for t in _tensors(args, kwargs) if id(t) in self._roots} <= used:
+        if not uses or not {id(t) for t in tensors_in(args, kwargs) if id(t) in self._roots} <= used:
             return None
         if not per_example and not self._has_batch_shape(uses, args):
             return None
@@ -164,7 +170,7 @@ class Capture(TorchFunctionMode):
                     self._emit_blocks(use, g, kept)
             saved.clear()
 
-        result.register_hook(hook)
+        _when_reached(result, hook)
 
     def _emit_blocks(self, use: Use, g: Tensor, saved: Sequence[Tensor]) -> None:
         g, *kept = (t.unflatten(0, (self._examples, -1)) for t in (g, *saved))
@@ -210,10 +216,11 @@ class Capture(TorchFunctionMode):
                 handle.remove()
 
     def _hook_layer(self, module: nn.Module, rule: LayerRule) -> list[Any]:
-        own = {name: p for name, p in module.named_parameters() if id(p) in self._roots}
+        own: dict[str, Tensor] = {}
 
         def before(module: nn.Module, args: Any) -> None:
             self._blind += 1
+            own.update(self._own(module))
             for p in own.values():
                 p.requires_grad_(False)
 
@@ -229,7 +236,7 @@ class Capture(TorchFunctionMode):
                 )
             inputs = tuple(t.detach() if isinstance(t, Tensor) else t for t in args)
             result = self._joined(result)
-            result.register_hook(lambda g: emit(inputs, g))
+            _when_reached(result, lambda g: emit(inputs, g))
             return result
 
         def emit(inputs: Any, g: Tensor) -> None:
@@ -245,6 +252,10 @@ class Capture(TorchFunctionMode):
                     self._emit_root(self._roots[id(own[name])], block, 0)
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+
+    def _own(self, module: nn.Module) -> dict[str, Tensor]:
+        """The watched parameters of a module that is about to run."""
+        return {name: p for name, p in module.named_parameters() if id(p) in self._roots}
 
     def backward(self, outputs: Tensor) -> list[str]:
         """Run the backward pass of Σ outputs; returns the names of the parameters that autograd reached."""
@@ -266,14 +277,29 @@ class Capture(TorchFunctionMode):
         return [name for name, gradient in zip(names, reached, strict=True) if gradient is not None]
 
 
-def _tensors(args: Any, kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
+def _when_reached(result: Tensor, hook: Callable[[Tensor], None]) -> None:
+    """Call `hook` with the gradient of a result, after the result's own hooks: they may change it, and FSDP's gather
+    what `hook` needs."""
+    position = result.output_nr
+
+    def before(grads: tuple[Tensor | None, ...]) -> None:
+        g = grads[position]
+        if g is not None:
+            hook(g)
+
+    assert result.grad_fn is not None  # results are joined to the graph
+    result.grad_fn.register_prehook(before)
+
+
+def tensors_in(args: Any, kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
+    """The tensors among a function's arguments, in lists and tuples, too."""
     for value in (*args, *kwargs.values()):
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, list | tuple):
-            yield from _tensors(value, {})
+            yield from tensors_in(value, {})
 
 
 def _mark(result: Any) -> None:
-    for t in _tensors((result,), {}):
+    for t in tensors_in((result,), {}):
         setattr(t, _MARK, True)
