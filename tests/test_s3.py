@@ -1,5 +1,7 @@
 """Stores on an S3 server: the contract of every store, several writers at once, and a server that fails."""
 
+import json
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -7,13 +9,12 @@ from pathlib import Path
 import obstore
 import pytest
 import s3
-from processes import report
 from test_store import CONFIG, StoreContract
 
 from trak.store import FeatureStore, open_store
 from trak.store.buckets import open_bucket
 
-WRITERS = str(Path(__file__).with_name("s3_writers.py"))
+WRITERS = Path(__file__).parent / "chaos" / "s3_writers.py"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -117,8 +118,9 @@ def test_a_url_of_an_object_store_needs_obstore(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    return report(WRITERS, tmp_path_factory.mktemp("s3"))
+def found():
+    run = subprocess.run([sys.executable, WRITERS, "--kills", "3"], stdout=subprocess.PIPE, text=True)
+    return json.loads(run.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("name", ["ranks", "failing", "killed", "twice", "parts"])

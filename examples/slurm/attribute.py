@@ -48,16 +48,16 @@ def prepare(output: Path) -> None:
         torch.save(model.state_dict(), output / f"{seed}.pt")
 
 
-def make_traker(output: Path) -> trak.TRAKer:
-    return trak.TRAKer(make_model(), "image_classification", TRAIN, output / "store", proj_dim=256)
+def make_traker(output: Path, store: str | None) -> trak.TRAKer:
+    return trak.TRAKer(make_model(), "image_classification", TRAIN, store or output / "store", proj_dim=256)
 
 
-def featurize(output: Path, task: int) -> None:
+def featurize(output: Path, store: str | None, task: int) -> None:
     """One task's share of the training set, for every checkpoint."""
     first, last = task * PER_TASK, min((task + 1) * PER_TASK, TRAIN)
     if not 0 <= first < TRAIN:
         raise SystemExit(f"--task must be from 0 to {(TRAIN - 1) // PER_TASK}, got {task}")
-    traker = make_traker(output)
+    traker = make_traker(output, store)
     with traker.overlapped():
         for model_id in range(CHECKPOINTS):
             traker.load_checkpoint(output / f"{model_id}.pt", model_id)
@@ -67,12 +67,12 @@ def featurize(output: Path, task: int) -> None:
                 start += len(batch[0])
 
 
-def finalize(output: Path) -> None:
-    make_traker(output).finalize_features(range(CHECKPOINTS))
+def finalize(output: Path, store: str | None) -> None:
+    make_traker(output, store).finalize_features(range(CHECKPOINTS))
 
 
-def score(output: Path) -> None:
-    traker = make_traker(output)
+def score(output: Path, store: str | None) -> None:
+    traker = make_traker(output, store)
     targets = Subset(load(), range(TRAIN, TRAIN + TARGETS))
     for model_id in range(CHECKPOINTS):
         traker.start_scoring_checkpoint(EXPERIMENT, output / f"{model_id}.pt", model_id, TARGETS)
@@ -86,12 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=("prepare", "featurize", "finalize", "score"))
     parser.add_argument("--output", type=Path, required=True, help="a directory that all tasks see")
+    parser.add_argument("--store", help="where features go, by default OUTPUT/store; a URL for an object store")
     parser.add_argument("--task", type=int, default=0, help="number of the task in the job array")
     chosen = parser.parse_args(arguments)
-    if chosen.command == "featurize":
-        featurize(chosen.output, chosen.task)
+    if chosen.command == "prepare":
+        prepare(chosen.output)
+    elif chosen.command == "featurize":
+        featurize(chosen.output, chosen.store, chosen.task)
     else:
-        {"prepare": prepare, "finalize": finalize, "score": score}[chosen.command](chosen.output)
+        {"finalize": finalize, "score": score}[chosen.command](chosen.output, chosen.store)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,23 @@
-"""Several writers of one store on an S3 server: forks of one process (`python THIS_FILE DIR`), as in
-test_distributed.py. Prints what they left as JSON."""
+"""Several writers of one store on an S3 server that fails one request in ten and cuts one connection in twenty.
 
+`python tests/chaos/s3_writers.py` runs three ranks, kills ranks at random, twenty times, runs the same twice at once,
+and a job array whose tasks share chunks, in five minutes; `--seed` gives other moments. What is left must be what one
+process leaves on a server without faults. Prints as JSON what differed, and ends with status 1 if anything did.
+"""
+
+import argparse
 import json
 import os
 import random
 import signal
 import sys
+import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+os.environ["TQDM_DISABLE"] = "1"
 
 import s3
 from processes import differences, done, fork, wait
@@ -128,7 +137,7 @@ def difference(url, directory):
     return float(np.abs(bucket - local).max() / np.abs(local).max())
 
 
-def drive(root, seed=0, kills=3):
+def drive(root, seed, kills):
     import torch
 
     import trak.ranks
@@ -160,5 +169,16 @@ def drive(root, seed=0, kills=3):
     return found
 
 
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as root:
+        found = drive(Path(root), chosen.seed, chosen.kills)
+    print(json.dumps(found))
+    return any(one["different"] or one["errors"] for one in found.values())
+
+
 if __name__ == "__main__":
-    print(json.dumps(drive(Path(sys.argv[1]))))
+    sys.exit(main())
