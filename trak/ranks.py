@@ -31,7 +31,8 @@ def local_rank() -> int:
 
 def turns(numbers: Sequence[int], undone: Callable[[Sequence[int]], list[int]]) -> Iterator[list[int]]:
     """Which of some numbered jobs this process should do, where processes can't see what others are at: those of its
-    share that are not done, and then, as long as the others don't get on for `PATIENCE` seconds, some of theirs.
+    share that are not done, and then, as long as the others don't get on, some of theirs: after three times what its
+    share took, at most `PATIENCE` seconds, which it also is if there was nothing to do.
 
     Ends once all are done. It is no harm if two do the same one.
 
@@ -39,12 +40,13 @@ def turns(numbers: Sequence[int], undone: Callable[[Sequence[int]], list[int]]) 
         numbers: of the jobs, in the same order in every process.
         undone: which of some jobs are not done; asked when those that were yielded before must be.
     """
-    size = world_size()
+    size, began = world_size(), time.monotonic()
     if share := undone(np.array_split(np.asarray(numbers), size)[rank()].tolist() if size > 1 else numbers):
         yield share
     left, since = undone(numbers), time.monotonic()
+    patience = min(PATIENCE, max(1.0, 3 * (since - began))) if share else PATIENCE
     while left:
-        if size == 1 or time.monotonic() - since > PATIENCE:
+        if size == 1 or time.monotonic() - since > patience:
             late = left[-_AT_ONCE:]  # from the end, for whoever is slow comes from the other side
             yield late
             left = [number for number in undone(left) if number not in late]
