@@ -47,19 +47,15 @@ def scoring(directory: Path, size: int) -> Callable[[], Any]:
     """Computes all scores of a store that `fill` made."""
     from trak import Attribution
 
-    return lambda: Attribution.open(directory, "targets", damping=3.0, weighting="identity").scores
+    return lambda: Attribution.open(directory, str(size), damping=3.0, weighting="identity").scores
 
 
 def fill(directory: Path, targets: int, rows: int = 200_000, k: int = 2048) -> None:
-    from run import filled
-
-    from trak.store import RowValues
+    from run import filled, with_targets
 
     store, _ = filled(directory, rows, k)
     store.finalize(0, "identity", np.eye(k))
-    ones, numbers = np.ones(targets, np.float32), np.random.default_rng(1).standard_normal((targets, k), np.float32)
-    values = RowValues(numbers, ones, ones, ones, np.arange(targets, dtype=np.uint64))
-    store.add_experiment("targets", targets).add_targets(0).write(np.arange(targets), values)
+    with_targets(store, targets)
 
 
 def work(name: str, directory: Path, size: int) -> None:
@@ -103,10 +99,10 @@ def together(name: str, directory: Path, size: int, workers: int) -> dict[str, f
     return {"seconds": max(end["end"] for end in ends) - begin, "cpu": sum(end["cpu"] for end in ends)}
 
 
-def forget_scores(directory: Path) -> None:
+def forget_scores(directory: Path, size: int) -> None:
     from trak.store import open_store
 
-    open_store(directory, writable=True).experiment("targets").forget_scores()
+    open_store(directory, writable=True).experiment(str(size)).forget_scores()
 
 
 def measured(name: str, size: int, rounds: int, where: Path | None) -> dict[str, Any]:
@@ -121,7 +117,7 @@ def measured(name: str, size: int, rounds: int, where: Path | None) -> dict[str,
                 store = directory / ("store" if name == "scoring" else f"{number}-{workers}")
                 rows.append(together(name, store, size, workers))
                 if name == "scoring":
-                    forget_scores(store)
+                    forget_scores(store, size)
                 print(f"  {name}, {workers} worker(s): {rows[-1]['seconds']:.1f} s, {rows[-1]['cpu']:.1f} s of CPU")
     one, two = (statistics.median(row["seconds"] for row in rows) for rows in found.values())
     ratios = [a["seconds"] / b["seconds"] for a, b in zip(*found.values(), strict=True)]
