@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from trak.planning.work import step_seconds
 _EXAMPLES = """\
 examples:
   python -m trak plan --examples 1.3e6 --params 25.6e6 --k 4096 --step-seconds 0.002 --example-bytes 602112
-  python -m trak plan --examples 1e9 --params 7e9 --k 4096 --dtype float16 --tokens 1000 --flops 4e14 --workers 512
+  python -m trak plan --examples 1e9 --params 7e9 --k 4096 --dtype float16 --tokens 1000 --workers 512 \
+      --flops 4e14 --matmul-flops 3e13 --float64-flops 2e13 --read-bandwidth 1e11 --write-bandwidth 1e11
   python -m trak plan --examples 1e6 --params 1e6 --constants benchmarks/output/constants.json --json
 
 --step-seconds is what you measured for one example, forward and backward, on one worker; without it, 6 operations for
@@ -45,6 +46,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--flops", type=number, help="operations in a second that a worker's device sustains in training"
     )
+    parser.add_argument("--matmul-flops", type=number, help="the same in float32 products, for rows and Gram matrices")
+    parser.add_argument("--float64-flops", type=number, help="the same in float64, for factors and solves")
     parser.add_argument("--example-bytes", type=number, help="of an example's tensors (default: 24 for each token)")
     parser.add_argument("--memory", type=number, default=64e9, help="bytes of a worker (default: 64e9)")
     parser.add_argument("--read-bandwidth", type=number, help="bytes in a second from storage, all workers together")
@@ -56,7 +59,7 @@ def add(commands: Any) -> None:
 
 def run(chosen: argparse.Namespace) -> str:
     """What is to be printed."""
-    constants = Constants.default() if chosen.constants is None else Constants.load(chosen.constants)
+    constants = _constants(chosen)
     work = _work(chosen, constants)
     costs = phases(work, constants)
     found = limits(work, costs)
@@ -71,14 +74,27 @@ def run(chosen: argparse.Namespace) -> str:
     return summarize(work, constants, costs, found)
 
 
+def _constants(chosen: argparse.Namespace) -> Constants:
+    found = Constants.default() if chosen.constants is None else Constants.load(chosen.constants)
+    for option in ("flops", "matmul_flops", "float64_flops"):
+        value = getattr(chosen, option)
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(f"--{option.replace('_', '-')} must be more than 0 and finite, got {value:g}")
+    if chosen.matmul_flops is not None:
+        free = dict.fromkeys(DTYPES, 0.0)  # a device converts rows as fast as it gets them
+        flops = chosen.matmul_flops
+        found = replace(found, gram_flops=flops, product_flops=flops, gram_seconds=free, stream_seconds=free)
+    if chosen.float64_flops is not None:
+        found = replace(found, cholesky_flops=chosen.float64_flops, solve_flops=chosen.float64_flops)
+    return found
+
+
 def _work(chosen: argparse.Namespace, constants: Constants) -> Work:
     step = chosen.step_seconds
     if step is not None and chosen.flops is not None:
         raise ValueError(f"give --step-seconds (got {step:g}) or --flops (got {chosen.flops:g}), not both")
     if step is None:
         flops = constants.product_flops if chosen.flops is None else chosen.flops
-        if not flops > 0:
-            raise ValueError(f"--flops must be more than 0, got {flops:g}")
         step = step_seconds(chosen.params, chosen.tokens, flops)
     example_bytes = 24 * chosen.tokens if chosen.example_bytes is None else chosen.example_bytes
     names = ("examples", "params", "k", "dtype", "checkpoints", "targets", "workers", "batch", "memory")

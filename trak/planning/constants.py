@@ -50,6 +50,8 @@ class Constants:
     """In one second, of the Gram matrix's products."""
     query_seconds: float
     """Of a query, whatever its size."""
+    reopen_seconds: float
+    """Of a query of a store opened anew, more than that: metadata that are in no cache."""
     cholesky_flops: float
     """In one second, in float64."""
     solve_flops: float

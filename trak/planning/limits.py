@@ -44,12 +44,13 @@ def limits(work: Work, costs: Sequence[Cost]) -> list[Limit]:
     """
     made, final, opened, again, _ = costs
     matrices = GRAM_COPIES * 8 * work.k**2
+    blocks = max(made.memory, max(cost.memory for cost in costs[1:]) - matrices)
     fits = int((work.memory / (GRAM_COPIES * 8)) ** 0.5)
     files = work.chunks * arrays(work.k, work.dtype) * work.checkpoints
     computed = sum(made.parts.values())
     found = [
         Limit("memory of Gram matrix and factor", matrices, work.memory, "bytes", f"k up to {fits:,} fits"),
-        Limit("memory beside the model", max(c.memory for c in costs), work.memory, "bytes", "smaller batches or k"),
+        Limit("memory beside these and the model", blocks, work.memory, "bytes", "smaller batches; fewer targets"),
         Limit("Cholesky factor", again.parts["Cholesky"], PATIENCE, "s", "a smaller k; a device quick in float64"),
         Limit("solve for targets", again.parts["solve"], PATIENCE, "s", "a smaller k; fewer targets"),
         Limit(

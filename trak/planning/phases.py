@@ -11,6 +11,8 @@ from trak.scoring.auto import CHECKPOINTS_EACH, FEWEST_TARGETS, FOLDED
 GRAM_COPIES = 4
 """Matrices of k² float64 numbers that finalizing and a solve hold at once."""
 _ROWS_IN_FLIGHT, _BLOCK_ROWS, _PANELS = 12, 8192, 8
+_KEPT = 2
+"""Allocators keep about as much again as blocks of rows take."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def finalizing(work: Work, constants: Constants) -> Cost:
     read = 0 if work.in_cache else 2 * work.checkpoints * work.table_bytes
     written = work.checkpoints * 8 * k**2
     stored = read / _reads(work, constants) + written / _writes(work, constants)
-    memory = constants.process_bytes + GRAM_COPIES * 8 * k**2 + 2 * 4 * _BLOCK_ROWS * k
+    block = 8 * min(_BLOCK_ROWS, work.examples) * k
+    memory = constants.process_bytes + GRAM_COPIES * 8 * k**2 + _KEPT * block
     return Cost("finalizing", parts, min(work.workers, work.checkpoints), read, written, memory, stored)
 
 
@@ -136,7 +139,7 @@ def _solving(work: Work, constants: Constants, opened: bool) -> dict[str, float]
     k, each = work.k, work.checkpoints
     checksums = each * work.examples * constants.verify_seconds.at(work.row_bytes)
     return {
-        "opening": each * constants.query_seconds,
+        "opening": each * (constants.query_seconds + (constants.reopen_seconds if opened else 0)),
         **({"checksums": checksums} if opened else {}),
         "damping": _damping(work, constants),
         "Cholesky": each * k**3 / 3 / constants.cholesky_flops,
@@ -154,10 +157,10 @@ def _damping(work: Work, constants: Constants) -> float:
 def _query_memory(work: Work, constants: Constants) -> float:
     targets = min(work.targets, targets_at_once(work))
     solutions = (8 + 4 * work.checkpoints) * work.k * targets
-    # Rows of a block as they are multiplied, their scores, and what finds the strongest; rows to choose damping by.
+    # Rows of a block as they are multiplied, their scores, and what finds the strongest.
     rows = min(_BLOCK_ROWS, work.examples)
-    block = 4 * min(rows * (2 * work.k + 6 * targets), MEMORY_BUDGET // 4)
-    return constants.process_bytes + GRAM_COPIES * 8 * work.k**2 + solutions + block
+    block = min(4 * rows * (work.k + 4 * targets), MEMORY_BUDGET // 4)
+    return constants.process_bytes + GRAM_COPIES * 8 * work.k**2 + solutions + _KEPT * block
 
 
 def gram_operations(k: int) -> float:
