@@ -1,8 +1,8 @@
 """What `python -m trak plan` predicts, against runs of big_store.py: python benchmarks/planned.py --examples 1e3 1e4
 
 The constants are those of benchmarks/constants.py, measured at other sizes. Small runs are repeated, and their median
-counts: five times up to 10⁴ examples, three times up to 10⁶. Results are added to those in `--output`; 10³ to 10⁶ take
-three minutes, 10⁷ takes eight, and 11 GB on disk. Nothing else may run.
+counts: five times up to 10⁴ examples, three times up to 10⁶. Results are added to those in `--output`, and all are
+printed; 10³ to 10⁶ take three minutes, 10⁷ takes six, and 11 GB on disk. Nothing else may run.
 """
 
 import argparse
@@ -73,6 +73,22 @@ def step() -> float:
     return float(subprocess.check_output([sys.executable, "-c", code], env=environment, cwd=where))
 
 
+def table(results: dict[str, Any]) -> str:
+    """Every run there is: predicted / measured, and their ratio, marked where it is off by more than a quarter."""
+    sizes = sorted(results, key=int)
+    lines = [f"| predicted / measured (ratio) | {' | '.join(f'{int(size):,}' for size in sizes)} |"]
+    lines.append("| --- " * (len(sizes) + 1) + "|")
+    for name in results[sizes[0]]:
+        cells = []
+        for size in sizes:
+            expected, was = results[size][name]["predicted"], results[size][name]["measured"]
+            ratio = expected / was
+            mark = "**" if abs(ratio - 1) > WITHIN else ""
+            cells.append(f"{expected:.3g} / {was:.3g} ({mark}{ratio:.2f}{mark})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=float, nargs="+", default=[1e3, 1e4, 1e5, 1e6], help="sizes of the runs")
@@ -83,17 +99,10 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # as the constants were measured
     constants, step_seconds = Constants.load(chosen.constants), step()
     results = json.loads(chosen.output.read_text()) if chosen.output.exists() else {}
-    print("| examples | figure | predicted | measured | ratio |\n| --- | --- | --- | --- | --- |")
     for examples in map(int, chosen.examples):
         results[str(examples)] = compared(examples, constants, chosen, step_seconds)
-        for name, row in results[str(examples)].items():
-            ratio = row["predicted"] / row["measured"]
-            far = "" if abs(ratio - 1) <= WITHIN else " (!)"
-            print(
-                f"| {examples:,} | {name} | {row['predicted']:.3g} | {row['measured']:.3g} | {ratio:.2f}{far} |",
-                flush=True,
-            )
         chosen.output.write_text(json.dumps(results, indent=1))
+    print(table(results))
 
 
 if __name__ == "__main__":

@@ -116,8 +116,8 @@ def margins(work):
     ("changed", "first"),
     [
         ({"k": 20_000, "memory": 1e9, "examples": 100, "step_seconds": 1e3}, "memory of Gram matrix and factor"),
-        ({"examples": 2**36, "k": 1, "checkpoints": 1, "step_seconds": 1.0}, "row numbers in claims"),
-        ({"read_bandwidth": 1.0, "examples": 10_000}, "reading rows for a query"),
+        ({"examples": 2**36, "k": 1, "step_seconds": 1.0, "write_bandwidth": 1e18}, "row numbers in claims"),
+        ({"read_bandwidth": 1.0, "examples": 10_000}, "storage of all scores"),
         ({"batch": 1, "example_bytes": 1, "step_seconds": 1e-3}, "batches' fixed cost beside the same"),
         ({"write_bandwidth": 1.0}, "writing rows meanwhile"),
     ],

@@ -16,6 +16,7 @@ _SHARE = 0.25
 _SMALLER = "float16 or int8, a smaller k, fewer checkpoints"
 _MORE = "more targets in one query"
 _PARTS = "a store for each part of the training set"
+_ALL = "top instead; fewer workers, since each compares all rows with their checksums; faster storage"
 _EACH = "a smaller k; as many workers as checkpoints"
 
 
@@ -42,7 +43,7 @@ def limits(work: Work, costs: Sequence[Cost]) -> list[Limit]:
         work: the sizes.
         costs: what `phases` says of them.
     """
-    made, final, opened, again, _ = costs
+    made, final, opened, again, everything = costs
     matrices = GRAM_COPIES * 8 * work.k**2
     blocks = max(made.memory, max(cost.memory for cost in costs[1:]) - matrices)
     fits = int((work.memory / (GRAM_COPIES * 8)) ** 0.5)
@@ -56,6 +57,7 @@ def limits(work: Work, costs: Sequence[Cost]) -> list[Limit]:
         Limit(
             "reading rows for a query", opened.storage_seconds, PATIENCE, "s", f"{_SMALLER}; faster storage; {_MORE}"
         ),
+        Limit("storage of all scores", everything.storage_seconds, PATIENCE, "s", _ALL),
         Limit("rows times targets", again.parts["products"], PATIENCE, "s", f"{_SMALLER}; a device"),
         Limit("checksums of a query", opened.parts["checksums"], PATIENCE, "s", f"keep the store open; {_SMALLER}"),
         Limit("files or objects", files, MANY_FILES, "files", f"{_SMALLER}; {_PARTS}"),
