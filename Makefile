@@ -14,6 +14,7 @@ test: $(VENV)/test
 
 bench: $(VENV)/test
 	$(RUN) benchmarks/run.py
+	OMP_NUM_THREADS=1 $(RUN) benchmarks/constants.py
 
 lint: $(VENV)/test
 	$(RUN) -m ruff check .

@@ -98,16 +98,24 @@ class Made:
             yield inputs, noisy.argmax(1)
 
 
+def classifier() -> Any:
+    """A linear model that has learnt what there is to learn."""
+    import torch
+
+    model = torch.nn.Linear(INPUTS, CLASSES)
+    torch.nn.init.eye_(model.weight)
+    torch.nn.init.zeros_(model.bias)
+    return model
+
+
 def build(where: Path, examples: int, k: int, dtype: str, targets: int, batch: int) -> dict[str, Any]:
     """Everything, in this process: seconds and peaks of each phase, and what the query found."""
-    import torch
+    import torch  # within the limit
 
     import trak
 
     phases = Phases()
-    torch.manual_seed(0)
-    model = torch.nn.Linear(INPUTS, CLASSES)
-    torch.nn.init.eye_(model.weight)
+    model = classifier()
     weights = model.state_dict()
     with phases.phase("opening"):
         traker = trak.TRAKer(model, "image_classification", examples, where, proj_dim=k, dtype=dtype)

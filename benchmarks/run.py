@@ -28,7 +28,7 @@ from trak import batches
 from trak.gradients import Layers, differentiable, featurize
 from trak.projectors import Accumulator, Factored, Projector, Sketch
 from trak.scoring import Damping, Scorer, gram
-from trak.store import FeatureStore, RowValues, StoreConfig, Table
+from trak.store import Experiment, FeatureStore, RowValues, StoreConfig, Table
 from trak.tasks import Task, make_task
 
 PLENTY = 2**40
@@ -145,8 +145,8 @@ def projecting(rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def filled(directory: Path, rows: int, k: int) -> tuple[FeatureStore, Table]:
-    config = StoreConfig(rows, k, {"kind": "sketch", "seed": 0}, "float32", {"weight": [k]}, {"name": "benchmark"})
+def filled(directory: Path, rows: int, k: int, dtype: str = "float32") -> tuple[FeatureStore, Table]:
+    config = StoreConfig(rows, k, {"kind": "sketch", "seed": 0}, dtype, {"weight": [k]}, {"name": "benchmark"})
     store = FeatureStore.create(directory, config)
     table, generator = store.add_checkpoint(0, "weights"), np.random.default_rng(0)
     for start in range(0, rows, 8192):
@@ -155,6 +155,16 @@ def filled(directory: Path, rows: int, k: int) -> tuple[FeatureStore, Table]:
         features = generator.standard_normal((len(indices), k), np.float32)
         table.write(indices, RowValues(features, ones, ones, ones, indices.astype(np.uint64)))
     return store, table
+
+
+def with_targets(store: FeatureStore, targets: int) -> tuple[Experiment, np.ndarray]:
+    """An experiment of random targets, named by their number, and their features."""
+    experiment = store.add_experiment(str(targets), targets)
+    numbers = np.random.default_rng(1).standard_normal((targets, store.config.proj_dim), np.float32)
+    ones = np.ones(targets, np.float32)
+    values = RowValues(numbers, ones, ones, ones, np.arange(targets, dtype=np.uint64))
+    experiment.add_targets(0).write(np.arange(targets), values)
+    return experiment, numbers
 
 
 def scoring(rounds: int) -> list[dict[str, Any]]:
@@ -169,11 +179,7 @@ def scoring(rounds: int) -> list[dict[str, Any]]:
         store, table = filled(Path(directory) / "top", 200_000, k)
         store.finalize(0, "identity", np.eye(k))
         for targets, goal in ((1, 1.3), (1000, 1.3)):
-            experiment = store.add_experiment(str(targets), targets)
-            numbers = np.random.default_rng(1).standard_normal((targets, k), np.float32)
-            ones = np.ones(targets, np.float32)
-            values = RowValues(numbers, ones, ones, ones, np.arange(targets, dtype=np.uint64))
-            experiment.add_targets(0).write(np.arange(targets), values)
+            experiment, numbers = with_targets(store, targets)
             scorer = Scorer(experiment, [0], "identity", Damping())
             what, other = single(table, numbers[0]) if targets == 1 else several(table, numbers)
             seconds = interleaved({"top": partial(scorer.top, 10), "other": other}, min(rounds, 5))

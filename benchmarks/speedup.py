@@ -47,19 +47,15 @@ def scoring(directory: Path, size: int) -> Callable[[], Any]:
     """Computes all scores of a store that `fill` made."""
     from trak import Attribution
 
-    return lambda: Attribution.open(directory, "targets", damping=3.0, weighting="identity").scores
+    return lambda: Attribution.open(directory, str(size), damping=3.0, weighting="identity").scores
 
 
 def fill(directory: Path, targets: int, rows: int = 200_000, k: int = 2048) -> None:
-    from run import filled
-
-    from trak.store import RowValues
+    from run import filled, with_targets
 
     store, _ = filled(directory, rows, k)
     store.finalize(0, "identity", np.eye(k))
-    ones, numbers = np.ones(targets, np.float32), np.random.default_rng(1).standard_normal((targets, k), np.float32)
-    values = RowValues(numbers, ones, ones, ones, np.arange(targets, dtype=np.uint64))
-    store.add_experiment("targets", targets).add_targets(0).write(np.arange(targets), values)
+    with_targets(store, targets)
 
 
 def work(name: str, directory: Path, size: int) -> None:
@@ -67,14 +63,20 @@ def work(name: str, directory: Path, size: int) -> None:
     run = {"featurizing": featurizing, "scoring": scoring}[name](directory, size)
     print("ready", flush=True)
     sys.stdin.readline()
-    start = os.times()
+    start, scheduled = time.monotonic(), schedule()
     run()
-    end = os.times()
-    print(json.dumps({"end": time.monotonic(), "cpu": end.user + end.system - start.user - start.system}), flush=True)
+    end = time.monotonic()
+    running, queued = schedule() - scheduled
+    print(json.dumps({"end": end, "running": running, "blocked": end - start - running - queued}), flush=True)
+
+
+def schedule() -> np.ndarray:
+    """Seconds that the main thread ran, and that it waited for a processor."""
+    return np.array(Path("/proc/self/schedstat").read_text().split()[:2], np.float64) / 1e9
 
 
 def together(name: str, directory: Path, size: int, workers: int) -> dict[str, float]:
-    """Seconds of so many workers, and the seconds of processors that they took."""
+    """Seconds of so many workers; and, of all of them, that they ran, and that they waited for locks and disks."""
     command = [sys.executable, __file__, "--worker", name, str(directory), str(size)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     environment["PYTHONPATH"] = str(Path(__file__).parents[1])
@@ -100,13 +102,14 @@ def together(name: str, directory: Path, size: int, workers: int) -> dict[str, f
         if worker.returncode:
             raise RuntimeError("a worker failed")
         ends.append(json.loads(output.splitlines()[-1]))
-    return {"seconds": max(end["end"] for end in ends) - begin, "cpu": sum(end["cpu"] for end in ends)}
+    sums = {name: sum(end[name] for end in ends) for name in ("running", "blocked")}
+    return {"seconds": max(end["end"] for end in ends) - begin, **sums}
 
 
-def forget_scores(directory: Path) -> None:
+def forget_scores(directory: Path, size: int) -> None:
     from trak.store import open_store
 
-    open_store(directory, writable=True).experiment("targets").forget_scores()
+    open_store(directory, writable=True).experiment(str(size)).forget_scores()
 
 
 def measured(name: str, size: int, rounds: int, where: Path | None) -> dict[str, Any]:
@@ -121,8 +124,10 @@ def measured(name: str, size: int, rounds: int, where: Path | None) -> dict[str,
                 store = directory / ("store" if name == "scoring" else f"{number}-{workers}")
                 rows.append(together(name, store, size, workers))
                 if name == "scoring":
-                    forget_scores(store)
-                print(f"  {name}, {workers} worker(s): {rows[-1]['seconds']:.1f} s, {rows[-1]['cpu']:.1f} s of CPU")
+                    forget_scores(store, size)
+                last = rows[-1]
+                sums = f"{last['running']:.1f} s running, {last['blocked']:.1f} s blocked in all"
+                print(f"  {name}, {workers} worker(s): {last['seconds']:.1f} s; {sums}", flush=True)
     one, two = (statistics.median(row["seconds"] for row in rows) for rows in found.values())
     ratios = [a["seconds"] / b["seconds"] for a, b in zip(*found.values(), strict=True)]
     print(

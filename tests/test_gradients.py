@@ -15,9 +15,11 @@ from trak import batches
 from trak.gradients import (
     Functional,
     Layers,
+    Rows,
     Single,
     base,
     check_engine_name,
+    check_finite,
     choose_engine,
     differentiable,
     featurize,
@@ -340,3 +342,8 @@ class TestSelectParameters:
         model = nn.Linear(2, 2).to(torch.complex64)
         with pytest.raises(ValueError, match=r"'weight' is torch.complex64"):
             select_parameters(model)
+
+
+def test_large_features_whose_sum_overflows_are_finite():
+    ones = torch.ones(2)
+    check_finite(Rows(torch.full((2, 4), 3e38), ones, ones, ones), None, (torch.ones(2, 1),), [0, 1], "training set")

@@ -14,9 +14,9 @@ from zarr.storage import MemoryStore
 
 import trak
 from trak.projectors import Identity, make_projector
-from trak.scoring import Damping, gram, solve
+from trak.scoring import Damping, Scorer, gram, solve
 from trak.scoring.stream import _stable_top
-from trak.store import RowValues, StoreConfig, Table
+from trak.store import FeatureStore, RowValues, StoreConfig, Table
 from trak.tasks import make_task
 
 
@@ -281,6 +281,24 @@ def test_streamed_top_equals_sorting_all_scores(tmp_path, monkeypatch, budget, k
     assert top.indices.shape == top.scores.shape == (23, k)
     np.testing.assert_allclose(top.scores, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(np.take_along_axis(found.scores.T, top.indices, axis=1), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_of_equal_scores_in_several_blocks_the_lower_index_comes_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("trak.store.table.CHUNK_BYTES", 64)
+    config = StoreConfig(40, 4, {"kind": "sketch", "seed": 0}, "float32", {"w": [4]}, {"name": "fake"})
+    store = FeatureStore.create(tmp_path, config)
+    values = np.array([1, 2, 0, 2, 3] * 8, np.float32)
+    ones = np.ones(40, np.float32)
+    features = np.repeat(values[:, None], 4, axis=1)
+    store.add_checkpoint(0, "w").write(np.arange(40), RowValues(features, ones, ones, ones, np.arange(40, dtype="u8")))
+    store.finalize(0, "identity", np.eye(4))
+    experiment = store.add_experiment("t", 1)
+    experiment.add_targets(0).write(
+        np.arange(1), RowValues(features[:1], ones[:1], ones[:1], ones[:1], np.zeros(1, "u8"))
+    )
+    for bottom, sign in ((False, -1), (True, 1)):
+        found = Scorer(experiment, [0], "identity", Damping(3.0)).top(17, bottom)
+        assert found.indices[0].tolist() == np.argsort(sign * values, kind="stable")[:17].tolist()
 
 
 def test_top_refuses_a_k_beyond_the_training_set(tmp_path):

@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from trak.cli import info, repair, report, top
+from trak.cli import info, plan, repair, report, top
 
-COMMANDS = (info, top, report, repair)
+COMMANDS = (info, top, report, repair, plan)
 
 _EXAMPLES = """\
 examples:
@@ -15,6 +15,7 @@ examples:
   python -m trak top results --targets 0 1 -k 10    which training examples made these predictions?
   python -m trak report results --output report.html
   python -m trak repair results                     after a disk has failed
+  python -m trak plan --examples 1e6 --params 1e8   what will it cost?
 """
 
 

@@ -13,8 +13,9 @@ SUBSET_FRACTION = 0.5
 """Of the training set, that models are trained on whose outputs the scores are to predict."""
 _GRID = np.geomspace(0.05, 50, 25)
 _BOUNDS = 0.3, 10.0
-_FOLDED, _ROWS, _CHECKPOINTS_EACH = 1024, 4096, 10
-_FEWEST_TARGETS, _LARGEST_DISTANCE = 100, 0.3
+FEWEST_TARGETS, CHECKPOINTS_EACH = 100, 10
+"""To choose by, and how many checkpoints one stands for."""
+FOLDED, _ROWS, _LARGEST_DISTANCE = 1024, 4096, 0.3
 
 Array = np.ndarray[Any, Any]
 
@@ -47,10 +48,10 @@ def choose(experiment: Experiment, model_ids: list[int], weighting: str) -> tupl
 
     One checkpoint in ten, 4,096 rows and 1,024 dimensions stand for all; one eigendecomposition each serves every λ.
     """
-    if experiment.num_targets < _FEWEST_TARGETS:
+    if experiment.num_targets < FEWEST_TARGETS:
         return None, f"the default: {experiment.num_targets} targets are too few to choose by"
     found = []
-    for model_id in model_ids[::_CHECKPOINTS_EACH]:
+    for model_id in model_ids[::CHECKPOINTS_EACH]:
         train, gram = experiment.store.table(model_id), experiment.store.gram(model_id, weighting)
         if not any(train.column("out_to_loss_curvature", rows).any() for _, rows in train.chunks()):
             return None, "the default: the loss has no curvature, so that nothing is known of left-out examples"
@@ -106,7 +107,7 @@ def _leverages(features: Array, gram: Array) -> Array:
     """φ_iᵀ(K + λI)⁻¹φ_i for each λ of the grid: (rows, len(grid))."""
     k = len(gram)
     trace = np.trace(gram)
-    if k > _FOLDED:
+    if k > FOLDED:
         # A sketch of the features, by blocks of columns under random signs.
         signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), k)
         features = _folded(features * signs)
@@ -118,8 +119,8 @@ def _leverages(features: Array, gram: Array) -> Array:
 
 
 def _folded(rows: Array) -> Array:
-    padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % _FOLDED)))
-    return padded.reshape(len(rows), -1, _FOLDED).sum(axis=1)
+    padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % FOLDED)))
+    return padded.reshape(len(rows), -1, FOLDED).sum(axis=1)
 
 
 def _crossing(gaps: Array, at: int) -> float:

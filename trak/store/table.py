@@ -1,5 +1,6 @@
 """A table of featurized examples: one row each, complete once it is marked done."""
 
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,22 @@ def _layout(rows: int, proj_dim: int, dtype: str) -> dict[str, tuple[tuple[int, 
     return {"features": ((rows, proj_dim), dtype)} | {name: ((rows,), stored) for name, stored in columns.items()}
 
 
+def arrays(proj_dim: int, dtype: str) -> int:
+    """Number of arrays of a table."""
+    return len(_layout(1, proj_dim, dtype))
+
+
+def row_bytes(proj_dim: int, dtype: str) -> int:
+    """Bytes of one row in all arrays of a table."""
+    return sum(math.prod(shape) * np.dtype(stored).itemsize for shape, stored in _layout(1, proj_dim, dtype).values())
+
+
+def chunk_rows(rows: int, proj_dim: int, dtype: str, most_bytes: int | None = None) -> int:
+    """Number of rows of each chunk of a table's arrays, by default in a directory."""
+    chunks = max(1, -(-rows * proj_dim * np.dtype(dtype).itemsize // (most_bytes or CHUNK_BYTES)))
+    return -(-rows // chunks)
+
+
 class Table:
     """Rows of `features` (n, k) and of f, Q, R, a hash of the example, a checksum and `done`, (n,) each.
 
@@ -86,10 +103,9 @@ class Table:
         if checked(group, "done") is not None:
             return cls(group, rows, proj_dim, dtype)
         size = CHUNK_BYTES if isinstance(group.store, LocalStore) else OBJECT_BYTES
-        chunks = max(1, -(-rows * proj_dim * np.dtype(dtype).itemsize // size))
-        chunk_rows = -(-rows // chunks)
+        together = chunk_rows(rows, proj_dim, dtype, size)
         for name, (shape, stored) in _layout(rows, proj_dim, dtype).items():
-            new_array(group, name, shape, (chunk_rows, *shape[1:]), stored)
+            new_array(group, name, shape, (together, *shape[1:]), stored)
         return cls(group, rows, proj_dim, dtype)
 
     def __len__(self) -> int:

@@ -165,8 +165,12 @@ class SharedFile:
             ):
                 for number, row in enumerate((data,) if whole else data):
                     write_all(partial, row.data.cast("B"), self._offset(rows.start + number, columns.start))
-        with _opened(self._partial, os.O_RDWR, fcntl.LOCK_EX) as partial:
+        # Without the lock, which would keep others from writing meanwhile: all of it is written.
+        partial = os.open(self._partial, os.O_RDWR)
+        try:
             os.fdatasync(partial)
+        finally:
+            os.close(partial)
         with _opened(self._done, os.O_RDWR, fcntl.LOCK_EX) as done:
             os.pwrite(done, b"\1", piece)
 
