@@ -91,6 +91,17 @@ class Run:
         return traker.finalize_scores("targets")
 
 
+def save_top(path, attribution):
+    import numpy as np
+
+    np.savez(path, *attribution.top(7), *attribution.top(3, bottom=True))
+
+
+def without_tops(files):
+    """Without what only several processes keep."""
+    return {path: digest for path, digest in files.items() if "/tops/" not in path}
+
+
 def ranks(root):
     """One rank of torchrun: both ways, and what it got."""
     import numpy as np
@@ -103,6 +114,7 @@ def ranks(root):
     run = Run(root / f"attribute-{size}")
     found = run.attribute()
     np.save(root / f"scores-{size}-{rank}.npy", found.scores)
+    save_top(root / f"top-{size}-{rank}", found)
     run.directory = str(root / f"steps-{size}")
     run.steps()
     if group:
@@ -220,7 +232,7 @@ def scored(root, kill):
                 begun.touch()
                 if first and kill:
                     signal.pause()
-                time.sleep(0.1)
+                time.sleep(0.4)
                 yield from found.blocks(piece)
                 tell(str(piece))
 
@@ -378,18 +390,28 @@ def drive(root):
             [*torchrun, f"--nproc-per-node={size}", __file__, "ranks", str(root), *how], env=environment, check=True
         )
     whole = Run(root / "whole")
-    done(lambda tell: np.save(root / "scores.npy", whole.attribute().scores))
+
+    def alone(tell):
+        attribution = whole.attribute()
+        np.save(root / "scores.npy", attribution.scores)
+        save_top(root / "top", attribution)
+
+    done(alone)
     whole.directory = str(root / "whole-steps")
     done(lambda tell: whole.steps())
     scored_alone, stepwise = contents(root / "whole"), contents(root / "whole-steps")
     unscored = {path: digest for path, digest in scored_alone.items() if "/scores/" not in path}
     found = {"files": len(scored_alone)}
     for size in (2, 3):
-        found[f"torchrun-{size}"] = differences(contents(root / f"attribute-{size}"), scored_alone)
+        shared = contents(root / f"attribute-{size}")
+        assert any("/tops/" in path for path in shared)
+        found[f"torchrun-{size}"] = differences(without_tops(shared), scored_alone)
         found[f"torchrun-steps-{size}"] = differences(contents(root / f"steps-{size}"), stepwise)
         for rank in range(size):
             same = (root / f"scores-{size}-{rank}.npy").read_bytes() == (root / "scores.npy").read_bytes()
             found[f"scores-{size}-{rank}"] = same
+            ours, best = np.load(root / f"top-{size}-{rank}.npz"), np.load(root / "top.npz")
+            found[f"top-{size}-{rank}"] = all(np.array_equal(ours[name], best[name]) for name in best.files)
     found["loads"], loaded = loads(root)
     found["loads different"] = differences(loaded, unscored)
     found["killed"] = differences(stuck(root, "killed", True, attributed), unscored)
@@ -422,7 +444,7 @@ def test_ranks_of_torchrun_end_with_the_store_and_the_scores_of_one_process(foun
     assert found["files"] > 40
     assert found[f"torchrun-{size}"] == []
     assert found[f"torchrun-steps-{size}"] == []
-    assert all(found[f"scores-{size}-{rank}"] for rank in range(size))
+    assert all(found[f"{what}-{size}-{rank}"] for what in ("scores", "top") for rank in range(size))
 
 
 def test_ranks_share_the_batches_and_load_hardly_more_than_their_own(found):

@@ -9,9 +9,13 @@ from pathlib import Path
 import obstore
 import pytest
 import s3
+from processes import differences
+from test_distributed import Run
 from test_store import CONFIG, StoreContract
 
-from trak.store import FeatureStore, open_store
+import trak
+from trak.__main__ import main
+from trak.store import FeatureStore, StoreError, open_store
 from trak.store.buckets import open_bucket
 
 WRITERS = Path(__file__).parent / "chaos" / "s3_writers.py"
@@ -115,6 +119,21 @@ def test_a_url_of_an_object_store_needs_obstore(monkeypatch):
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(ImportError, match=r"s3://bucket/run needs obstore: pip install 'trak-attribution\[remote\]'"):
         FeatureStore.create("s3://bucket/run", CONFIG)
+
+
+def test_damaged_objects_are_named_and_repaired():
+    url = f"{s3.new_bucket()}/run"
+    Run(url).attribute().scores  # noqa: B018
+    before, store = s3.contents(url), open_bucket(url).store
+    for key, cut in {"0/features/c/1/0": False, "1/features/c/0/0": True, "1/output/c/2": True}.items():
+        data = bytearray(obstore.get(store, f"checkpoints/{key}").bytes())
+        data[5] ^= 1
+        obstore.put(store, f"checkpoints/{key}", bytes(data[: len(data) // 2] if cut else data))
+    with pytest.raises(StoreError, match=r"chunk [01] of checkpoints/[01].*python -m trak repair"):
+        trak.Attribution.open(url).top(3)
+    assert main(["repair", url]) == 0
+    Run(url).attribute().scores  # noqa: B018
+    assert differences(s3.contents(url), before) == []
 
 
 @pytest.fixture(scope="module")

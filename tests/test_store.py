@@ -22,7 +22,8 @@ from obstore.store import MemoryStore as ObstoreMemory
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, MemoryStore, ObjectStore
 
-import trak.store.arrays
+import trak.store.mapped
+import trak.store.remote
 import trak.store.table
 from trak.__main__ import main
 from trak.scoring import Damping, Scorer, gram
@@ -202,7 +203,7 @@ class StoreContract:
 
     def test_rows_are_done_only_after_their_other_columns_are_stored(self, monkeypatch):
         events = []
-        for kind in (trak.store.arrays.MappedArray, trak.store.arrays.RemoteArray):
+        for kind in (trak.store.mapped.MappedArray, trak.store.remote.RemoteArray):
 
             def write(array, indices, values, _real=kind.write):
                 _real(array, indices, values)
@@ -592,7 +593,7 @@ class TestLocal(StoreContract):
         self.filled(location)
         store = FeatureStore.create(spelled(location), CONFIG)
         assert store.where == str(location)
-        assert isinstance(store.table(0).features, trak.store.arrays.MappedArray)
+        assert isinstance(store.table(0).features, trak.store.mapped.MappedArray)
         np.testing.assert_array_equal(open_store(spelled(location)).table(0).features.read(), values_for(ROWS).features)
 
     @pytest.mark.parametrize(

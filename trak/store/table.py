@@ -11,8 +11,10 @@ import torch
 import zarr
 from zarr.storage import LocalStore
 
-from trak.store.arrays import RowArray, Rows, new_array, row_array, sync
+from trak.store.arrays import RowArray, Rows, new_array
 from trak.store.checks import StoreError, checked
+from trak.store.layout import row_array
+from trak.store.mapped import sync
 
 CHUNK_BYTES = 64 * 2**20
 OBJECT_BYTES = 8 * 2**20

@@ -16,11 +16,13 @@ import zarr
 from zarr.core.sync import sync
 
 from trak.store import location as places
-from trak.store.arrays import Rows, new_array, reserve, row_array, write_all
+from trak.store.arrays import Rows, new_array
 from trak.store.checks import check_inside, checked
 from trak.store.claims import Claims
 from trak.store.groups import is_written, write_whole
+from trak.store.layout import row_array
 from trak.store.location import PARTIAL, Location
+from trak.store.mapped import reserve, write_all
 
 CHECKSUM = "crc32"
 """Attribute of a matrix in a file."""
