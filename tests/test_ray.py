@@ -1,6 +1,5 @@
 """Attribution and retraining by tasks on a Ray cluster of two workers; tests/chaos/ray_kills.py kills parts of it."""
 
-import copy
 import os
 import threading
 
@@ -15,7 +14,7 @@ from test_distributed import CHECKPOINTS, N, Run, examples
 
 import trak
 from trak.distributed import Pool, Ray
-from trak.evaluation import retrain_on
+from trak.evaluation import RetrainingError, retrain_on
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -185,19 +184,36 @@ def test_a_process_that_always_dies_stops_the_run_with_a_message():
         list(pool)
 
 
-def test_retraining_by_an_engine_equals_retraining_here(tmp_path):
-    def train(indices, seed):
-        model = torch.nn.Linear(6, 3)
-        torch.nn.init.constant_(model.bias, float(len(indices)))
-        return model
+def constant(indices, seed):
+    model = torch.nn.Linear(6, 3)
+    torch.nn.init.constant_(model.bias, float(len(indices)))
+    return model
 
+
+def retrained(runs, train, directory, **options):
+    return retrain_on(
+        runs, train, "image_classification", Run(directory).targets, train_set_size=N, save_dir=directory,
+        progress=False, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["ray", Ray(num_workers=1)], ids=["by name", "engine"])
+def test_retraining_on_a_cluster_equals_retraining_here(backend, tmp_path):
     runs = [(np.arange(count), seed) for seed, count in enumerate((3, 5, 8))]
-    targets = Run(tmp_path).targets
-    found = [
-        retrain_on(
-            runs, train, "image_classification", copy.deepcopy(targets), train_set_size=N,
-            save_dir=tmp_path / name, progress=False, **options,
-        )
-        for name, options in {"here": {"jobs": 1}, "ray": {"backend": Ray(num_workers=2)}}.items()
-    ]  # fmt: skip
-    np.testing.assert_array_equal(found[0].outputs, found[1].outputs)
+    found = retrained(runs, constant, tmp_path / "ray", backend=backend)
+    expected = retrained(runs, constant, tmp_path / "here", jobs=1)
+    np.testing.assert_array_equal(found.outputs, expected.outputs)
+
+
+def test_no_training_is_begun_after_a_failure_and_those_that_are_done_are_kept(tmp_path):
+    def train(indices, seed):
+        (tmp_path / str(seed)).touch()
+        if seed == 4:
+            raise ValueError("four")
+        return constant(indices, seed)
+
+    runs = [([1, 2], seed) for seed in range(20)]
+    with pytest.raises(RetrainingError, match=r"run 4 .*four.* of 20 models are done"):
+        retrained(runs, train, tmp_path / "store", backend=Ray(num_workers=2))
+    assert len([path for path in tmp_path.iterdir() if path.name.isdecimal()]) <= 7
+    assert retrained(runs[:4], train, tmp_path / "store", jobs=1).outputs.shape == (4, 10)

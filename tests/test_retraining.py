@@ -7,9 +7,7 @@ import signal
 import sys
 import threading
 import time
-import types
 
-import cloudpickle
 import numpy as np
 import pytest
 import torch
@@ -474,79 +472,10 @@ class TestStore:
         assert not any(leftover.exists() for leftover in leftovers)
 
 
-class FakeRay(types.ModuleType):
-    """As much of Ray as is used, in this process; arguments are sent as Ray sends them."""
-
-    def __init__(self):
-        super().__init__("ray")
-        self.calls, self.most, self.cancelled = [], 0, []
-        self.under_way = 0
-
-    def is_initialized(self):
-        return bool(self.calls)
-
-    def init(self):
-        self.calls.append("init")
-
-    def cluster_resources(self):
-        return {"CPU": 3.0}
-
-    def put(self, value):
-        return types.SimpleNamespace(sent=cloudpickle.dumps(value))
-
-    def remote(self, function):
-        def start(*arguments):
-            self.under_way += 1
-            self.most = max(self.most, self.under_way)
-            values = [cloudpickle.loads(a.sent) if hasattr(a, "sent") else a for a in arguments]
-            return lambda: function(*cloudpickle.loads(cloudpickle.dumps(values)))
-
-        return types.SimpleNamespace(remote=start)
-
-    def wait(self, references, num_returns):
-        self.under_way -= 1
-        return references[-1:], references[:-1]
-
-    def get(self, reference):
-        return reference()
-
-    def cancel(self, reference, force):
-        self.cancelled.append(reference)
-
-
-class TestRay:
-    """On a cluster, here a pretended one."""
-
-    @pytest.fixture
-    def ray(self, monkeypatch):
-        fake = FakeRay()
-        monkeypatch.setitem(sys.modules, "ray", fake)
-        return fake
-
-    def test_the_numbers_are_those_of_this_process(self, call, tmp_path, ray):
-        expected = call()
-        found = call(save_dir=tmp_path / "ray", backend="ray", jobs=None)
-        np.testing.assert_array_equal(found.outputs, expected.outputs)
-        assert ray.calls == ["init"]
-        assert ray.most == 3
-        call(save_dir=tmp_path / "five", backend="ray", jobs=5)
-        assert ray.most == 5
-
-    def test_no_run_is_begun_after_a_failure_and_those_under_way_are_kept(self, run_on, ray):
-        def train(indices, seed):
-            if seed == 4:
-                raise ValueError("four")
-            return logistic(indices, seed)
-
-        with pytest.raises(RetrainingError, match=r"run 4 .*four.* of 20 models are done"):
-            run_on([([1, 2], seed) for seed in range(20)], train, backend="ray", jobs=3)
-        assert not ray.cancelled
-        assert ray.under_way == 0
-
-    def test_without_ray_installed_the_error_says_what_to_install(self, call, monkeypatch):
-        monkeypatch.setitem(sys.modules, "ray", None)
-        with pytest.raises(ImportError, match=r"pip install 'trak-attribution\[ray\]'"):
-            call(backend="ray")
+def test_without_ray_installed_the_error_says_what_to_install(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r"pip install 'trak-attribution\[ray\]'"):
+        call(backend="ray")
 
 
 def test_one_process_needs_no_joblib_and_several_say_what_to_install(call, monkeypatch, tmp_path):
