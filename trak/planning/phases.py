@@ -11,8 +11,8 @@ from trak.scoring.auto import CHECKPOINTS_EACH, FEWEST_TARGETS, FOLDED
 GRAM_COPIES = 4
 """Matrices of k² float64 numbers that finalizing and a solve hold at once."""
 _ROWS_IN_FLIGHT, _BLOCK_ROWS, _PANELS = 12, 8192, 8
-_KEPT = 2
-"""Allocators keep about as much again as blocks of rows take."""
+_KEPT = 3
+"""How many blocks of rows a process holds: the allocator keeps some that were freed."""
 
 
 @dataclass(frozen=True)
