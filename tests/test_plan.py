@@ -81,6 +81,12 @@ def test_a_query_is_what_its_formula_gives_by_hand():
     assert query(many, CONSTANTS).parts["damping"] == pytest.approx(2 * 100**2 * (1e-5 + 1e-7 * 100))
 
 
+def test_a_query_keeps_64_workers_busy_at_most():
+    many, all_busy = (query(replace(WORK, workers=workers), CONSTANTS) for workers in (1000, 64))
+    assert many == all_busy
+    assert many.workers == 64
+
+
 def test_all_scores_cost_a_query_and_their_file():
     found, asked = scores(WORK, CONSTANTS), query(WORK, CONSTANTS, opened=True)
     assert found.parts == approx(**{k: v for k, v in asked.parts.items() if k != "strongest"} | {"file": 0.05})

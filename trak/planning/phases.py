@@ -1,12 +1,13 @@
 """Seconds, bytes and memory of each phase: docs/scaling.md has the same formulas in words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trak.planning.constants import Constants
 from trak.planning.work import Work
 from trak.scoring import MEMORY_BUDGET
 from trak.scoring.auto import CHECKPOINTS_EACH, FEWEST_TARGETS, FOLDED
+from trak.scoring.stream import TOP_GROUPS
 
 GRAM_COPIES = 4
 """Matrices of k² float64 numbers that finalizing and a solve hold at once."""
@@ -87,7 +88,9 @@ def finalizing(work: Work, constants: Constants) -> Cost:
 
 def query(work: Work, constants: Constants, opened: bool = False) -> Cost:
     """Featurizing the targets and `top(10)`; of a store opened anew, whose rows are in no cache and compared with their
-    checksums as they are read, or of one that is open. Rows are dealt, while every worker solves."""
+    checksums as they are read, or of one that is open. Rows are dealt to some dozens of workers at most, each of which
+    solves."""
+    work = replace(work, workers=min(work.workers, TOP_GROUPS))
     parts = _solving(work, constants, opened) | {
         "strongest": _passes(work)
         * work.examples
