@@ -55,24 +55,25 @@ def test_finalizing_is_what_its_formula_gives_by_hand():
     assert found.parts == approx(**{"opening": 3, "checksums": 14.25, "Gram matrix": 12.25})
     assert (found.bytes_read, found.bytes_written) == (0, 2 * 8 * 100**2)
     assert found.seconds == pytest.approx(29.5 + 1.6)
-    assert found.memory == 1e6 + 4 * 8 * 100**2 + 2 * 8 * 1000 * 100
+    assert found.memory == 1e6 + 4 * 8 * 100**2 + 3 * 8 * 1000 * 100
 
 
 def test_rows_that_do_not_fit_in_memory_are_read_twice_by_finalizing_and_again_by_queries():
     small = replace(WORK, memory=1e6)
     assert finalizing(small, CONSTANTS).bytes_read == 2 * 850_000
-    assert query(small, CONSTANTS).bytes_read == 850_000 + 2 * 80_000
-    assert query(small, CONSTANTS, opened=True).bytes_read == 2 * 850_000 + 2 * 80_000
-    assert query(WORK, CONSTANTS).bytes_read == 2 * 80_000
+    assert query(small, CONSTANTS).bytes_read == 850_000 + 2 * 160_000
+    assert query(small, CONSTANTS, opened=True).bytes_read == 850_000 + 2 * 160_000
+    # By each of two workers the Gram matrices of two checkpoints.
+    assert query(WORK, CONSTANTS).bytes_read == 2 * 160_000
 
 
 def test_a_query_is_what_its_formula_gives_by_hand():
     found = query(WORK, CONSTANTS, opened=True)
-    # 50 targets: 2 x (1 + 50 x (0.02 + 0.0005 + 0.002) + 0.5).
+    # 50 targets by two workers: 2 x (1 + (50 x (0.02 + 0.0005 + 0.002) + 0.5) / 2). 1,000 rows for each worker.
     assert found.parts == approx(
-        targets=5.25, opening=2, checksums=28.5, damping=0, Cholesky=2 / 3, solve=1, products=2.2, strongest=0.6
+        targets=3.625, opening=2, checksums=14.25, damping=0, Cholesky=2 / 3, solve=1, products=1.1, strongest=0.3
     )
-    assert found.seconds == pytest.approx(sum(found.parts.values()) + (850_000 + 160_000) / 1e5)
+    assert found.seconds == pytest.approx(sum(found.parts.values()) + (850_000 + 2 * 160_000) / 1e5)
     assert "checksums" not in query(WORK, CONSTANTS).parts
     assert query(WORK, CONSTANTS).parts["opening"] == pytest.approx(0.5)
     # From 100 targets on, one checkpoint in ten chooses the damping.
@@ -80,14 +81,17 @@ def test_a_query_is_what_its_formula_gives_by_hand():
     assert query(many, CONSTANTS).parts["damping"] == pytest.approx(2 * 100**2 * (1e-5 + 1e-7 * 100))
 
 
-def test_all_scores_are_dealt_and_checksums_are_not():
-    found = scores(WORK, CONSTANTS)
-    assert found.parts == approx(
-        targets=2 * (1 + (1.125 + 0.5) / 2), opening=2, checksums=28.5, damping=0, Cholesky=2 / 3, solve=1,
-        products=1.1, file=0.05,
-    )  # fmt: skip
+def test_a_query_keeps_64_workers_busy_at_most():
+    many, all_busy = (query(replace(WORK, workers=workers), CONSTANTS) for workers in (1000, 64))
+    assert many == all_busy
+    assert many.workers == 64
+
+
+def test_all_scores_cost_a_query_and_their_file():
+    found, asked = scores(WORK, CONSTANTS), query(WORK, CONSTANTS, opened=True)
+    assert found.parts == approx(**{k: v for k, v in asked.parts.items() if k != "strongest"} | {"file": 0.05})
     assert found.bytes_written == 4 * 1000 * 50
-    assert found.bytes_read == 2 * (850_000 + 160_000)
+    assert found.bytes_read == asked.bytes_read
 
 
 def test_a_training_step_is_six_operations_for_each_parameter_and_token():

@@ -16,7 +16,7 @@ _SHARE = 0.25
 _SMALLER = "float16 or int8, a smaller k, fewer checkpoints"
 _MORE = "more targets in one query"
 _PARTS = "a store for each part of the training set"
-_ALL = "top instead; fewer workers, since each compares all rows with their checksums; faster storage"
+_ALL = "top instead; faster storage"
 _EACH = "a smaller k; as many workers as checkpoints"
 
 
@@ -59,7 +59,13 @@ def limits(work: Work, costs: Sequence[Cost]) -> list[Limit]:
         ),
         Limit("storage of all scores", everything.storage_seconds, PATIENCE, "s", _ALL),
         Limit("rows times targets", again.parts["products"], PATIENCE, "s", f"{_SMALLER}; a device"),
-        Limit("checksums of a query", opened.parts["checksums"], PATIENCE, "s", f"keep the store open; {_SMALLER}"),
+        Limit(
+            "checksums of a query",
+            opened.parts["checksums"],
+            PATIENCE,
+            "s",
+            f"keep the store open; more workers; {_SMALLER}",
+        ),
         Limit("files or objects", files, MANY_FILES, "files", f"{_SMALLER}; {_PARTS}"),
         Limit("row numbers in claims", work.examples, ROW_NUMBERS, "rows", _PARTS),
         Limit("writing rows meanwhile", made.storage_seconds, computed, "s", f"faster storage; {_SMALLER}"),

@@ -1,18 +1,19 @@
 """Seconds, bytes and memory of each phase: docs/scaling.md has the same formulas in words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trak.planning.constants import Constants
 from trak.planning.work import Work
 from trak.scoring import MEMORY_BUDGET
 from trak.scoring.auto import CHECKPOINTS_EACH, FEWEST_TARGETS, FOLDED
+from trak.scoring.stream import TOP_GROUPS
 
 GRAM_COPIES = 4
 """Matrices of k² float64 numbers that finalizing and a solve hold at once."""
 _ROWS_IN_FLIGHT, _BLOCK_ROWS, _PANELS = 12, 8192, 8
-_KEPT = 2
-"""Allocators keep about as much again as blocks of rows take."""
+_KEPT = 3
+"""How many blocks of rows a process holds: the allocator keeps some that were freed."""
 
 
 @dataclass(frozen=True)
@@ -86,32 +87,37 @@ def finalizing(work: Work, constants: Constants) -> Cost:
 
 
 def query(work: Work, constants: Constants, opened: bool = False) -> Cost:
-    """Featurizing the targets and `top(10)`, by one worker; of a store opened anew, whose rows are in no cache and
-    compared with their checksums first, or of one that is open."""
-    passes = -(-work.targets // targets_at_once(work))
-    parts = _targets(work, constants, 1) | _solving(work, constants, opened) | {
-        "products": work.checkpoints * work.examples * _product(work, constants, passes),
-        "strongest": passes * work.examples * constants.top_seconds.at(work.targets / passes),
-    }  # fmt: skip
-    rows = (passes if not work.in_cache else 0) + (1 if opened else 0)
-    read = work.checkpoints * (rows * work.table_bytes + 8 * work.k**2)
-    name = "query, store opened anew" if opened else "query, store open"
-    return Cost(name, parts, 1, read, 0, _query_memory(work, constants), read / _reads(work, constants))
+    """Featurizing the targets and `top(10)`; of a store opened anew, whose rows are in no cache and compared with their
+    checksums as they are read, or of one that is open. Rows are dealt to some dozens of workers at most, each of which
+    solves."""
+    work = replace(work, workers=min(work.workers, TOP_GROUPS))
+    parts = _solving(work, constants, opened) | {
+        "strongest": _passes(work)
+        * work.examples
+        * constants.top_seconds.at(work.targets / _passes(work))
+        / work.workers
+    }
+    read, name = _read_again(work, opened), "query, store opened anew" if opened else "query, store open"
+    memory = _query_memory(work, constants)
+    return Cost(name, parts, work.workers, read, 0, memory, read / _reads(work, constants))
 
 
 def scores(work: Work, constants: Constants) -> Cost:
-    """Featurizing the targets and all scores, of a store opened anew: rows are dealt, while every worker compares
-    checksums and solves."""
-    passes = -(-work.targets // targets_at_once(work))
+    """Featurizing the targets and all scores, of a store opened anew, dealt likewise."""
     count = work.examples * work.targets
-    parts = _targets(work, constants, work.workers) | _solving(work, constants, True) | {
-        "products": work.checkpoints * work.examples / work.workers * _product(work, constants, passes),
-        "file": count * constants.score_seconds,
-    }  # fmt: skip
-    rows = work.workers + (passes if not work.in_cache else 0)
-    read = work.checkpoints * (rows * work.table_bytes + work.workers * 8 * work.k**2)
+    parts = _solving(work, constants, True) | {"file": count * constants.score_seconds}
+    read = _read_again(work, True)
     stored = read / _reads(work, constants) + 4 * count / _writes(work, constants)
     return Cost("all scores", parts, work.workers, read, 4 * count, _query_memory(work, constants), stored)
+
+
+def _read_again(work: Work, opened: bool) -> float:
+    rows = int(opened) if work.in_cache else _passes(work)
+    return work.checkpoints * (rows * work.table_bytes + work.workers * 8 * work.k**2)
+
+
+def _passes(work: Work) -> int:
+    return -(-work.targets // targets_at_once(work))
 
 
 def _row(work: Work, constants: Constants) -> dict[str, float]:
@@ -123,27 +129,20 @@ def _row(work: Work, constants: Constants) -> dict[str, float]:
     }
 
 
-def _targets(work: Work, constants: Constants, workers: int) -> dict[str, float]:
-    batches, row = -(-work.targets // work.batch), sum(_row(work, constants).values())
-    shared = (work.targets * row + batches * constants.batch_seconds) / workers
-    return {"targets": work.checkpoints * (constants.open_seconds + shared)}
-
-
-def _product(work: Work, constants: Constants, passes: int) -> float:
-    """Seconds of one row by all solutions, the row being read and converted in each pass."""
-    multiplied = 2 * work.k * work.targets / constants.product_flops
-    return passes * work.k * constants.stream_seconds[work.dtype] + multiplied
-
-
 def _solving(work: Work, constants: Constants, opened: bool) -> dict[str, float]:
+    """What comes before scores, and the scores."""
     k, each = work.k, work.checkpoints
-    checksums = each * work.examples * constants.verify_seconds.at(work.row_bytes)
+    rows, batches = each * work.examples / work.workers, -(-work.targets // work.batch)
+    targets = work.targets * sum(_row(work, constants).values()) + batches * constants.batch_seconds
+    multiplied = 2 * k * work.targets / constants.product_flops
     return {
+        "targets": each * (constants.open_seconds + targets / work.workers),
         "opening": each * (constants.query_seconds + (constants.reopen_seconds if opened else 0)),
-        **({"checksums": checksums} if opened else {}),
+        **({"checksums": rows * constants.verify_seconds.at(work.row_bytes)} if opened else {}),
         "damping": _damping(work, constants),
         "Cholesky": each * k**3 / 3 / constants.cholesky_flops,
         "solve": each * 2 * k**2 * work.targets / constants.solve_flops,
+        "products": rows * (_passes(work) * k * constants.stream_seconds[work.dtype] + multiplied),
     }
 
 
