@@ -110,7 +110,7 @@ def classifier() -> Any:
 
 def build(where: Path, examples: int, k: int, dtype: str, targets: int, batch: int) -> dict[str, Any]:
     """Everything, in this process: seconds and peaks of each phase, and what the query found."""
-    import torch  # within the limit
+    import torch
 
     import trak
 
@@ -165,6 +165,8 @@ def limited(directory: Path, limit: int, **sizes: Any) -> dict[str, Any]:
 
 
 def inside(directory: str, limit: int, **sizes: Any) -> None:
+    import trak  # noqa: F401  what runs out of memory while it is imported may try for ever
+
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     print(json.dumps(build(Path(directory) / "store", **sizes)))
 
