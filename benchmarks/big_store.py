@@ -12,6 +12,7 @@ in float16 take 11 GB on disk, which are deleted in the end.
 """
 
 import argparse
+import gc
 import json
 import os
 import re
@@ -114,6 +115,8 @@ def build(where: Path, examples: int, k: int, dtype: str, targets: int, batch: i
 
     import trak
 
+    # A process's first decomposition waits for a library to be loaded.
+    torch.linalg.eigh(torch.linalg.cholesky(torch.eye(2)))
     phases = Phases()
     model = classifier()
     weights = model.state_dict()
@@ -135,7 +138,8 @@ def build(where: Path, examples: int, k: int, dtype: str, targets: int, batch: i
     with phases.phase("again"):
         attribution.top(10)
     files = [path for path in where.rglob("*") if path.is_file()]
-    del traker, attribution  # what is mapped stays in the cache
+    del traker, attribution
+    gc.collect()  # what is mapped stays in the cache
     drop_from_cache(files)
     before = read_from_disk()
     with phases.phase("reopened"):

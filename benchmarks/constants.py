@@ -32,7 +32,7 @@ from trak.planning.constants import DTYPES
 from trak.planning.phases import gram_operations
 from trak.projectors import Sketch
 from trak.scoring import Damping, Scorer, gram
-from trak.scoring.auto import choose
+from trak.scoring.auto import SAMPLED_ROWS, choose
 from trak.scoring.solve import factorize
 from trak.store import FeatureStore
 from trak.store.table import row_bytes
@@ -52,7 +52,7 @@ def seconds(function: Callable[[], Any], rounds: int = ROUNDS, warm: bool = True
         start = time.perf_counter()
         function()
         found.append(time.perf_counter() - start)
-    return statistics.median(found)
+    return min(found)
 
 
 def solved(rows: list[list[Any]], measured: list[float]) -> list[float]:
@@ -93,7 +93,7 @@ def featurized(directory: Path, rows: int, k: int, dtype: str, batch: int) -> fl
     taken: list[float] = []
     for _ in range(3):
         work()
-    return statistics.median(taken)
+    return min(taken)
 
 
 def featurizing(directory: Path, ratio: float) -> dict[str, Any]:
@@ -116,9 +116,18 @@ def queried(store: FeatureStore, targets: int) -> float:
     return seconds(lambda: scorer.top(10), 3)
 
 
+def choosing(directory: Path, rows: int, k: int) -> float:
+    """Seconds of choosing the damping."""
+    with tempfile.TemporaryDirectory(dir=directory) as made:
+        store, _ = filled(Path(made), rows, k)
+        store.finalize(0, "identity", np.eye(k))
+        experiment, _ = with_targets(store, TARGETS[-1])
+        return seconds(lambda: choose(experiment, [0], "identity"), 3)
+
+
 def stored(directory: Path) -> dict[str, Any]:
     """Of checksums, Gram matrices and products."""
-    verified, grams, products, chosen = {}, {}, {}, {}
+    verified, grams, products = {}, {}, {}
     for dtype in DTYPES:
         for k in WIDTHS:
             with tempfile.TemporaryDirectory(dir=directory) as made:
@@ -126,17 +135,17 @@ def stored(directory: Path) -> dict[str, Any]:
                 store.finalize(0, "identity", np.eye(k))
                 verified[row_bytes(k, dtype)] = seconds(table.verify, 3) / ROWS
                 grams[dtype, k] = seconds(lambda table=table: gram(table, "curvature"), 3) / ROWS  # type: ignore[misc]
-                experiment, _ = with_targets(store, TARGETS[-1])
-                chosen[k] = seconds(lambda experiment=experiment: choose(experiment, [0], "identity"), 3)  # type: ignore[misc]
                 for targets in TARGETS:
                     products[dtype, k, targets] = queried(store, targets) / ROWS
     equations = [[*(k * (dtype == one) for one in DTYPES), gram_operations(k)] for dtype, k in grams]
     *conversions, slow = solved(equations, [*grams.values()])
     equations = [[*(k * (dtype == one) for one in DTYPES), 2 * k * m, 1, m] for dtype, k, m in products]
     *streams, product, fixed, target = solved(equations, [*products.values()])
-    cubes = solved([[k**2, k**3] for k in WIDTHS], [*chosen.values()])
+    chosen = {(k, rows): choosing(directory, rows, k) for k in WIDTHS for rows in (SAMPLED_ROWS // 8, SAMPLED_ROWS)}
+    equations = [[1, k**3, rows, rows * k**2] for k, rows in chosen]
+    fixed_choice, cubed, row, squared = solved(equations, [*chosen.values()])
     return {
-        "damping_seconds": Line(*cubes),
+        "eigen_seconds": Line(fixed_choice, cubed), "damping_seconds": Line(row, squared),
         "verify_seconds": line([*verified], [*verified.values()]),
         "gram_seconds": dict(zip(DTYPES, conversions, strict=True)), "gram_flops": 1 / slow,
         "stream_seconds": dict(zip(DTYPES, streams, strict=True)), "product_flops": 1 / product,
@@ -169,9 +178,9 @@ def fixed(directory: Path) -> dict[str, float]:
             start = time.perf_counter()
             trak.Attribution.open(made).top(few)
             reopened.append(time.perf_counter() - start)
-    query, anew = statistics.median(asked), statistics.median(reopened)
+    query, anew = min(asked), min(reopened)
     return {
-        "finalize_seconds": statistics.median(final), "query_seconds": query, "reopen_seconds": max(0.0, anew - query),
+        "finalize_seconds": min(final), "query_seconds": query, "reopen_seconds": max(0.0, anew - query),
     }  # fmt: skip
 
 
@@ -200,7 +209,7 @@ def writing_scores(directory: Path) -> float:
             start = time.perf_counter()
             experiment.scores({"number": number}, scorer.pieces)
             taken.append(time.perf_counter() - start)
-    return max(0.0, statistics.median(taken) - plain) / (ROWS * targets)
+    return max(0.0, min(taken) - plain) / (ROWS * targets)
 
 
 def storage(directory: Path) -> dict[str, float]:

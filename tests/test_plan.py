@@ -19,7 +19,8 @@ CONSTANTS = Constants(
     machine="paper", open_seconds=1.0, batch_seconds=0.5, row_seconds=dict.fromkeys(DTYPES, Line(0.001, 1e-5)),
     hash_seconds=1e-6, step_ratio=2.0, verify_seconds=Line(0.01, 1e-5), finalize_seconds=3.0,
     gram_seconds=dict.fromkeys(DTYPES, 1e-5), gram_flops=1e6, query_seconds=0.25, reopen_seconds=0.75,
-    cholesky_flops=1e6, solve_flops=2e6, damping_seconds=Line(1e-5, 1e-7), stream_seconds=dict.fromkeys(DTYPES, 1e-6),
+    cholesky_flops=1e6, solve_flops=2e6, eigen_seconds=Line(0.5, 1e-6), damping_seconds=Line(1e-5, 1e-7),
+    stream_seconds=dict.fromkeys(DTYPES, 1e-6),
     product_flops=1e7, top_seconds=Line(1e-4, 1e-5), score_seconds=1e-6, read_bandwidth=1e5, write_bandwidth=1e5,
     process_bytes=1e6,
 )  # fmt: skip
@@ -78,7 +79,7 @@ def test_a_query_is_what_its_formula_gives_by_hand():
     assert query(WORK, CONSTANTS).parts["opening"] == pytest.approx(0.5)
     # From 100 targets on, one checkpoint in ten chooses the damping.
     many = replace(WORK, targets=100, checkpoints=11)
-    assert query(many, CONSTANTS).parts["damping"] == pytest.approx(2 * 100**2 * (1e-5 + 1e-7 * 100))
+    assert query(many, CONSTANTS).parts["damping"] == pytest.approx(2 * (0.5 + 1 + 1000 * (1e-5 + 1e-7 * 100**2)))
 
 
 def test_a_query_keeps_64_workers_busy_at_most():

@@ -56,8 +56,10 @@ class Constants:
     """In one second, in float64."""
     solve_flops: float
     """In one second, in float64."""
+    eigen_seconds: Line
+    """Of choosing the damping by one checkpoint, for d = min(k, 1024) features: the line at d³."""
     damping_seconds: Line
-    """Of choosing the damping by one checkpoint, for d = min(k, 1024) features: d² times this line at d."""
+    """Of each of the rows, at most 4,096, by which it is chosen: the line at d²."""
     stream_seconds: Mapping[str, float]
     """By dtype: of each feature of a row that is multiplied by solutions, for reading and converting it."""
     product_flops: float
@@ -122,7 +124,7 @@ def _value(name: str, value: Any, where: str) -> Any:
 
 
 def _number(name: str, value: Any, where: str) -> Line | float:
-    if name in ("row_seconds", "verify_seconds", "damping_seconds", "top_seconds"):
+    if name in ("row_seconds", "verify_seconds", "eigen_seconds", "damping_seconds", "top_seconds"):
         if not isinstance(value, dict) or set(value) != {"fixed", "each"}:
             raise ValueError(f"{name} in {where} must have 'fixed' and 'each', got {value!r}")
         return Line(**{part: _positive(name, one, where) for part, one in value.items()})

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from trak.planning.constants import Constants
 from trak.planning.work import Work
 from trak.scoring import MEMORY_BUDGET
-from trak.scoring.auto import CHECKPOINTS_EACH, FEWEST_TARGETS, FOLDED
+from trak.scoring.auto import CHECKPOINTS_EACH, FEWEST_TARGETS, FOLDED, SAMPLED_ROWS
 from trak.scoring.stream import TOP_GROUPS
 
 GRAM_COPIES = 4
@@ -149,8 +149,9 @@ def _solving(work: Work, constants: Constants, opened: bool) -> dict[str, float]
 def _damping(work: Work, constants: Constants) -> float:
     if work.targets < FEWEST_TARGETS:
         return 0.0
-    d = min(work.k, FOLDED)
-    return -(-work.checkpoints // CHECKPOINTS_EACH) * d**2 * constants.damping_seconds.at(d)
+    d, rows = min(work.k, FOLDED), min(work.examples, SAMPLED_ROWS)
+    each = constants.eigen_seconds.at(d**3) + rows * constants.damping_seconds.at(d**2)
+    return -(-work.checkpoints // CHECKPOINTS_EACH) * each
 
 
 def _query_memory(work: Work, constants: Constants) -> float:

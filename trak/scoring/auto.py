@@ -15,7 +15,7 @@ _GRID = np.geomspace(0.05, 50, 25)
 _BOUNDS = 0.3, 10.0
 FEWEST_TARGETS, CHECKPOINTS_EACH = 100, 10
 """To choose by, and how many checkpoints one stands for."""
-FOLDED, _ROWS, _LARGEST_DISTANCE = 1024, 4096, 0.3
+FOLDED, SAMPLED_ROWS, _LARGEST_DISTANCE = 1024, 4096, 0.3
 
 Array = np.ndarray[Any, Any]
 
@@ -75,8 +75,8 @@ class _LeftOut:
 
     def __init__(self, train: Table, targets: Table, gram: Array, weighting: str) -> None:
         rows = np.arange(len(train))
-        if len(rows) > _ROWS:
-            rows = np.sort(np.random.default_rng(0).choice(rows, _ROWS, replace=False))
+        if len(rows) > SAMPLED_ROWS:
+            rows = np.sort(np.random.default_rng(0).choice(rows, SAMPLED_ROWS, replace=False))
         train.verify_rows(rows)
         # W = I leaves the mean curvature out of K.
         missing = 1.0 if weighting == "curvature" else float(train.column("out_to_loss_curvature").mean())
