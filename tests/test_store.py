@@ -492,6 +492,17 @@ class StoreContract:
         with pytest.raises(StoreError, match=r"gram_curvature in .* is corrupt"):
             all_scores(location)
 
+    @pytest.mark.parametrize("lost", ["fill_value", "zarr_format"])
+    def test_a_gram_matrix_whose_metadata_is_damaged_is_no_reason_to_crash(self, lost):
+        location = self.fresh()
+        store = self.filled(location)
+        key = "checkpoints/0/gram_curvature/zarr.json"
+        metadata = json.loads(self.contents(location)[key])
+        del metadata[lost]
+        self.put(location, key, json.dumps(metadata).encode())
+        with pytest.raises(StoreError, match=r"gram_curvature.* can't be read as zarr.*restore it or delete it"):
+            store.finalize(0, "curvature", np.eye(WIDTH))
+
     def test_a_lost_chunk_of_what_is_finalized_stops_scoring(self):
         location = self.fresh()
         self.filled(location)

@@ -3,7 +3,6 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,22 @@ SPARE = 64 * 2**20
 def new_array(
     group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str, **options: Any
 ) -> None:
-    """Create an array, by default uncompressed, unless it exists."""
+    """Create an array, by default uncompressed, unless it exists.
+
+    Raises:
+        StoreError: if what is there can't be read.
+    """
     check_inside(group, name)
-    if checked(group, name) is None:
-        options = {"compressors": None, "fill_value": 0, **options}
-        with suppress(ContainsArrayError):  # another process has just made it
-            group.create_array(name, shape=shape, chunks=chunks, dtype=dtype, **options)
+    if checked(group, name) is not None:
+        return
+    options = {"compressors": None, "fill_value": 0, **options}
+    try:
+        group.create_array(name, shape=shape, chunks=chunks, dtype=dtype, **options)
+    except ContainsArrayError as error:
+        if checked(group, name) is None:  # else another process has just made it
+            raise StoreError(
+                f"{name!r} in {group.store_path} can't be read as zarr; restore it or delete it"
+            ) from error
 
 
 class RowArray(ABC):
