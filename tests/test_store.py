@@ -503,6 +503,17 @@ class StoreContract:
         with pytest.raises(StoreError, match=r"gram_curvature.* can't be read as zarr.*restore it or delete it"):
             store.finalize(0, "curvature", np.eye(WIDTH))
 
+    def test_a_gram_matrix_of_an_absurd_shape_is_made_anew(self):
+        location = self.fresh()
+        store = self.filled(location)
+        key = "checkpoints/0/gram_curvature/zarr.json"
+        metadata = json.loads(self.contents(location)[key])
+        metadata["shape"][1] = 10**30
+        self.put(location, key, json.dumps(metadata).encode())
+        assert not store.is_finalized(0, "curvature")
+        store.finalize(0, "curvature", np.eye(WIDTH))
+        np.testing.assert_array_equal(open_store(location).gram(0, "curvature"), np.eye(WIDTH))
+
     def test_a_lost_chunk_of_what_is_finalized_stops_scoring(self):
         location = self.fresh()
         self.filled(location)

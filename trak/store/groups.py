@@ -15,6 +15,7 @@ from trak.store.arrays import Rows, new_array
 from trak.store.buckets import Bucket
 from trak.store.checks import UNREADABLE, StoreError, check_inside, checked
 
+_MOST_CHUNKS = 1 << 20
 _MODEL_ID = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
@@ -71,12 +72,19 @@ def subgroup(group: zarr.Group, path: str, attributes: Mapping[str, Any]) -> zar
 def is_written(group: zarr.Group, name: str) -> bool:
     """Whether an array is there with all of its contents."""
     array = checked(group, name)
-    return isinstance(array, zarr.Array) and 0 < array.nchunks <= array.nchunks_initialized
+    # zarr compares each chunk that could be there; a directory has such arrays whole.
+    most = 1 if isinstance(group.store, LocalStore) else _MOST_CHUNKS
+    if not isinstance(array, zarr.Array) or not 0 < array.nchunks <= most:
+        return False
+    return array.nchunks_initialized >= array.nchunks
 
 
 def write_checked(group: zarr.Group, name: str, value: Rows) -> None:
     """Write an array with a checksum, in one chunk."""
     check_inside(group, f"{name}/c/0/0")
+    found = checked(group, name)
+    if isinstance(found, zarr.Array) and (found.shape, found.chunks) != (value.shape, value.shape):
+        del group[name]  # damaged, and not to be filled
     new_array(group, name, value.shape, value.shape, value.dtype.name, compressors=[Crc32cCodec()])
     write_whole(group, name, value)
 
