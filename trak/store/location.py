@@ -50,7 +50,7 @@ def exists(location: Location) -> bool:
     """Whether a zarr group is there."""
     root = local_root(location)
     if root is not None:
-        return (root / "zarr.json").is_file()
+        return (root / "zarr.json").exists()
     try:
         open_group(location, mode="r")
     except FileNotFoundError:
@@ -62,6 +62,9 @@ def exists(location: Location) -> bool:
 
 def open_group(location: Location, mode: str) -> zarr.Group:
     """The root group: mode "r" to read, "r+" to write to an existing one."""
+    root = local_root(location)
+    if root is not None and (root / "zarr.json").exists() and not (root / "zarr.json").is_file():
+        raise ValueError(f"{str(root / 'zarr.json')!r} is no file")  # to read from a pipe would hang
     # Consolidated metadata could name anything, also what is outside of the store.
     return zarr.open_group(_store(location), mode=mode, use_consolidated=False)  # type: ignore[arg-type]
 
