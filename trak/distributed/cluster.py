@@ -44,16 +44,21 @@ class Job:
     """Of `TRAKer`."""
     _loaded: tuple[int, bool] | None = None
 
-    def batches(self, of_targets: bool) -> KnownBatches:
-        """The batches of the training set, or of the targets.
+    @cached_property
+    def batches(self) -> tuple[KnownBatches, KnownBatches]:
+        """Those of the training set, and those of the targets.
 
         Raises:
-            TypeError: if the loader's can't be loaded by number.
+            TypeError: if a loader's can't be loaded by number.
         """
-        loader, size = (self.targets, self.num_targets) if of_targets else (self.train, self.train_set_size)
+        return (
+            self._known(self.train, self.train_set_size, "train"),
+            self._known(self.targets, self.num_targets, "targets"),
+        )
+
+    def _known(self, loader: Any, size: int, name: str) -> KnownBatches:
         known = known_batches(loader, size, self.index_key)
         if known is None:
-            name = "targets" if of_targets else "train"
             raise TypeError(
                 f"{name} is {type(loader).__name__}, whose batches can't be loaded one by one on other machines; with "
                 "engine=Ray it must be a list of batches, or a DataLoader over a map-style data set, without a "
@@ -63,16 +68,20 @@ class Job:
 
     @cached_property
     def traker(self) -> TRAKer:
-        """This process's."""
-        return TRAKer(self.model, self.task, self.train_set_size, self.save_dir, **self.options)
+        """This process's.
 
-    def load(self, model_id: int, weights: Packed, of_targets: bool) -> TRAKer:
-        """This process's TRAKer, ready for a checkpoint's training examples or targets."""
+        Raises:
+            FileNotFoundError: if the driver's store is not seen here.
+        """
         if not exists(self.save_dir):
             raise FileNotFoundError(
                 f"save_dir {shown(self.save_dir)} is not there on a machine of the cluster; use a directory that all "
                 "of them see under this name, or an object store (s3://, gs://)"
             )
+        return TRAKer(self.model, self.task, self.train_set_size, self.save_dir, **self.options)
+
+    def load(self, model_id: int, weights: Packed, of_targets: bool) -> TRAKer:
+        """This process's TRAKer, ready for a checkpoint's training examples or targets."""
         if self._loaded != (model_id, of_targets):
             self._loaded = None
             if of_targets:
@@ -109,7 +118,7 @@ def attribute_on(engine: Ray, job: Job, checkpoints: list[Checkpoint], bar: Any)
     root = local_root(job.save_dir)
     job = replace(job, save_dir=job.save_dir if root is None else root.absolute())
     options, device = {**job.options, "engine": engine.engine}, job.options.get("device")
-    known = {of_targets: job.batches(of_targets) for of_targets in (False, True)}
+    trained, asked = job.batches
     # Made here, so that what can't be is said at once.
     traker = TRAKer(job.model, job.task, job.train_set_size, job.save_dir, **{**options, "device": "cpu"})
     store, weighting, pool = traker.store, traker.weighting, Pool(engine)
@@ -122,7 +131,7 @@ def attribute_on(engine: Ray, job: Job, checkpoints: list[Checkpoint], bar: Any)
         pool.add(_Ended("begin", model_id), _begin, sent, weights[model_id], model_id)
 
     def train(model_id: int) -> None:
-        groups = _groups(known[False], store.table(model_id), pool.slots())
+        groups = _groups(trained, store.table(model_id), pool.slots())
         bar.update(job.train_set_size - sum(examples for _, examples in groups))
         left[model_id] = len(groups)
         for numbers, examples in groups:
@@ -130,7 +139,7 @@ def attribute_on(engine: Ray, job: Job, checkpoints: list[Checkpoint], bar: Any)
             pool.add(ended, _featurize, sent, weights[model_id], model_id, False, numbers)
 
     def targets(model_id: int) -> None:
-        for numbers, examples in _groups(known[True], None, pool.slots()):
+        for numbers, examples in _groups(asked, None, pool.slots()):
             ended = _Ended("targets", model_id, examples)
             pool.add(ended, _featurize, sent, weights[model_id], model_id, True, numbers, first=True)
 
@@ -198,7 +207,7 @@ def _begin(packed: Packed, weights: Packed, model_id: int) -> None:
 def _featurize(packed: Packed, weights: Packed, model_id: int, of_targets: bool, numbers: list[int]) -> None:
     """Some batches of the training set, or of the targets."""
     job: Job = packed.unpack()
-    traker, known = job.load(model_id, weights, of_targets), job.batches(of_targets)
+    traker, known = job.load(model_id, weights, of_targets), job.batches[of_targets]
     featurize = traker.score if of_targets else traker.featurize
     with traker.overlapped():
         for number, batch in zip(numbers, known.load(iter(numbers)), strict=True):

@@ -38,10 +38,10 @@ class Ray:
         """
         if self.num_workers is not None and (not isinstance(self.num_workers, int) or self.num_workers < 1):
             raise ValueError(f"num_workers must be a positive integer or None, got {self.num_workers!r}")
-        for name, least in (("num_gpus_per_worker", 0), ("num_cpus_per_worker", 0), ("max_retries", 0)):
+        for name in ("num_gpus_per_worker", "num_cpus_per_worker", "max_retries"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
-                raise ValueError(f"{name} must be a number of {least} or more, got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+                raise ValueError(f"{name} must be a number of 0 or more, got {value!r}")
 
 
 class Pool:

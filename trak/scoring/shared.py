@@ -1,13 +1,12 @@
 """Scores, and the best of them, computed by several processes."""
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from trak.scoring.stream import Scorer
-from trak.store import Experiment, Pieces
+from trak.store import Experiment
 
 Array = np.ndarray[Any, Any]
 
@@ -39,13 +38,7 @@ def computed(
         help_with, only: see `Experiment.computed`.
     """
     if best is None:
-        shape = experiment.store.config.train_set_size, experiment.num_targets
-        make = partial(_all_pieces, scorer, progress)
-        return experiment.computed("scores", settings, shape, "float32", make, help_with, only)
+        return experiment.scores(settings, lambda: scorer().pieces(progress), help_with, only)
     settings = {**settings, **best._asdict()}
     shape = scorer().top_shape(best.k)
     return experiment.computed("tops", settings, shape, "float64", lambda: scorer().top_pieces(*best), help_with, only)
-
-
-def _all_pieces(scorer: Callable[[], Scorer], progress: Callable[[int], None]) -> Pieces:
-    return scorer().pieces(progress)

@@ -22,9 +22,7 @@ def checked(group: zarr.Group, path: str) -> zarr.Group | zarr.Array[Any] | None
     """
     try:
         if isinstance(group.store, LocalStore):
-            metadata = Path(group.store.root, group.path, path, "zarr.json")
-            if metadata.exists() and not metadata.is_file():  # to read from a pipe would hang
-                raise ValueError(f"{str(metadata)!r} is no file")
+            check_is_file(Path(group.store.root, group.path, path, "zarr.json"))
         found = group.get(path)
         if found is not None and not isinstance(found.metadata.attributes, dict):
             raise ValueError("its attributes are no mapping")
@@ -33,6 +31,12 @@ def checked(group: zarr.Group, path: str) -> zarr.Group | zarr.Array[Any] | None
         raise StoreError(
             f"{path!r} in {group.store_path} can't be read as zarr ({error}); restore it or delete it"
         ) from error
+
+
+def check_is_file(metadata: Path) -> None:
+    """Raise a ValueError if something else is in the place of a file of metadata: to read from a pipe would hang."""
+    if metadata.exists() and not metadata.is_file():
+        raise ValueError(f"{str(metadata)!r} is no file")
 
 
 def check_inside(group: zarr.Group, path: str) -> None:

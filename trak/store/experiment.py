@@ -96,16 +96,17 @@ class Experiment:
         settings: Mapping[str, Any],
         make: Callable[[], Pieces],
         help_with: Callable[[int], object] | None = None,
+        only: Iterable[int] | None = None,
     ) -> Rows:
         """The scores (n, num_targets) for one way of scoring, float32, computed if they are not there.
 
         Args:
             settings: what decides the numbers besides features and targets.
             make: raises if they can't be computed, or returns the pieces that they are made of.
-            help_with: see `computed`.
+            help_with, only: see `computed`.
         """
         shape = self.store.config.train_set_size, self.num_targets
-        return self.computed("scores", settings, shape, "float32", make, help_with)
+        return self.computed("scores", settings, shape, "float32", make, help_with, only)
 
     def computed(
         self,

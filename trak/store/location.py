@@ -15,7 +15,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, ObjectStore
 
 from trak.store.buckets import Bucket, is_bucket, open_bucket, without_secrets
-from trak.store.checks import UNREADABLE
+from trak.store.checks import UNREADABLE, check_is_file
 
 Location = str | Path | Store
 
@@ -63,8 +63,8 @@ def exists(location: Location) -> bool:
 def open_group(location: Location, mode: str) -> zarr.Group:
     """The root group: mode "r" to read, "r+" to write to an existing one."""
     root = local_root(location)
-    if root is not None and (root / "zarr.json").exists() and not (root / "zarr.json").is_file():
-        raise ValueError(f"{str(root / 'zarr.json')!r} is no file")  # to read from a pipe would hang
+    if root is not None:
+        check_is_file(root / "zarr.json")
     # Consolidated metadata could name anything, also what is outside of the store.
     return zarr.open_group(_store(location), mode=mode, use_consolidated=False)  # type: ignore[arg-type]
 

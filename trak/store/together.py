@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +135,9 @@ class SharedFile:
                 self._forget()
                 for file, size in sizes.items():
                     reserve(file, size)
-        if help_with is not None:
-            help_with(pieces.count)
-        what, numbers = f"{self._group.path}/{self._name}", range(pieces.count) if only is None else only
+        what = f"{self._group.path}/{self._name}"
         try:
-            claims.once(what, numbers, self._is_done, lambda piece: self._write_piece(pieces, piece))
+            _compute(pieces, claims, what, self._is_done, self._write_piece, help_with, only)
         except FileNotFoundError:
             if not self.path.exists():  # or another thread has completed it
                 raise
@@ -205,12 +204,8 @@ class SharedChunks:
         if array is not None and (not isinstance(array, zarr.Array) or array.chunks != chunks):
             del self._group[self._name]  # another version's
         new_array(self._group, self._name, self.shape, chunks, self.dtype, attributes=dict(attributes))
-        if help_with is not None:
-            help_with(pieces.count)
-        claims.once(
-            f"{self._group.path}/{self._name}", range(pieces.count) if only is None else only,
-            lambda piece: self._is_done(pieces, piece), lambda piece: self._write_piece(pieces, piece),
-        )  # fmt: skip
+        what, is_done = f"{self._group.path}/{self._name}", partial(self._is_done, pieces)
+        _compute(pieces, claims, what, is_done, self._write_piece, help_with, only)
 
     def is_corrupt(self) -> bool:
         """Never known: nothing is recorded of what several processes write."""
@@ -239,6 +234,21 @@ class SharedChunks:
     def read(self) -> Rows:
         """All of it, in memory."""
         return np.asarray(self._group[self._name][...])  # type: ignore[index]
+
+
+def _compute(
+    pieces: Pieces,
+    claims: Claims,
+    what: str,
+    is_done: Callable[[int], bool],
+    write_piece: Callable[[Pieces, int], None],
+    help_with: Callable[[int], object] | None,
+    only: Iterable[int] | None,
+) -> None:
+    """Have others help, then return once all pieces are done, or only some."""
+    if help_with is not None:
+        help_with(pieces.count)
+    claims.once(what, range(pieces.count) if only is None else only, is_done, partial(write_piece, pieces))
 
 
 def shared_matrix(
