@@ -147,6 +147,15 @@ def test_auto_takes_the_layers_engine_where_it_covers_everything():
             assert chosen(ENGINE_CASES[name]()).name == "layers"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_auto_allows_a_half_precision_model_its_rounding(seed):
+    torch.manual_seed(seed)
+    layers = [layer for width in (20, 64, 64) for layer in (nn.Linear(width, 64), nn.GELU())]
+    model = nn.Sequential(*layers, nn.Linear(64, 10)).bfloat16()
+    batch = (torch.randn(4, 20).bfloat16(), torch.randint(10, (4,)))
+    assert chosen(Case(model, "image_classification", [batch])).name == "layers"
+
+
 def parts(engine):
     return (*parts(engine.first), *parts(engine.second)) if engine.name == "mixed" else (engine,)
 

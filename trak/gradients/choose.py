@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -79,10 +79,11 @@ def choose_engine(name: str, model: nn.Module, task: Task, parameters: Sequence[
     if name != "auto":
         return ENGINES[name](model, task, parameters)
     truth = collect(Single(model, task, parameters), few)
+    tolerances = {name: _tolerance(parameter) for name, parameter in model.named_parameters()}
     chosen: list[Engine] = []
     left, reason = tuple(parameters), ""
     for kind in (Layers, Functional):
-        wrong, reason = _wrong(kind, model, task, left, few, truth)
+        wrong, reason = _wrong(kind, model, task, left, few, truth, tolerances)
         right = tuple(name for name in left if name not in wrong)
         if right:
             chosen.append(kind(model, task, right))
@@ -112,8 +113,9 @@ def _layers_of_sharded(name: str, model: nn.Module, task: Task, parameters: Sequ
         single = ShardedSingle(model, task, parameters)
         truth = sketched(single, few)
         # What FSDP's mixed precision computes in.
-        tolerance = max(TOLERANCE.get(p.dtype, 3e-2) for p in single.gathered.parameters.values())
-        wrong, reason = _wrong(ShardedLayers, model, task, parameters, few, truth, sketched, tolerance)
+        largest = max(map(_tolerance, single.gathered.parameters.values()))
+        tolerances = dict.fromkeys(parameters, largest)
+        wrong, reason = _wrong(ShardedLayers, model, task, parameters, few, truth, tolerances, sketched)
         if wrong:
             raise ValueError(
                 f"gradients of {_some(wrong)} can't be had of a sharded model: {reason}, and there is no other engine "
@@ -130,8 +132,8 @@ def _wrong(
     names: Sequence[str],
     few: Batch,
     truth: dict[str, Tensor],
+    tolerances: Mapping[str, float],
     gather: Gather = collect,
-    tolerance: float | None = None,
 ) -> tuple[Sequence[str], str]:
     """The parameters whose gradients an engine gets wrong or not at all, and why."""
     try:
@@ -143,7 +145,9 @@ def _wrong(
         return names, f"the {kind.name} engine can't run this model ({what})"
     whole = torch.stack([expected.norm() for expected in truth.values()]).norm()
     wrong = [
-        name for name in names if name in uncovered or not _agree(found[name], truth[name], float(whole), tolerance)
+        name
+        for name in names
+        if name in uncovered or not _agree(found[name], truth[name], float(whole), tolerances[name])
     ]
     if not wrong:
         return wrong, ""
@@ -159,11 +163,13 @@ def _collected(engine: Engine, batch: Batch, gather: Gather) -> tuple[dict[str, 
         return (gather(type(engine)(engine.model, engine.task, covered), batch) if covered else {}), error.names
 
 
-def _agree(found: Tensor, expected: Tensor, whole: float, tolerance: float | None) -> bool:
+def _tolerance(parameter: Tensor) -> float:
+    return TOLERANCE.get(parameter.dtype, 3e-2)
+
+
+def _agree(found: Tensor, expected: Tensor, whole: float, tolerance: float) -> bool:
     """A gradient that is zero but for rounding is compared with the whole gradient's norm."""
     size = float(expected.norm()) + whole / 100
-    if tolerance is None:
-        tolerance = TOLERANCE.get(expected.dtype, 3e-2)
     return float((found - expected).norm()) <= tolerance * size + 1e-12
 
 
