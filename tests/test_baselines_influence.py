@@ -343,7 +343,7 @@ def test_a_task_that_says_no_loss_is_refused():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: InfluenceFunctions("lissa"), "unknown solver 'lissa': known are: arnoldi, cg"),
+        (lambda: InfluenceFunctions("lissa"), "unknown solver 'lissa': use one of arnoldi, cg"),
         (lambda: InfluenceFunctions(hessian="exakt"), r"unknown hessian 'exakt': did you mean 'exact'\?"),
         (lambda: InfluenceFunctions(damping=-1), "damping must be 0 or more and finite, .* got -1"),
         (lambda: InfluenceFunctions(rank=0), "rank must be an integer, at least 1, got 0"),

@@ -516,7 +516,7 @@ def test_progress_counts_the_models_that_are_there(call, capsys):
         ({"seeds": 1.5}, ValueError, "seeds must be an integer of 1 or more, got 1.5"),
         ({"seed": -1}, ValueError, "seed must be an integer of 0 or more, got -1"),
         ({"jobs": 0}, ValueError, "jobs must be an integer of 1 or more, got 0"),
-        ({"backend": "dask"}, ValueError, "unknown backend 'dask': known are: loky, ray"),
+        ({"backend": "dask"}, ValueError, "unknown backend 'dask': use one of loky, ray"),
         ({"config": {"model": nn.Linear}}, TypeError, "config must hold strings, finite numbers"),
         ({"config": [1]}, TypeError, "config must be a mapping that describes training, got list"),
         ({"train": None}, TypeError, r"train must be a function of \(indices, seed\), got NoneType"),

@@ -489,7 +489,7 @@ def test_correct_says_whether_every_prediction_is_right():
 def test_unknown_outputs_and_reductions_are_refused_with_the_nearest():
     with pytest.raises(ValueError, match=r"unknown output 'margn': did you mean 'margin'\?"):
         LanguageModeling("margn")
-    with pytest.raises(ValueError, match="unknown reduction 'max': known are: mean, sum"):
+    with pytest.raises(ValueError, match="unknown reduction 'max': use one of mean, sum"):
         Seq2Seq(reduction="max")
 
 

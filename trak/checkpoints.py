@@ -43,14 +43,14 @@ def load_state(checkpoint: Checkpoint, mapped: bool = False) -> State:
     if callable(checkpoint):
         return load_state(checkpoint(), mapped)
     raise TypeError(
-        "a checkpoint is a state dict, a path, a module or a function that returns one, "
-        f"got {type(checkpoint).__name__}"
+        "a checkpoint is a state dict, a path, a module or a function that returns one, got "
+        f"{type(checkpoint).__name__}; pass one of these"
     )
 
 
 def _read(path: Path, mapped: bool) -> Any:
     if not path.exists():
-        raise FileNotFoundError(f"checkpoint file {str(path)!r} does not exist")
+        raise FileNotFoundError(f"checkpoint file {str(path)!r} does not exist; check the path")
     if path.is_dir():
         raise ValueError(f"checkpoint {str(path)!r} is a folder; pass the file of weights in it")
     try:
@@ -94,7 +94,10 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> str:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"the checkpoint does not fit the model ({type(model).__name__}): {error}") from error
+        raise ValueError(
+            f"the checkpoint does not fit the model ({type(model).__name__}): {error}; pass a checkpoint of this "
+            "architecture, or build the model that it was saved from"
+        ) from error
     return fingerprint(model.state_dict())
 
 

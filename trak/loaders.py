@@ -41,7 +41,7 @@ def count_examples(
     if given is None:
         given = sum(batches.size(batch) for batch in loader)
     if given < 1:
-        raise ValueError(f"{what} yields no examples")
+        raise ValueError(f"{what} yields no examples; pass at least one batch")
     return given
 
 
@@ -164,5 +164,8 @@ def split_indices(batch: Batch, index_key: str | int | None) -> tuple[Batch, np.
             indices = members.pop(index_key)  # type: ignore[arg-type]
             rest = tuple(members)
     except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"index_key={index_key!r} names no field of the batches ({type(batch).__name__})") from error
+        raise ValueError(
+            f"index_key={index_key!r} names no field of the batches ({type(batch).__name__}); name one that each "
+            "batch has"
+        ) from error
     return rest, np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)

@@ -35,8 +35,8 @@ def is_sharded(model: nn.Module) -> bool:
     for name, parameter in model.named_parameters():
         if is_part(parameter):
             raise ValueError(
-                f"parameter {name!r} is a DTensor, but no module was given to fully_shard: of the ways to spread a "
-                "model over ranks only torch.distributed.fsdp.fully_shard is supported"
+                f"parameter {name!r} is a DTensor, but no module was given to fully_shard; use "
+                "torch.distributed.fsdp.fully_shard, the only supported way to spread a model over ranks"
             )
     return False
 

@@ -139,7 +139,10 @@ class TRAKer:
             PermissionError: if `save_dir` can't be written to.
         """
         if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+            raise TypeError(
+                f"model must be a torch.nn.Module, got {type(model).__name__}; pass the model itself, and the weights "
+                "as a checkpoint"
+            )
         logger.setLevel(logging_level)
         _warn_obsolete(
             load_from_save_dir=None if load_from_save_dir else "any number of processes may use one save_dir",
@@ -273,8 +276,8 @@ class TRAKer:
         if changed.any():
             raise ValueError(
                 f"training example {int(indices[np.argmax(changed)])} was featurized from other data than this batch "
-                f"holds for it (model_id {self._model_id}): a shuffled loader or random augmentation; pass the "
-                "examples' indices as inds, or iterate in order without augmentation. Nothing stored was changed"
+                f"holds for it (model_id {self._model_id}), as from a shuffled loader or random augmentation; pass "
+                "the examples' indices as inds, or iterate in order without augmentation. Nothing stored was changed"
             )
         self._compare_outputs(self._table, batch, indices, done, "training")
         if not done.all():
@@ -404,7 +407,9 @@ class TRAKer:
         if model_ids is None:
             return self.store.checkpoints()
         if not isinstance(model_ids, Iterable):
-            raise TypeError(f"model_ids must be a list of ids, got {model_ids!r}")
+            raise TypeError(
+                f"model_ids must be a list of ids, got {model_ids!r}; pass [0] for the first alone, or None for all"
+            )
         return [check_model_id(i) for i in model_ids]
 
     def _compare_outputs(self, table: Table, batch: Batch, indices: np.ndarray, done: np.ndarray, what: str) -> None:
@@ -474,7 +479,9 @@ def _softening(given: float | None, task: Task) -> float:
     if given is None:
         return DEFAULT_SOFTENING if task.softens else 1.0
     if not 0 < given < float("inf"):
-        raise ValueError(f"softening must be positive and finite, got {given}; 1 is none, {DEFAULT_SOFTENING:g} usual")
+        raise ValueError(
+            f"softening must be positive and finite, got {given}; use 1 for none, {DEFAULT_SOFTENING:g} is usual"
+        )
     if given != 1 and not task.softens:
         raise ValueError(
             f"softening={given:g} can't be had: {task.describe()['name']} computes its own get_out_to_loss_grad; use 1"

@@ -96,8 +96,8 @@ class Data:
     def _check(self, right: bool, found: int) -> None:
         if not right:
             raise ValueError(
-                f"{self.what} yielded {found} examples, expected {self.size} as in the first pass; a loader must yield "
-                "the same examples on every pass"
+                f"{self.what} yielded {found} examples, expected {self.size} as in the first pass; pass a loader that "
+                "yields the same examples on every pass"
             )
 
 
@@ -135,7 +135,10 @@ class CheckpointBaseline(Baseline):
         progress: bool = True,
     ) -> Attribution:
         if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+            raise TypeError(
+                f"model must be a torch.nn.Module, got {type(model).__name__}; pass the model itself, and the weights "
+                "as a checkpoint"
+            )
         task = self._check_task(make_task(task))
         device = device_of(model)
         data = Data(train, "train", device), Data(targets, "targets", device)

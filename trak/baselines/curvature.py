@@ -38,7 +38,10 @@ def check_damping(damping: float | None) -> float | None:
         ValueError: if it is neither None nor a finite number, 0 or more.
     """
     if damping is not None and not 0 <= damping < float("inf"):
-        raise ValueError(f"damping must be 0 or more and finite, or None for a relative one, got {damping}")
+        raise ValueError(
+            f"damping must be 0 or more and finite, or None for a relative one, got {damping}; give another number, "
+            "or None"
+        )
     return None if damping is None else float(damping)
 
 

@@ -61,8 +61,8 @@ class Job:
         if known is None:
             raise TypeError(
                 f"{name} is {type(loader).__name__}, whose batches can't be loaded one by one on other machines; with "
-                "engine=Ray it must be a list of batches, or a DataLoader over a map-style data set, without a "
-                "sampler and with shuffle=False"
+                "engine=Ray pass a list of batches, or a DataLoader over a map-style data set, without a sampler and "
+                "with shuffle=False"
             )
         return known
 

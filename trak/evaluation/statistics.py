@@ -31,7 +31,7 @@ class Bootstrap:
             ValueError: if `resamples` is not positive, `seed` negative or `confidence` not between 0 and 1.
         """
         if not 0 < confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, got {confidence}; 0.95 is usual")
+            raise ValueError(f"confidence must be between 0 and 1, got {confidence}; use 0.95, which is usual")
         self.resamples, self.confidence = count(resamples, "resamples"), float(confidence)
         self._rng = np.random.default_rng(count(seed, "seed", least=0))
 

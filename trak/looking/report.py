@@ -35,7 +35,7 @@ def write_report(
         ValueError: for an `image_size` below 1.
     """
     if image_size < 1:
-        raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
+        raise ValueError(f"image_size must be at least 1 pixel, got {image_size}; use 96, or leave it out")
     contents = _Contents(selection, image_size)
     data = {
         "title": title,

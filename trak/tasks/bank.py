@@ -115,7 +115,8 @@ def _draw(data: Iterable[Batch] | Dataset[Any], size: int, key: int) -> tuple[li
     for batch in DataLoader(data, _TOGETHER) if isinstance(data, Dataset) else data:
         if isinstance(batch, Tensor | str):
             raise ValueError(
-                f"the bank yields {type(batch).__name__}, expected batches; of a single batch: bank=[batch]"
+                f"the bank yields {type(batch).__name__}, expected batches; pass a list of batches or a DataLoader, a "
+                "single batch as bank=[batch]"
             )
         batch = batches.to_device(batch, torch.device("cpu"))
         try:
@@ -125,7 +126,7 @@ def _draw(data: Iterable[Batch] | Dataset[Any], size: int, key: int) -> tuple[li
             raise ValueError(f"in the bank: {error}") from error
         form = form or pairs.form
         if pairs.form != form:
-            raise ValueError(f"the bank holds {form}, and {pairs.form}: all of its examples must have one form")
+            raise ValueError(f"the bank holds {form}, and {pairs.form}; give all of its examples one form")
         hashes = pairs.hashes()
         for i, (found, priority) in enumerate(zip(hashes.tolist(), random_words(key, hashes).tolist(), strict=True)):
             if priority < bound and priority not in kept:

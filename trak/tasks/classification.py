@@ -21,7 +21,7 @@ class Classification(Task):
             ValueError: if it is not positive.
         """
         if not temperature > 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
+            raise ValueError(f"temperature must be positive, got {temperature}; use 1 for none")
         self.temperature = float(temperature)
 
     @abstractmethod

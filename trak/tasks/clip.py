@@ -77,9 +77,15 @@ class CLIP(Task):
                 arguments that can't be.
         """
         if isinstance(batch_size, bool) or not hasattr(batch_size, "__index__") or batch_size < 2:
-            raise ValueError(f"batch_size must be an integer, at least 2, got {batch_size!r}")
+            raise ValueError(
+                f"batch_size must be an integer, at least 2, got {batch_size!r}; give the one that the model was "
+                "trained with"
+            )
         if temperature is not None and not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature must be positive and finite, or None for the model's own, got {temperature}")
+            raise ValueError(
+                f"temperature must be positive and finite, or None for the model's own, got {temperature}; give the "
+                "one that the model was trained with"
+            )
         self.batch_size, self.seed = int(batch_size), operator.index(seed)
         self.temperature = None if temperature is None else float(temperature)
         self._bank = None if bank is None else Bank(bank, self.batch_size, self.seed)
