@@ -33,6 +33,7 @@ CAUGHT = {
     ("trak.gradients.layers.attention", "MultiheadAttention without a batch"): "the layer counts as one without a rule",
     ("trak.store.checks", "its attributes are no mapping"): "part of '<path> in <store_path> can't be read as zarr'",
     ("trak.store.checks", "<metadata> is no file"): "part of '<path> in <store_path> can't be read as zarr'",
+    ("trak.store.store", "<shown>"): "'there is no feature store at <shown>'",
     ("trak.store.groups", "its shape should be <shape>"): "part of '<path>/<name> in <store> is corrupt'",
 }
 """Errors that trak itself catches, by module and the beginning of their message, and what becomes of them."""
@@ -42,13 +43,16 @@ HEAD = """\
 
 # Every error, and what to do
 
-The {count} messages of the errors that trak raises, by the part of the library that raises them. Each names the value that is
-wrong and says what to do. `<name>` stands for a value that the message has in its place, `[...]` for a part that it has only sometimes.
-`StoreError` is a `ValueError`.
+The {count} messages of the errors that trak raises, by the part of the library that raises them. Each names
+the value that is wrong and says what to do. `<name>` stands for a value that the message has in its place,
+`[...]` for a part that it has only sometimes. After *did you mean* stands the nearest name, or all of them if
+none is near. `StoreError` is a `ValueError`.
 
-To find a message, search this page for some words of it that are no values.
+To find a message, search this page for some words of it that are no values. An error that the model or the
+task raises is not listed: it keeps its own words, and a note below them names the batch.
 
-This page is generated from the source of `trak/` by `python docs/errors_list.py`, and a test fails while it is not up to date.
+This page is generated from the source of `trak/` by `python docs/errors_list.py`, and a test fails while it
+is not up to date.
 """
 
 
@@ -79,12 +83,17 @@ def read(root: Path = ROOT / "trak") -> list[Error]:
     """Every error that the modules under `root` make, in the order of the source."""
     trees = {_module(path, root): ast.parse(path.read_text()) for path in sorted(root.rglob("*.py"))}
     own = {
-        node.name
+        node.name: any(isinstance(part, ast.FunctionDef) and part.name == "__init__" for part in node.body)
         for tree in trees.values()
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef) and any(_is_exception(base) for base in node.bases)
     }
     return [error for module, tree in trees.items() for error in _Reader(module, own).read(tree)]
+
+
+def parse(module: str, source: str) -> list[Error]:
+    """Every error that one module makes."""
+    return _Reader(module, {}).read(ast.parse(source))
 
 
 def page(errors: Iterable[Error]) -> str:
@@ -119,7 +128,7 @@ def _is_exception(node: ast.expr) -> bool:
 class _Reader(ast.NodeVisitor):
     """Finds the calls that make an exception, with the function that each is in."""
 
-    def __init__(self, module: str, own: set[str]) -> None:
+    def __init__(self, module: str, own: dict[str, bool]) -> None:
         self._module, self._own = module, own
         self._scopes: list[ast.ClassDef | ast.FunctionDef] = []
         self._found: list[Error] = []
@@ -136,15 +145,18 @@ class _Reader(ast.NodeVisitor):
     visit_ClassDef = _enter  # noqa: N815
     visit_FunctionDef = _enter  # noqa: N815
 
-    def visit_Raise(self, node: ast.Raise) -> None:  # noqa: N802
+    def visit_Raise(self, node: ast.Raise) -> None:
         if isinstance(node.exc, ast.Name) and _is_exception(node.exc):
             self._add(node.exc.id, "", node.lineno)
         self.generic_visit(node)
 
-    def visit_Call(self, node: ast.Call) -> None:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> None:
         self.generic_visit(node)
-        if isinstance(node.func, ast.Name) and (_is_exception(node.func) or node.func.id in self._own):
-            kind = node.func.id
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if self._own.get(name):
+            return  # its own __init__ has the words
+        if _is_exception(node.func) or name in self._own:
+            kind = name
         elif ast.unparse(node.func) == "super().__init__" and (kind := self._own_exception()):
             pass
         else:
@@ -177,9 +189,19 @@ class _Reader(ast.NodeVisitor):
                 return f"[{self._render(left)}]"
             case ast.Call(func=ast.Name(id="did_you_mean")):
                 return "did you mean <nearest>?"
+            case ast.Call(func=ast.Name(id=name), args=[]) if texts := [*self._returned(name)]:
+                return "|".join(map(self._render, texts))
             case ast.Name(id=name) if texts := [*self._assigned(name)]:
                 return "|".join(map(self._render, texts))
         return f"<{_name(node)}>"
+
+    def _returned(self, name: str) -> Iterator[ast.expr]:
+        """The text that a function inside of the ones around returns."""
+        for node in (node for scope in self._scopes for node in ast.walk(scope)):
+            if isinstance(node, ast.FunctionDef) and node.name == name:
+                returned = node.body[-1]
+                if isinstance(returned, ast.Return) and returned.value is not None and _has_text(returned.value):
+                    yield returned.value
 
     def _assigned(self, name: str) -> Iterator[ast.expr]:
         """The texts that the function gives to a variable, if it gives it nothing else."""

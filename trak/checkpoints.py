@@ -62,10 +62,11 @@ def _read(path: Path, mapped: bool) -> Any:
     except (OSError, ImportError):
         raise
     except Exception as error:  # a damaged file stops its reader in whatever way its bytes happen to
-        reason = "it holds Python objects" if isinstance(error, pickle.UnpicklingError) else type(error).__name__
+        what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:100]}"
+        reason = "it holds Python objects" if isinstance(error, pickle.UnpicklingError) else what
         raise ValueError(
-            f"checkpoint file {str(path)!r} can't be read as weights ({reason}). Only "
-            "tensors are loaded, since a pickle can run code; save it with torch.save(model.state_dict(), path)"
+            f"checkpoint file {str(path)!r} can't be read as weights ({reason}), and only tensors are loaded, since a "
+            "pickle can run code; save it with torch.save(model.state_dict(), path)"
         ) from error
 
 

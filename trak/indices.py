@@ -42,7 +42,10 @@ def row_indices(
                 f"{limit_name}, or the examples' indices as inds"
             )
         return np.arange(following, following + count)
-    indices = np.asarray(inds.cpu() if isinstance(inds, torch.Tensor) else inds).reshape(-1)
+    try:
+        indices = np.asarray(inds.cpu() if isinstance(inds, torch.Tensor) else inds).reshape(-1)
+    except ValueError as error:
+        raise TypeError(f"inds must be one list of integers, got {inds!r:.80}; pass one for each example") from error
     if indices.dtype.kind not in "iu":
         raise TypeError(f"inds must be integers, got {indices.dtype}; pass a tensor or list of whole numbers")
     indices = indices.astype(np.int64)

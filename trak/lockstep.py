@@ -91,8 +91,8 @@ class LockStep:
         for number, (place, seen, _) in enumerate(found):
             if place != first:
                 raise ValueError(
-                    f"rank {number} is at {place} where rank 0 is at {first}; with a sharded model make the same "
-                    "calls with the same batches on every rank"
+                    f"rank {number} is at {place} where rank 0 is at {first}; make the same calls with the same "
+                    "batches on every rank of a sharded model"
                 )
             if seen != others:
                 raise ValueError(

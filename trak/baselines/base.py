@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from trak import batches
+from trak.arguments import check_model
 from trak.attribution import ArrayAttribution, Attribution
 from trak.batches import Batch
 from trak.checkpoints import Checkpoint, load_into, loadable
@@ -134,11 +135,7 @@ class CheckpointBaseline(Baseline):
         *,
         progress: bool = True,
     ) -> Attribution:
-        if not isinstance(model, nn.Module):
-            raise TypeError(
-                f"model must be a torch.nn.Module, got {type(model).__name__}; pass the model itself, and the weights "
-                "as a checkpoint"
-            )
+        check_model(model)
         task = self._check_task(make_task(task))
         device = device_of(model)
         data = Data(train, "train", device), Data(targets, "targets", device)

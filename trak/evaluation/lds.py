@@ -163,7 +163,10 @@ def lds(
 def _truth(masks: Array | GroundTruth, outputs: Array | None) -> GroundTruth:
     if isinstance(masks, GroundTruth):
         if outputs is not None:
-            raise ValueError("a GroundTruth has outputs of its own, and outputs was given, too: leave outputs out")
+            raise ValueError(
+                f"a GroundTruth has outputs of its own, and outputs was given as {type(outputs).__name__}, too; leave "
+                "outputs out"
+            )
         return masks
     if outputs is None:
         raise ValueError("outputs is missing: call lds(scores, masks, outputs) or lds(scores, ground_truth)")

@@ -217,13 +217,14 @@ class FeatureStore:
         if not isinstance(group, zarr.Group):
             known = self.checkpoints() or "none"
             raise ValueError(
-                f"no checkpoint with model_id {model_id} in {self.where}; there are {known}; use one of these, or "
-                "load_checkpoint with this id first"
+                f"no checkpoint with model_id {model_id} in {self.where}; there are {known}; call load_checkpoint with "
+                "this id first, or use another"
             )
         return group
 
 
 def _open(where: Location, mode: str) -> FeatureStore:
+    places.check_location(where)
     shown, root = places.shown(where), places.local_root(where)
     try:
         if root is not None and not places.exists(where):

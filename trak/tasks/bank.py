@@ -86,8 +86,9 @@ class Bank:
             self._embedded = None
             if are_wrapped(model):
                 raise ValueError(
-                    "the bank was not embedded by these weights, and can't be inside of torch.func's transforms: call "
-                    "the task's prepare(model) before, after every change of the weights"
+                    f"the bank was not embedded by the weights that {type(model).__name__} has now, and can't be "
+                    "inside of torch.func's transforms; call the task's prepare(model) before, after every change of "
+                    "the weights"
                 )
             self._embedded = self._embed(model)
         return self._embedded.images, self._embedded.texts

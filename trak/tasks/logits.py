@@ -80,6 +80,10 @@ def check_classes(labels: Tensor, logits: Tensor, ignored: int | None = None) ->
             f"expected labels as a tensor of class indices, got {type(labels).__name__}; convert them by "
             "torch.tensor, for instance in the loader's collate_fn"
         )
+    if labels.shape == (*logits.shape[:-1], 1):
+        raise ValueError(
+            f"expected labels of shape {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}; use labels.squeeze(-1)"
+        )
     if labels.shape != logits.shape[:-1]:
         raise ValueError(
             f"expected labels of shape {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}; give one label for each "

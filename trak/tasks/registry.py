@@ -1,5 +1,6 @@
 """Tasks by name."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -48,6 +49,8 @@ def make_task(task: Any) -> Task:
     if isinstance(task, Task):
         return task
     if isinstance(task, type) and issubclass(task, Task):
+        if inspect.isabstract(task):
+            raise TypeError(f"task {task.__name__} has no output method; write one, or use one of {', '.join(TASKS)}")
         return task()
     if isinstance(task, str):
         if task not in TASKS:
