@@ -44,7 +44,7 @@ HEAD = """\
 # Every error, and what to do
 
 The {count} messages of the errors that trak raises, by the part of the library that raises them. Each names
-the value that is wrong and says what to do. `<name>` stands for a value that the message has in its place,
+the value that is wrong, or what is missing, and says what to do. `<name>` stands for a value that the message has in its place,
 `[...]` for a part that it has only sometimes. After *did you mean* stands the nearest name, or all of them if
 none is near. `StoreError` is a `ValueError`.
 
@@ -245,6 +245,10 @@ def _name(node: ast.expr) -> str:
         case ast.Attribute(attr=attr):
             return attr.strip("_")
         case ast.Subscript(value=ast.Attribute(attr="shape") as of):
+            return _name(of)
+        case ast.Tuple(elts=parts):
+            return ", ".join(map(_name, parts))
+        case ast.Compare(left=of):
             return _name(of)
         case ast.Subscript(value=of) | ast.Starred(value=of) | ast.UnaryOp(operand=of):
             return _name(of)

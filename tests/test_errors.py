@@ -17,7 +17,8 @@ _SPEC = importlib.util.spec_from_file_location("errors_list", ROOT / "docs" / "e
 errors_list = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(errors_list)
 
-ERRORS = [error for error in errors_list.read() if not error.caught]
+ALL = errors_list.read()
+ERRORS = [error for error in ALL if not error.caught]
 
 NO_VALUE = {
     "outputs is missing": "an argument that was not given",
@@ -51,12 +52,12 @@ def _shown(errors):
 
 
 def test_the_list_of_errors_is_that_of_the_source():
-    new = errors_list.page(errors_list.read())
+    new = errors_list.page(ALL)
     assert errors_list.PAGE.read_text() == new, "run: python docs/errors_list.py"
 
 
 def test_every_raise_of_the_source_is_in_the_list_or_passes_another_error_on():
-    listed = {(e.module, e.line) for e in errors_list.read()}
+    listed = {(e.module, e.line) for e in ALL}
     for path in (ROOT / "trak").rglob("*.py"):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -81,7 +82,7 @@ def test_every_message_says_what_to_do():
 
 def test_errors_that_are_said_to_be_caught_exist():
     for module, begin in errors_list.CAUGHT:
-        assert [e for e in errors_list.read() if e.module == module and e.message.startswith(begin)], begin
+        assert [e for e in ALL if e.module == module and e.message.startswith(begin)], begin
 
 
 def test_an_unfinished_message_would_be_noticed():

@@ -550,7 +550,7 @@ def test_tokens_of_an_answer_keep_the_tokens_before_them(with_model):
 
 
 def test_tokens_of_an_answer_without_what_comes_before_them_are_refused():
-    with pytest.raises(ValueError, match="needs decoder_input_ids in the batch, or the model"):
+    with pytest.raises(ValueError, match="needs decoder_input_ids, and the batch has only"):
         Seq2Seq().token_targets((IDS, IDS))
 
 
