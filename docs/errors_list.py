@@ -44,9 +44,9 @@ HEAD = """\
 # Every error, and what to do
 
 The {count} messages of the errors that trak raises, by the part of the library that raises them. Each names
-the value that is wrong, or what is missing, and says what to do. `<name>` stands for a value that the message has in its place,
-`[...]` for a part that it has only sometimes. After *did you mean* stands the nearest name, or all of them if
-none is near. `StoreError` is a `ValueError`.
+the value that is wrong, or what is missing, and says what to do. `<name>` stands for a value that the message
+has in its place, `[...]` for a part that it has only sometimes. After *did you mean* stands the nearest name,
+or all of them if none is near. `StoreError` is a `ValueError`.
 
 To find a message, search this page for some words of it that are no values. An error that the model or the
 task raises is not listed: it keeps its own words, and a note below them names the batch.

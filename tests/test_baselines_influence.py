@@ -273,7 +273,7 @@ def test_a_loss_without_positive_curvature_is_refused():
     case = nn.Linear(3, 1).double(), Concave(), data
     with pytest.raises(ValueError, match=r"mean eigenvalue is -.*: give damping, or use hessian='ggn'"):
         attributed(InfluenceFunctions(hessian="exact"), case)
-    with pytest.raises(ValueError, match="no damped eigenvalue is positive, the largest is .*; use a larger damping"):
+    with pytest.raises(ValueError, match=r"no damped eigenvalue is positive, the largest is .*; use a larger damping"):
         attributed(InfluenceFunctions("arnoldi", damping=1e-3, hessian="exact"), case)
 
 

@@ -450,7 +450,7 @@ def test_one_prediction_for_a_whole_sequence_is_refused_with_its_shape():
     "logits, labels, message",
     [
         (torch.zeros(2, 3), torch.ones(2, 2), r"logits' shape \(2, 3\).* got \(2, 2\)"),
-        (torch.zeros(2, 3), torch.ones(2), r'got \(2,\); for one class .* task="text_classification"'),
+        (torch.zeros(2, 3), torch.ones(2), r'got \(2,\); use task="text_classification" .* for one class'),
         (torch.zeros(2, 3), [[1, 0, 0]] * 2, "zeros and ones, got list"),
         (torch.zeros(2, 3), torch.tensor([[0, 1, 1], [0, 1, 2]]), "0 or 1, .* got 2 in row 1"),
         (torch.zeros(2, 3), torch.full((2, 3), 0.25), "0 or 1, .* got 0.25 in row 0"),

@@ -51,7 +51,7 @@ def select_parameters(model: nn.Module, grad_wrt: object = None) -> Mapping[str,
     else:
         if not isinstance(grad_wrt, Iterable):
             raise TypeError(
-                f"grad_wrt must be a parameter name or a list of them, got {type(grad_wrt).__name__}; use names of "
+                f"grad_wrt must be a parameter name or a list of them, got {grad_wrt!r:.40}; use names of "
                 "model.named_parameters()"
             )
         patterns = [grad_wrt] if isinstance(grad_wrt, str) else list(grad_wrt)
@@ -61,8 +61,7 @@ def select_parameters(model: nn.Module, grad_wrt: object = None) -> Mapping[str,
         for pattern in patterns:
             if not isinstance(pattern, str):
                 raise TypeError(
-                    f"grad_wrt must hold parameter names, got {type(pattern).__name__}; use names of "
-                    "model.named_parameters()"
+                    f"grad_wrt must hold parameter names, got {pattern!r:.40}; use names of model.named_parameters()"
                 )
             if not any(fnmatchcase(name, pattern) for name in alias):
                 raise ValueError(
