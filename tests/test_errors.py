@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import trak
+from trak.baselines import BM25, InfluenceFunctions
 
 ROOT = Path(__file__).resolve().parent.parent
 _SPEC = importlib.util.spec_from_file_location("errors_list", ROOT / "docs" / "errors_list.py")
@@ -168,6 +169,7 @@ ARGUMENTS = {
     "missing device": ({"device": "gpu"}, "'gpu'", "use one that this machine has"),
     "missing checkpoint": ({"checkpoints": "none.pt"}, "'none.pt'", "check the path"),
     "other architecture": ({"checkpoints": OTHER.state_dict()}, "Sequential", "pass a checkpoint of this architecture"),
+    "number as text": ({"train_set_size": "20"}, "'20'", "give one, or leave it out"),
     "no checkpoints": ({"checkpoints": []}, "checkpoints is empty", "give at least one"),
     "no checkpoint": ({"checkpoints": [None]}, "NoneType", "pass one of these"),
     "no index": ({"index_key": "index"}, "'index'", "name one that each batch has"),
@@ -229,10 +231,12 @@ def test_results_name_a_wrong_request_with_its_cure(attribute, tmp_path):
         (lambda: found.show(DATA, targets=[]), "targets is empty", "choose at least one of 4"),
         (lambda: found.report(page, train_dataset=TensorDataset(X[:5], Y[:5])), "has 5 examples", "pass the data"),
         (lambda: found.report(page, image_size=0), "got 0", "use 96"),
+        (lambda: found.report(page, image_size="big"), "'big'", "use 96"),
+        (lambda: found.report(tmp_path), str(tmp_path), "give the name of a file in it"),
         (lambda: trak.store.open_store(tmp_path / "none"), str(tmp_path / "none"), "check the path"),
         (lambda: found.experiment.store.experiment("target"), "'target'", "did you mean 'targets'"),
     ):
-        with pytest.raises((ValueError, TypeError, FileNotFoundError)) as error:
+        with pytest.raises((ValueError, TypeError, OSError)) as error:
             call()
         assert value in _said(error)
         assert cure in _said(error)
@@ -291,3 +295,28 @@ def test_an_error_of_the_model_keeps_its_words_and_names_the_batch(attribute):
     with pytest.raises(ValueError, match="label out of range") as error:
         attribute(train=[(X, Y + 5)])
     assert not hasattr(error.value, "__notes__")
+
+
+def test_settings_that_are_no_numbers_are_named_with_their_cure():
+    for call, value, cure in (
+        (lambda: trak.tasks.ImageClassification("hot"), "'hot'", "use 1 for none"),
+        (lambda: trak.tasks.CLIP(bank=[], temperature="hot"), "'hot'", "give the one that the model was trained with"),
+        (lambda: BM25(k1="big"), "'big'", "use 1.5 and 0.75"),
+        (lambda: InfluenceFunctions(damping="big"), "'big'", "give another number, or None"),
+        (lambda: InfluenceFunctions(tolerance="small"), "'small'", "such as 1e-5"),
+    ):
+        with pytest.raises((ValueError, TypeError)) as error:
+            call()
+        assert value in _said(error)
+        assert cure in _said(error)
+
+
+def test_a_batch_that_needs_too_much_memory_is_named_with_the_budget(attribute):
+    class Large(nn.Linear):
+        def forward(self, x):
+            raise torch.OutOfMemoryError("out of memory")
+
+    model = Large(8, 3)
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory") as error:
+        attribute(model=model, checkpoints=model.state_dict(), memory_budget=1 << 20)
+    assert "set a memory_budget of less than 1048576 bytes" in error.value.__notes__[0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import torch
@@ -9,6 +10,11 @@ from torch import nn
 
 from trak import batches
 from trak.batches import Batch
+
+
+def is_number(value: Any) -> bool:
+    """Whether it can be compared with numbers; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_model(model: Any) -> nn.Module:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -40,6 +41,10 @@ def count_examples(
             )
     if given is None:
         given = sum(batches.size(batch) for batch in loader)
+    if isinstance(given, bool) or not isinstance(given, Integral):
+        raise TypeError(
+            f"the number of examples of {what} must be an integer, got {given!r}; give one, or leave it out"
+        )
     if given < 1:
         raise ValueError(f"{what} yields no examples; pass at least one batch")
     return given

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from trak import batches
-from trak.arguments import check_device, check_model, naming_the_batch
+from trak.arguments import check_device, check_model, is_number, naming_the_batch
 from trak.attribution import StoredAttribution
 from trak.batches import Batch
 from trak.checkpoints import Checkpoint, load_into
@@ -477,7 +477,7 @@ class TRAKer:
 def _softening(given: float | None, task: Task) -> float:
     if given is None:
         return DEFAULT_SOFTENING if task.softens else 1.0
-    if not isinstance(given, int | float) or not 0 < given < float("inf"):
+    if not is_number(given) or not 0 < given < float("inf"):
         raise ValueError(
             f"softening must be a positive and finite number, got {given!r}; use 1 for none, {DEFAULT_SOFTENING:g} is "
             "usual"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from trak.arguments import is_number
 from trak.attribution import ArrayAttribution, Attribution
 from trak.baselines.base import Baseline
 from trak.batches import Batch
@@ -53,9 +54,9 @@ class BM25(Baseline):
         """
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}: {did_you_mean(str(method), METHODS)}")
-        if not k1 >= 0 or not 0 <= b <= 1:
+        if not (is_number(k1) and is_number(b) and k1 >= 0 and 0 <= b <= 1):
             raise ValueError(
-                f"k1 must be 0 or more and b between 0 and 1, got {k1} and {b}; use 1.5 and 0.75, which are usual"
+                f"k1 must be 0 or more and b between 0 and 1, got {k1!r} and {b!r}; use 1.5 and 0.75, which are usual"
             )
         self.method, self.k1, self.b, self.delta = method, k1, b, delta
         self.ignore, self.stopwords = sorted(ignore), stopwords

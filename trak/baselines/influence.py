@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from trak.arguments import is_number
 from trak.baselines.base import Run
 from trak.baselines.curvature import (
     RELATIVE_DAMPING,
@@ -79,8 +80,8 @@ class InfluenceFunctions(GradientBaseline):
         for what, number in (("rank", rank), ("max_iterations", max_iterations)):
             if isinstance(number, bool) or not hasattr(number, "__index__") or number < 1:
                 raise ValueError(f"{what} must be an integer, at least 1, got {number!r}; give a whole number")
-        if not 0 < tolerance < 1:
-            raise ValueError(f"tolerance must be between 0 and 1, got {tolerance}; give a small one, such as 1e-5")
+        if not is_number(tolerance) or not 0 < tolerance < 1:
+            raise ValueError(f"tolerance must be between 0 and 1, got {tolerance!r}; give a small one, such as 1e-5")
         self.solver, self.damping, self.hessian = solver, check_damping(damping), hessian
         self.rank, self.tolerance, self.max_iterations, self.seed = rank, tolerance, max_iterations, seed
         super().__init__(grad_wrt, engine, memory_budget)

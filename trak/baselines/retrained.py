@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 from tqdm.auto import tqdm
 
+from trak.arguments import is_number
 from trak.attribution import ArrayAttribution, Attribution
 from trak.baselines.base import Baseline
 from trak.batches import Batch
@@ -153,9 +154,9 @@ class Datamodel(RetrainedBaseline):
             raise ImportError("datamodels need scikit-learn: pip install 'trak-attribution[baselines]'") from error
         if regression not in REGRESSIONS:
             raise ValueError(f"unknown regression {regression!r}: {did_you_mean(str(regression), REGRESSIONS)}")
-        if penalty is not None and not 0 < penalty < float("inf"):
+        if penalty is not None and not (is_number(penalty) and 0 < penalty < float("inf")):
             raise ValueError(
-                f"penalty must be positive and finite, or None to choose it, got {penalty}; give a positive number, "
+                f"penalty must be positive and finite, or None to choose it, got {penalty!r}; give a positive number, "
                 "or None"
             )
         if penalty is None and not 2 <= folds <= self.subsets:

@@ -9,6 +9,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from trak import batches
+from trak.arguments import is_number
 from trak.attribution import ArrayAttribution, Attribution
 from trak.baselines.base import Baseline
 from trak.batches import Batch
@@ -65,8 +66,8 @@ class DataShapley(Baseline):
             )
         if isinstance(permutations, bool) or not hasattr(permutations, "__index__") or permutations < 1:
             raise ValueError(f"permutations must be an integer, at least 1, got {permutations!r}; give a whole number")
-        if not 0 <= tolerance < 1:
-            raise ValueError(f"tolerance must be 0 or more and below 1, got {tolerance}; use 0 for no truncation")
+        if not is_number(tolerance) or not 0 <= tolerance < 1:
+            raise ValueError(f"tolerance must be 0 or more and below 1, got {tolerance!r}; use 0 for no truncation")
         if utility not in UTILITIES:
             raise ValueError(f"utility must be 'outputs' or 'mean', got {utility!r}; use one of them")
         self.permutations, self.tolerance, self.utility, self.seed = permutations, tolerance, utility, seed

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from trak.arguments import is_number
 from trak.batches import Batch
 from trak.distributed import Ray
 from trak.evaluation.inputs import Choice, choice, count, finite
@@ -188,8 +189,8 @@ class GroundTruth:
         Raises:
             ValueError: if a part would get no target or no subset.
         """
-        if not 0 < fraction < 1:
-            raise ValueError(f"fraction must be between 0 and 1, got {fraction}; use 0.5 for halves")
+        if not is_number(fraction) or not 0 < fraction < 1:
+            raise ValueError(f"fraction must be between 0 and 1, got {fraction!r}; use 0.5 for halves")
         rng = np.random.default_rng(seed)
         parts = []
         for size, what in ((len(self.targets), "target"), (len(self.masks), "subset")):

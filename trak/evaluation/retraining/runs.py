@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from trak.arguments import is_number
 from trak.evaluation.inputs import as_array, count
 from trak.projectors.hashing import random_words, stream_key
 
@@ -73,11 +74,11 @@ def random_subset(seed: int, subset: int, train_set_size: int, fraction: float) 
     Raises:
         ValueError: if it would be empty, or hold every example.
     """
-    size = round(fraction * train_set_size) if 0 < fraction < 1 else 0
+    size = round(fraction * train_set_size) if is_number(fraction) and 0 < fraction < 1 else 0
     if not 0 < size < train_set_size:
         raise ValueError(
             f"fraction must be between 0 and 1 and leave some of the {train_set_size} training examples in and some "
-            f"out, got {fraction}; use 0.5, or have more examples"
+            f"out, got {fraction!r}; use 0.5, or have more examples"
         )
     key = stream_key("subset", seed, subset, train_set_size, float(fraction))
     words = random_words(key, torch.arange(train_set_size)).numpy()
