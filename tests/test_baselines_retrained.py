@@ -148,7 +148,7 @@ class TestGroundTruth:
     def test_an_output_that_is_not_finite(self, kind):
         truth, _ = linear_truth()
         truth.outputs[3, 1, 2] = np.nan
-        with pytest.raises(ValueError, match="output of subset 3, seed 1 for target 2 is not finite"):
+        with pytest.raises(ValueError, match="output of subset 3, seed 1 for target 2 is nan, not finite"):
             kind(truth)
 
     def test_loaders_of_another_size(self, kind):

@@ -125,7 +125,7 @@ def test_file_that_holds_no_weights_is_refused_with_its_name(content, suffix, tm
         pytest.importorskip("safetensors")
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"x{suffix}' can't be read as weights [(].+[)]. Only tensors"):
+    with pytest.raises(ValueError, match=f"x{suffix}' can't be read as weights [(].+[)], and only tensors"):
         load_state(path)
 
 

@@ -630,7 +630,7 @@ def without_caption(count, row):
             [{"images": cheap(9)[0], "labels": cheap(9)[1]}],
             "no captions: expected one of input_ids.*got images, labels",
         ),
-        ([cheap(9), (cheap(9)[0].double(), cheap(9)[1])], "must have one form"),
+        ([cheap(9), (cheap(9)[0].double(), cheap(9)[1])], "give all of its examples one form"),
         ([without_caption(9, 4)], "in the bank: the caption in row 4 of a batch is empty"),
     ],
 )

@@ -267,7 +267,7 @@ class TestRetrieval:
 
     def test_what_does_not_fit_is_refused(self):
         scores = np.zeros((5, 2))
-        with pytest.raises(ValueError, match="no target has a relevant example"):
+        with pytest.raises(ValueError, match="targets has a relevant example"):
             retrieval(scores, np.zeros((5, 2), bool), k=1)
         with pytest.raises(ValueError, match=r"relevant must be bool \(5, 2\) as the scores.*got int64 \(5, 2\)"):
             retrieval(scores, np.ones((5, 2), int), k=1)

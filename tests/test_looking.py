@@ -161,7 +161,7 @@ class TestShow:
             ("trak-up", "--trak-share:1"), ("trak-down", "--trak-share:0.5"), ("trak-up", "--trak-share:0"),
         ]  # fmt: skip
 
-    @pytest.mark.parametrize(("scores", "message"), [([1.0], "3 numbers"), ([1, 2, np.nan], "nan; .* finite")])
+    @pytest.mark.parametrize(("scores", "message"), [([1.0], "3 numbers"), ([1, 2, np.nan], "nan, .* finite")])
     def test_scores_that_fit_no_tokens_are_refused(self, scores, message):
         shown = attribution().show([["a", "b", "c"]] * 12, k=1, train_token_scores=lambda t, i: scores)
         with pytest.raises(ValueError, match=rf"train_token_scores\(0, \d+\) .*{message}"):

@@ -654,7 +654,7 @@ def test_projectors_are_made_by_name_with_their_dimension_and_seed():
 def test_unknown_projector_name_suggests_the_nearest():
     with pytest.raises(ValueError, match=r"unknown projector 'skecth': did you mean 'sketch'\?"):
         make_projector("skecth")
-    with pytest.raises(ValueError, match="'fft': known are: factored, gaussian, identity, rademacher, sketch"):
+    with pytest.raises(ValueError, match="'fft': use one of factored, gaussian, identity, rademacher, sketch"):
         make_projector("fft")
 
 

@@ -631,7 +631,7 @@ def test_two_tasks_of_one_kind_do_not_touch_each_other(task):
 def test_unknown_task_suggests_the_nearest():
     with pytest.raises(ValueError, match=r"'image_clasification': did you mean 'image_classification'\?"):
         make_task("image_clasification")
-    with pytest.raises(ValueError, match="'zzz': known are: clip, image_classification"):
+    with pytest.raises(ValueError, match="'zzz': use one of clip, image_classification"):
         make_task("zzz")
 
 

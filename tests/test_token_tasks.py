@@ -450,7 +450,7 @@ def test_one_prediction_for_a_whole_sequence_is_refused_with_its_shape():
     "logits, labels, message",
     [
         (torch.zeros(2, 3), torch.ones(2, 2), r"logits' shape \(2, 3\).* got \(2, 2\)"),
-        (torch.zeros(2, 3), torch.ones(2), r'got \(2,\); for one class .* task="text_classification"'),
+        (torch.zeros(2, 3), torch.ones(2), r'got \(2,\); use task="text_classification" .* for one class'),
         (torch.zeros(2, 3), [[1, 0, 0]] * 2, "zeros and ones, got list"),
         (torch.zeros(2, 3), torch.tensor([[0, 1, 1], [0, 1, 2]]), "0 or 1, .* got 2 in row 1"),
         (torch.zeros(2, 3), torch.full((2, 3), 0.25), "0 or 1, .* got 0.25 in row 0"),
@@ -489,7 +489,7 @@ def test_correct_says_whether_every_prediction_is_right():
 def test_unknown_outputs_and_reductions_are_refused_with_the_nearest():
     with pytest.raises(ValueError, match=r"unknown output 'margn': did you mean 'margin'\?"):
         LanguageModeling("margn")
-    with pytest.raises(ValueError, match="unknown reduction 'max': known are: mean, sum"):
+    with pytest.raises(ValueError, match="unknown reduction 'max': use one of mean, sum"):
         Seq2Seq(reduction="max")
 
 
@@ -550,7 +550,7 @@ def test_tokens_of_an_answer_keep_the_tokens_before_them(with_model):
 
 
 def test_tokens_of_an_answer_without_what_comes_before_them_are_refused():
-    with pytest.raises(ValueError, match="needs decoder_input_ids in the batch, or the model"):
+    with pytest.raises(ValueError, match="needs decoder_input_ids, and the batch has only"):
         Seq2Seq().token_targets((IDS, IDS))
 
 

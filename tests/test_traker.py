@@ -539,7 +539,7 @@ class TestStateBetweenCalls:
 
         traker = make(task=Detached())
         traker.load_checkpoint(case.model.state_dict(), 0)
-        with pytest.raises(ValueError, match=r"depends on none of the parameters .*detaches"):
+        with pytest.raises(ValueError, match=r"depends on none of the parameters .*; remove torch.no_grad and detach"):
             traker.featurize(case.batches[0])
 
     def test_loss_without_curvature_is_refused_under_curvature_weighting(self, make, case):

@@ -204,13 +204,13 @@ def _refuse_labels(kwargs):
 
 @pytest.mark.parametrize("head", [bert("SequenceClassification", num_labels=1)])
 def test_heads_of_a_number_are_sent_to_the_task_for_numbers(head):
-    with pytest.raises(ValueError, match=r'got \(7, 1\); for a number .* use task="regression"'):
+    with pytest.raises(ValueError, match=r'got \(7, 1\); use task="regression"'):
         make_task("text_classification").check(head(), Number().batch())
 
 
 def test_vectors_of_labels_are_sent_to_the_task_for_them():
     model = bert("SequenceClassification", num_labels=3)()
-    with pytest.raises(ValueError, match=r'got \(7, 3\); for a vector of labels .* use task="multi_label"'):
+    with pytest.raises(ValueError, match=r'got \(7, 3\); use task="multi_label"'):
         make_task("text_classification").check(model, Vector().batch())
 
 

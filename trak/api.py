@@ -1,5 +1,6 @@
 """One call for the common case."""
 
+import inspect
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
@@ -9,11 +10,13 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from trak import batches
+from trak.arguments import check_model
 from trak.attribution import StoredAttribution
 from trak.batches import Batch
 from trak.checkpoints import Checkpoint, loadable
 from trak.distributed import Job, Ray, attribute_on, dealt
 from trak.loaders import count_examples, indexed
+from trak.naming import did_you_mean
 from trak.ranks import rank
 from trak.store.location import Location
 from trak.tasks import Task
@@ -60,6 +63,10 @@ def attribute(
     Raises:
         ValueError, TypeError: for what can't be attributed; the message says why and what to do.
     """
+    check_model(model)
+    for name in options.keys() - inspect.signature(TRAKer).parameters.keys():
+        known = {*inspect.signature(TRAKer).parameters, *inspect.signature(attribute).parameters} - {"options"}
+        raise TypeError(f"unknown option {name!r}: {did_you_mean(name, known)}")
     n = count_examples(train, "train", train_set_size, index_key)
     m = count_examples(targets, "targets", num_targets, index_key)
     engine, silent = options.get("engine"), not progress or rank() > 0

@@ -294,15 +294,15 @@ class ArrayAttribution(Attribution):
         if array.ndim != 2 or not array.size or array.dtype.kind not in "biuf":
             raise ValueError(
                 f"scores must be numbers of shape (n_train, n_targets), at least one of each, got {array.dtype} of "
-                f"shape {array.shape}"
+                f"shape {array.shape}; pass such an array or tensor"
             )
         with np.errstate(over="ignore"):  # noticed as infinite
             array = array.astype(np.float32, copy=False)
         if not np.isfinite(array).all():
             row, column = np.argwhere(~np.isfinite(array))[0].tolist()
             raise ValueError(
-                f"the score of training example {row} for target {column} is {array[row, column]} ({name}); scores "
-                "must be finite"
+                f"the score of training example {row} for target {column} is {array[row, column]} ({name}), and "
+                "scores must be finite; look where it came from, or replace it by 0"
             )
         self.name, self._scores = name, array.view()
         self._scores.flags.writeable = False

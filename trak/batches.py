@@ -73,6 +73,13 @@ def replace_tensors(batch: Batch, replacements: list[Tensor]) -> Batch:
     return map_tensors(lambda t: next(following) if t.ndim else t, batch)
 
 
+def described(batch: Any) -> str:
+    """A batch's type in words, with its length or keys."""
+    if isinstance(batch, Mapping):
+        return f"{type(batch).__name__} of {', '.join(map(str, batch)) or 'nothing'}"
+    return type(batch).__name__ + (f" of {len(batch)}" if isinstance(batch, tuple | list) else "")
+
+
 def size(batch: Batch) -> int:
     """Number of examples.
 
@@ -83,17 +90,21 @@ def size(batch: Batch) -> int:
     found = tensors(batch)
     if not found:
         raise TypeError(
-            f"a batch must hold tensors whose first dimension counts examples, got {type(batch).__name__} without any"
+            f"a batch must hold tensors whose first dimension counts examples, got {type(batch).__name__} without "
+            "any; convert arrays and lists to tensors, for instance in the loader's collate_fn"
         )
     sizes = {len(t) for t in found}
     if len(sizes) > 1:
         raise ValueError(
-            f"the batch's tensors disagree on the number of examples: shapes {[tuple(t.shape) for t in found]}; "
-            "the first dimension of each must count examples"
+            f"the batch's tensors disagree on the number of examples: shapes {[tuple(t.shape) for t in found]}; the "
+            "first dimension of each must count examples; leave out what is not given for each example"
         )
     (count,) = sizes
     if count == 0:
-        raise ValueError("the batch is empty: it holds 0 examples; leave empty batches out")
+        raise ValueError(
+            f"the batch is empty: it holds 0 examples, in tensors of shape {[tuple(t.shape) for t in found]}; leave "
+            "empty batches out"
+        )
     return count
 
 

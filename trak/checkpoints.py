@@ -43,14 +43,14 @@ def load_state(checkpoint: Checkpoint, mapped: bool = False) -> State:
     if callable(checkpoint):
         return load_state(checkpoint(), mapped)
     raise TypeError(
-        "a checkpoint is a state dict, a path, a module or a function that returns one, "
-        f"got {type(checkpoint).__name__}"
+        "a checkpoint is a state dict, a path, a module or a function that returns one, got "
+        f"{type(checkpoint).__name__}; pass one of these"
     )
 
 
 def _read(path: Path, mapped: bool) -> Any:
     if not path.exists():
-        raise FileNotFoundError(f"checkpoint file {str(path)!r} does not exist")
+        raise FileNotFoundError(f"checkpoint file {str(path)!r} does not exist; check the path")
     if path.is_dir():
         raise ValueError(f"checkpoint {str(path)!r} is a folder; pass the file of weights in it")
     try:
@@ -62,10 +62,11 @@ def _read(path: Path, mapped: bool) -> Any:
     except (OSError, ImportError):
         raise
     except Exception as error:  # a damaged file stops its reader in whatever way its bytes happen to
-        reason = "it holds Python objects" if isinstance(error, pickle.UnpicklingError) else type(error).__name__
+        what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:100]}"
+        reason = "it holds Python objects" if isinstance(error, pickle.UnpicklingError) else what
         raise ValueError(
-            f"checkpoint file {str(path)!r} can't be read as weights ({reason}). Only "
-            "tensors are loaded, since a pickle can run code; save it with torch.save(model.state_dict(), path)"
+            f"checkpoint file {str(path)!r} can't be read as weights ({reason}), and only tensors are loaded, since a "
+            "pickle can run code; save it with torch.save(model.state_dict(), path)"
         ) from error
 
 
@@ -94,7 +95,10 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> str:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"the checkpoint does not fit the model ({type(model).__name__}): {error}") from error
+        raise ValueError(
+            f"the checkpoint does not fit the model ({type(model).__name__}): {error}; pass a checkpoint of this "
+            "architecture, or build the model that it was saved from"
+        ) from error
     return fingerprint(model.state_dict())
 
 

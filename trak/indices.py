@@ -42,20 +42,22 @@ def row_indices(
                 f"{limit_name}, or the examples' indices as inds"
             )
         return np.arange(following, following + count)
-    indices = np.asarray(inds.cpu() if isinstance(inds, torch.Tensor) else inds).reshape(-1)
+    try:
+        indices = np.asarray(inds.cpu() if isinstance(inds, torch.Tensor) else inds).reshape(-1)
+    except ValueError as error:
+        raise TypeError(f"inds must be one list of integers, got {inds!r:.80}; pass one for each example") from error
     if indices.dtype.kind not in "iu":
-        raise TypeError(f"inds must be integers, got {indices.dtype}")
+        raise TypeError(f"inds must be integers, got {indices.dtype}; pass a tensor or list of whole numbers")
     indices = indices.astype(np.int64)
     if len(indices) != count:
-        raise ValueError(f"inds has {len(indices)} entries, but the batch holds {count} examples")
+        raise ValueError(f"inds has {len(indices)} entries, but the batch holds {count} examples; give one for each")
     outside = (indices < 0) | (indices >= limit)
     if outside.any():
         raise ValueError(
-            f"index out of range in inds: {int(indices[outside][0])}, expected 0 to {limit - 1} ({limit_name}={limit})"
+            f"index out of range in inds: {int(indices[outside][0])}, expected 0 to {limit - 1} "
+            f"({limit_name}={limit}); count from 0, or pass the right {limit_name}"
         )
     unique, counts = np.unique(indices, return_counts=True)
     if (counts > 1).any():
-        raise ValueError(
-            f"index {int(unique[counts > 1][0])} is repeated in inds; each example may stand once in a batch"
-        )
+        raise ValueError(f"index {int(unique[counts > 1][0])} is repeated in inds; give each example once in a batch")
     return indices

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -40,14 +41,27 @@ def count_examples(
             )
     if given is None:
         given = sum(batches.size(batch) for batch in loader)
+    if isinstance(given, bool) or not isinstance(given, Integral):
+        raise TypeError(
+            f"the number of examples of {what} must be an integer, got {given!r}; give one, or leave it out"
+        )
     if given < 1:
-        raise ValueError(f"{what} yields no examples")
+        raise ValueError(f"{what} yields no examples; pass at least one batch")
     return given
+
+
+def _is_iterable(loader: Any) -> bool:
+    return hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
 
 
 def check_loader(loader: Iterable[Any], what: str, index_key: str | int | None = None) -> None:
     """Raise a TypeError or ValueError that says what to do, if a loader can't be read in a known order more than once;
     arguments as for `count_examples`."""
+    if isinstance(loader, str | torch.Tensor | Mapping) or not _is_iterable(loader):
+        raise TypeError(
+            f"{what} must yield batches, got {type(loader).__name__}; pass a DataLoader, or a list of batches such as "
+            "[(inputs, labels)]"
+        )
     if iter(loader) is loader:
         raise TypeError(
             f"{what} is an iterator, which can be read only once; pass something that can be iterated again for every "
@@ -164,5 +178,8 @@ def split_indices(batch: Batch, index_key: str | int | None) -> tuple[Batch, np.
             indices = members.pop(index_key)  # type: ignore[arg-type]
             rest = tuple(members)
     except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"index_key={index_key!r} names no field of the batches ({type(batch).__name__})") from error
+        raise ValueError(
+            f"index_key={index_key!r} names no field of the batches ({type(batch).__name__}); name one that each "
+            "batch has"
+        ) from error
     return rest, np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)

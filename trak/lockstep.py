@@ -75,8 +75,8 @@ class LockStep:
         own = works[rank() % len(works)]
         if (batches.digests(own.batch) != own.hashes).any():
             raise ValueError(
-                f"the batch of {own.what} examples {own.indices.tolist()[:3]}... was overwritten after it was given; "
-                "ranks with a sharded model keep a batch for each of them, so give each batch memory of its own"
+                f"the batch of {own.what} examples {own.indices.tolist()[:3]}... was overwritten after it was given, "
+                "and ranks with a sharded model keep a batch for each of them; give each batch memory of its own"
             )
         self._begin(works[0].batch)
         if rank() < len(works):
@@ -91,8 +91,8 @@ class LockStep:
         for number, (place, seen, _) in enumerate(found):
             if place != first:
                 raise ValueError(
-                    f"rank {number} is at {place} where rank 0 is at {first}: with a sharded model every rank has to "
-                    "make the same calls with the same batches"
+                    f"rank {number} is at {place} where rank 0 is at {first}; make the same calls with the same "
+                    "batches on every rank of a sharded model"
                 )
             if seen != others:
                 raise ValueError(

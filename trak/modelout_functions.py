@@ -84,8 +84,8 @@ class CLIPModelOutput(CLIP):
         overridden = {"get_output", "get_out_to_loss_grad"} & set(vars(cls))
         if overridden:
             raise TypeError(
-                f"{cls.__name__} overrides {' and '.join(sorted(overridden))}, which CLIPModelOutput does not have: "
-                "subclass AbstractModelOutput, or trak.tasks.CLIP and override its output and weights"
+                f"{cls.__name__} overrides {' and '.join(sorted(overridden))}, which CLIPModelOutput does not have; "
+                "write a subclass of AbstractModelOutput, or of trak.tasks.CLIP and override its output and weights"
             )
 
     def get_embeddings(
@@ -114,8 +114,9 @@ class CLIPModelOutput(CLIP):
         """
         if not isinstance(self, CLIPModelOutput):
             raise TypeError(
-                "negatives belong to a task and no more to the class: task = CLIPModelOutput(); "
-                "task.get_embeddings(model, loader, ...); or task = trak.tasks.CLIP(bank=loader)"
+                f"get_embeddings was called on the class, with {type(self).__name__}, and negatives belong to a task, "
+                "no more to the class; make one: task = CLIPModelOutput(); task.get_embeddings(model, loader, ...); "
+                "or task = trak.tasks.CLIP(bank=loader)"
             )
 
         def pairs() -> Iterator[Batch]:

@@ -8,4 +8,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that names the nearest of `known`, or all of them if none is near."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names) or 'none'}"
+    return (
+        f"did you mean {near[0]!r}?"
+        if near
+        else f"use one of {', '.join(names)}"
+        if names
+        else "there are none yet; make one first"
+    )

@@ -68,6 +68,9 @@ def _toy() -> str:
     )
     first = found.top(1).indices[:, 0].tolist()
     if first != [0, 1, 2, 3, 4]:
-        raise RuntimeError(f"self-check failed: each of 5 training examples should support itself most, got {first}")
+        raise RuntimeError(
+            f"self-check failed: each of 5 training examples should support itself most, got {first}; install torch, "
+            "numpy and zarr in versions that pyproject.toml allows, and report it if that doesn't help"
+        )
     seconds = time.perf_counter() - start
     return f"toy: engine {engine}, 5 examples each found themselves among 20 training examples in {seconds:.2f} s: ok"

@@ -29,14 +29,14 @@ def is_sharded(model: nn.Module) -> bool:
     fsdp = sys.modules.get("torch.distributed.fsdp")
     if fsdp is not None and any(isinstance(module, fsdp.FullyShardedDataParallel) for module in model.modules()):
         raise ValueError(
-            "the model is wrapped by FullyShardedDataParallel, whose flat parameters have no gradient of their own; "
-            "use torch.distributed.fsdp.fully_shard"
+            f"the model ({type(model).__name__}) is wrapped by FullyShardedDataParallel, whose flat parameters have "
+            "no gradient of their own; use torch.distributed.fsdp.fully_shard"
         )
     for name, parameter in model.named_parameters():
         if is_part(parameter):
             raise ValueError(
-                f"parameter {name!r} is a DTensor, but no module was given to fully_shard: of the ways to spread a "
-                "model over ranks only torch.distributed.fsdp.fully_shard is supported"
+                f"parameter {name!r} is a DTensor, but no module was given to fully_shard; use "
+                "torch.distributed.fsdp.fully_shard, the only supported way to spread a model over ranks"
             )
     return False
 
@@ -89,7 +89,10 @@ def device_of_passes(model: nn.Module) -> torch.device:
                 "supported; shard the model without offload_policy"
             )
         return parameter.device
-    raise ValueError("fully_shard was called on modules without parameters; call it on those that have some")
+    raise ValueError(
+        f"fully_shard was called on modules of {type(model).__name__} without parameters; call it on those that have "
+        "some"
+    )
 
 
 def _parts(model: nn.Module) -> Iterator[tuple[str, Any]]:

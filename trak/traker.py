@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from trak import batches
+from trak.arguments import check_device, check_model, is_number, naming_the_batch
 from trak.attribution import StoredAttribution
 from trak.batches import Batch
 from trak.checkpoints import Checkpoint, load_into
@@ -64,7 +65,7 @@ def best_device() -> torch.device:
 
 def _device(given: str | torch.device | None, model: nn.Module, sharded: bool) -> torch.device:
     if not sharded:
-        return torch.device(given) if given is not None else best_device()
+        return check_device(given) if given is not None else best_device()
     found = device_of_passes(model)
     if given is not None and torch.device(given).type != found.type:
         raise ValueError(f"device={str(given)!r}, but the model is sharded on {found}; leave device out")
@@ -138,8 +139,7 @@ class TRAKer:
             ValueError, TypeError: for arguments that can't be, or that `save_dir` was not made with.
             PermissionError: if `save_dir` can't be written to.
         """
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        check_model(model)
         logger.setLevel(logging_level)
         _warn_obsolete(
             load_from_save_dir=None if load_from_save_dir else "any number of processes may use one save_dir",
@@ -273,8 +273,8 @@ class TRAKer:
         if changed.any():
             raise ValueError(
                 f"training example {int(indices[np.argmax(changed)])} was featurized from other data than this batch "
-                f"holds for it (model_id {self._model_id}): a shuffled loader or random augmentation; pass the "
-                "examples' indices as inds, or iterate in order without augmentation. Nothing stored was changed"
+                f"holds for it (model_id {self._model_id}), as from a shuffled loader or random augmentation; pass "
+                "the examples' indices as inds, or iterate in order without augmentation. Nothing stored was changed"
             )
         self._compare_outputs(self._table, batch, indices, done, "training")
         if not done.all():
@@ -404,7 +404,9 @@ class TRAKer:
         if model_ids is None:
             return self.store.checkpoints()
         if not isinstance(model_ids, Iterable):
-            raise TypeError(f"model_ids must be a list of ids, got {model_ids!r}")
+            raise TypeError(
+                f"model_ids must be a list of ids, got {model_ids!r}; pass [0] for the first alone, or None for all"
+            )
         return [check_model_id(i) for i in model_ids]
 
     def _compare_outputs(self, table: Table, batch: Batch, indices: np.ndarray, done: np.ndarray, what: str) -> None:
@@ -429,8 +431,8 @@ class TRAKer:
         """The model as it was loaded, in a state to be differentiated whatever the caller's is."""
         if versions(self.model) != self._versions:
             raise ValueError(
-                "the model's weights were changed after load_checkpoint; load the checkpoint again, and give each "
-                "TRAKer a model of its own"
+                f"the model's weights were changed after load_checkpoint of model_id {self._model_id}; load the "
+                "checkpoint again, and give each TRAKer a model of its own"
             )
         with torch.inference_mode(False), torch.enable_grad(), differentiable(self.model, self.parameters):
             yield
@@ -454,9 +456,11 @@ class TRAKer:
         return self._engine
 
     def _values(self, work: Work) -> RowValues:
-        model_id, engine = self._model_id, self._choose(work.batch)
+        model_id = self._model_id
         assert model_id is not None  # both callers have loaded a checkpoint
-        with self._ready():
+        with naming_the_batch(work.batch, work.what, self.memory_budget):
+            engine = self._choose(work.batch)
+        with naming_the_batch(work.batch, work.what, self.memory_budget), self._ready():
             batch = batches.to_device(work.batch, self.device)
             rows = featurize(engine, self.projector, batch, model_id, self.memory_budget, softening=self.softening)
             where = f"{work.what} set, checkpoint with model_id {model_id}"
@@ -473,8 +477,11 @@ class TRAKer:
 def _softening(given: float | None, task: Task) -> float:
     if given is None:
         return DEFAULT_SOFTENING if task.softens else 1.0
-    if not 0 < given < float("inf"):
-        raise ValueError(f"softening must be positive and finite, got {given}; 1 is none, {DEFAULT_SOFTENING:g} usual")
+    if not is_number(given) or not 0 < given < float("inf"):
+        raise ValueError(
+            f"softening must be a positive and finite number, got {given!r}; use 1 for none, {DEFAULT_SOFTENING:g} is "
+            "usual"
+        )
     if given != 1 and not task.softens:
         raise ValueError(
             f"softening={given:g} can't be had: {task.describe()['name']} computes its own get_out_to_loss_grad; use 1"

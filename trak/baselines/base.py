@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from trak import batches
+from trak.arguments import check_model
 from trak.attribution import ArrayAttribution, Attribution
 from trak.batches import Batch
 from trak.checkpoints import Checkpoint, load_into, loadable
@@ -96,8 +97,8 @@ class Data:
     def _check(self, right: bool, found: int) -> None:
         if not right:
             raise ValueError(
-                f"{self.what} yielded {found} examples, expected {self.size} as in the first pass; a loader must yield "
-                "the same examples on every pass"
+                f"{self.what} yielded {found} examples, expected {self.size} as in the first pass; pass a loader that "
+                "yields the same examples on every pass"
             )
 
 
@@ -134,8 +135,7 @@ class CheckpointBaseline(Baseline):
         *,
         progress: bool = True,
     ) -> Attribution:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        check_model(model)
         task = self._check_task(make_task(task))
         device = device_of(model)
         data = Data(train, "train", device), Data(targets, "targets", device)

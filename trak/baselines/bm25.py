@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from trak.arguments import is_number
 from trak.attribution import ArrayAttribution, Attribution
 from trak.baselines.base import Baseline
 from trak.batches import Batch
@@ -53,8 +54,10 @@ class BM25(Baseline):
         """
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}: {did_you_mean(str(method), METHODS)}")
-        if not k1 >= 0 or not 0 <= b <= 1:
-            raise ValueError(f"k1 must be 0 or more and b between 0 and 1, got {k1} and {b}")
+        if not (is_number(k1) and is_number(b) and k1 >= 0 and 0 <= b <= 1):
+            raise ValueError(
+                f"k1 must be 0 or more and b between 0 and 1, got {k1!r} and {b!r}; use 1.5 and 0.75, which are usual"
+            )
         self.method, self.k1, self.b, self.delta = method, k1, b, delta
         self.ignore, self.stopwords = sorted(ignore), stopwords
 
@@ -80,7 +83,10 @@ class BM25(Baseline):
             raise ImportError("BM25 needs bm25s: pip install 'trak-attribution[baselines]'") from error
         documents, queries = (self._texts(loader, what) for loader, what in ((train, "train"), (targets, "targets")))
         if not any(documents):
-            raise ValueError("no training example has a word")
+            raise ValueError(
+                f"none of the {len(documents)} training examples has a word; look at what train yields, or choose "
+                "another baseline"
+            )
         index = bm25s.BM25(method=self.method, k1=self.k1, b=self.b, delta=self.delta)
         index.index(documents, show_progress=False)
         known = set().union(*documents)
@@ -96,7 +102,7 @@ class BM25(Baseline):
         check_loader(loader, what)
         found = [words for batch in loader for words in self._words(batch, what)]
         if not found:
-            raise ValueError(f"{what} yields no examples")
+            raise ValueError(f"{what} yields no examples; pass at least one batch")
         return found
 
     def _words(self, batch: Batch, what: str) -> Iterator[list[str]]:
@@ -110,10 +116,13 @@ class BM25(Baseline):
         if ids is None or ids.is_floating_point() or ids.ndim != 2:
             raise ValueError(
                 f"a batch of {what} ({type(batch).__name__}) holds no text: expected strings, or token ids of shape "
-                "(B, positions) under 'input_ids' or first in a tuple"
+                "(B, positions); put them under 'input_ids' or first in a tuple"
             )
         if mask is not None and mask.shape != ids.shape:
-            raise ValueError(f"attention_mask has shape {tuple(mask.shape)}, expected {tuple(ids.shape)} as input_ids")
+            raise ValueError(
+                f"attention_mask has shape {tuple(mask.shape)}, expected {tuple(ids.shape)} as input_ids; pass a mask "
+                "with one number for each token"
+            )
         kept = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
         left_out = set(self.ignore)
         for row, keep in zip(ids, kept, strict=True):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trak import batches
+from trak.arguments import is_number
 from trak.baselines.base import Data, Run
 from trak.baselines.features import Directions, Gradients
 from trak.batches import Batch
@@ -37,8 +38,11 @@ def check_damping(damping: float | None) -> float | None:
     Raises:
         ValueError: if it is neither None nor a finite number, 0 or more.
     """
-    if damping is not None and not 0 <= damping < float("inf"):
-        raise ValueError(f"damping must be 0 or more and finite, or None for a relative one, got {damping}")
+    if damping is not None and not (is_number(damping) and 0 <= damping < float("inf")):
+        raise ValueError(
+            f"damping must be 0 or more and finite, or None for a relative one, got {damping!r}; give another number, "
+            "or None"
+        )
     return None if damping is None else float(damping)
 
 

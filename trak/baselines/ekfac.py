@@ -92,8 +92,9 @@ class EKFAC(GradientBaseline):
         left = [name for name in wanted if name not in covered]
         if not covered:
             raise ValueError(
-                f"EK-FAC covers none of the {len(wanted)} parameters, such as {left[0]!r}: only those of nn.Linear and "
-                "nn.Conv2d (without groups) that are called once in a forward pass. Use InfluenceFunctions"
+                f"EK-FAC covers none of the {len(wanted)} parameters, such as {left[0]!r}: only those of nn.Linear "
+                "and nn.Conv2d (without groups) that are called once in a forward pass; use InfluenceFunctions, or "
+                "choose others by grad_wrt"
             )
         if left:
             warnings.warn(

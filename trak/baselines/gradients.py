@@ -138,7 +138,10 @@ class TracIn(GradientDot):
         self.learning_rates = [float(rate) for rate in learning_rates]
         for rate in self.learning_rates:
             if not 0 <= rate < float("inf"):
-                raise ValueError(f"learning_rates must be 0 or more and finite, got {rate}")
+                raise ValueError(
+                    f"learning_rates must be 0 or more and finite, got {rate}; give the rates that the checkpoints "
+                    "were trained with"
+                )
 
     def _weights(self, checkpoints: int) -> Sequence[float]:
         if checkpoints != len(self.learning_rates):

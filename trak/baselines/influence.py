@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from trak.arguments import is_number
 from trak.baselines.base import Run
 from trak.baselines.curvature import (
     RELATIVE_DAMPING,
@@ -78,9 +79,9 @@ class InfluenceFunctions(GradientBaseline):
                 raise ValueError(f"unknown {what} {value!r}: {did_you_mean(str(value), known)}")
         for what, number in (("rank", rank), ("max_iterations", max_iterations)):
             if isinstance(number, bool) or not hasattr(number, "__index__") or number < 1:
-                raise ValueError(f"{what} must be an integer, at least 1, got {number!r}")
-        if not 0 < tolerance < 1:
-            raise ValueError(f"tolerance must be between 0 and 1, got {tolerance}")
+                raise ValueError(f"{what} must be an integer, at least 1, got {number!r}; give a whole number")
+        if not is_number(tolerance) or not 0 < tolerance < 1:
+            raise ValueError(f"tolerance must be between 0 and 1, got {tolerance!r}; give a small one, such as 1e-5")
         self.solver, self.damping, self.hessian = solver, check_damping(damping), hessian
         self.rank, self.tolerance, self.max_iterations, self.seed = rank, tolerance, max_iterations, seed
         super().__init__(grad_wrt, engine, memory_budget)
@@ -206,7 +207,10 @@ def _positive(values: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
     least = len(vectors) * torch.finfo(torch.float32).eps * float(values.abs().max()) / 1e3
     kept = values > least
     if not kept.any():
-        raise ValueError("no damped eigenvalue is positive: use a larger damping, or hessian='ggn'")
+        raise ValueError(
+            f"no damped eigenvalue is positive, the largest is {float(values.max()):.3g}; use a larger damping, or "
+            "hessian='ggn'"
+        )
     if (values < -least).any():
         warnings.warn(
             f"{int((values < -least).sum())} negative eigenvalues are left out; use a larger damping, or hessian='ggn'",

@@ -47,7 +47,7 @@ class KNNShapley(CheckpointBaseline):
             ValueError, TypeError: for arguments that can't be.
         """
         if isinstance(k, bool) or not hasattr(k, "__index__") or k < 1:
-            raise ValueError(f"k must be an integer, at least 1, got {k!r}")
+            raise ValueError(f"k must be an integer, at least 1, got {k!r}; give the number of neighbours that vote")
         self.k, self.layer, self.labels = int(k), layer, labels
         self._layer = Layer("", "input", pool) if layer is None else Layer(layer, of, pool)
         self.of, self.pool = self._layer.of, self._layer.pool

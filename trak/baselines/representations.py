@@ -32,13 +32,16 @@ class Layer:
             ValueError, TypeError: for arguments that can't be.
         """
         if not isinstance(name, str):
-            raise TypeError(f"layer must be the name of a module, got {name!r}")
+            raise TypeError(f"layer must be the name of a module, got {name!r}; use a name of model.named_modules()")
         if of not in ("output", "input"):
-            raise ValueError(f"of must be 'output' or 'input', got {of!r}")
+            raise ValueError(f"of must be 'output' or 'input', got {of!r}; use one of them")
         self.name, self.of = name, of
         self.pool = () if pool is None else (pool,) if isinstance(pool, int) else tuple(pool)
         if not all(isinstance(dim, int) and dim > 0 for dim in self.pool):
-            raise ValueError(f"pool must be dimensions from 1 on (0 counts the examples), got {pool!r}")
+            raise ValueError(
+                f"pool must be dimensions from 1 on (0 counts the examples), got {pool!r}; give those to average "
+                "over, such as pool=1"
+            )
 
     def read(self, model: nn.Module, batch: Batch, forward: Callable[[], T]) -> tuple[Tensor, T]:
         """Features (B, d) of a batch, and what `forward`, which runs the model on it, returned.
@@ -74,7 +77,10 @@ class Layer:
         if not self.pool:
             return features
         if max(self.pool) >= features.ndim:
-            raise ValueError(f"pool={self.pool}, but the {self.of} of layer {self.name!r} is {tuple(features.shape)}")
+            raise ValueError(
+                f"pool={self.pool}, but the {self.of} of layer {self.name!r} is {tuple(features.shape)}; choose "
+                "dimensions that it has"
+            )
         mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
         if self.pool == (1,) and isinstance(mask, Tensor) and mask.shape == features.shape[:2]:
             weights = mask.to(features)[(...,) + (None,) * (features.ndim - 2)]
@@ -134,7 +140,7 @@ class RepresentationSimilarity(CheckpointBaseline):
             ValueError, TypeError: for arguments that can't be.
         """
         if metric not in ("dot", "cosine"):
-            raise ValueError(f"metric must be 'dot' or 'cosine', got {metric!r}")
+            raise ValueError(f"metric must be 'dot' or 'cosine', got {metric!r}; use one of them")
         self._layer = Layer(layer, of, pool)
         self.layer, self.metric, self.of, self.pool = layer, metric, of, self._layer.pool
 

@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 from tqdm.auto import tqdm
 
+from trak.arguments import is_number
 from trak.attribution import ArrayAttribution, Attribution
 from trak.baselines.base import Baseline
 from trak.batches import Batch
@@ -50,11 +51,15 @@ class RetrainedBaseline(Baseline):
         if self._masks.ndim != 2 or outputs.ndim != 3 or len(outputs) != len(self._masks) or not outputs.size:
             raise ValueError(
                 "expected masks of shape (subsets, n_train) and outputs of shape (subsets, seeds, n_targets), got "
-                f"{self._masks.shape} and {outputs.shape}"
+                f"{self._masks.shape} and {outputs.shape}; pass what trak.evaluation.retrain returned, or arrays of "
+                "these shapes"
             )
         if not np.isfinite(outputs).all():
             subset, seed, target = np.argwhere(~np.isfinite(outputs))[0].tolist()
-            raise ValueError(f"the output of subset {subset}, seed {seed} for target {target} is not finite")
+            raise ValueError(
+                f"the output of subset {subset}, seed {seed} for target {target} is {outputs[subset, seed, target]}, "
+                "not finite; leave that subset out, or train it anew"
+            )
         self.subsets, self.seeds = outputs.shape[:2]
         self._outputs = outputs.mean(axis=1)
 
@@ -75,7 +80,8 @@ class RetrainedBaseline(Baseline):
         ):
             if loader is not None and count_examples(loader, what) != count:
                 raise ValueError(
-                    f"{what} holds {count_examples(loader, what)} examples, the {of} of the retrained models {count}"
+                    f"{what} holds {count_examples(loader, what)} examples, the {of} of the retrained models {count}; "
+                    "pass the data that was retrained on"
                 )
         return ArrayAttribution(self._scores(progress), name=self.name)
 
@@ -148,10 +154,16 @@ class Datamodel(RetrainedBaseline):
             raise ImportError("datamodels need scikit-learn: pip install 'trak-attribution[baselines]'") from error
         if regression not in REGRESSIONS:
             raise ValueError(f"unknown regression {regression!r}: {did_you_mean(str(regression), REGRESSIONS)}")
-        if penalty is not None and not 0 < penalty < float("inf"):
-            raise ValueError(f"penalty must be positive and finite, or None to choose it, got {penalty}")
+        if penalty is not None and not (is_number(penalty) and 0 < penalty < float("inf")):
+            raise ValueError(
+                f"penalty must be positive and finite, or None to choose it, got {penalty!r}; give a positive number, "
+                "or None"
+            )
         if penalty is None and not 2 <= folds <= self.subsets:
-            raise ValueError(f"folds must be between 2 and the number of subsets, {self.subsets}, got {folds}")
+            raise ValueError(
+                f"folds must be between 2 and the number of subsets, {self.subsets}, got {folds}; use 5, or train on "
+                "more subsets"
+            )
         self.regression, self.penalty, self.folds, self.seed = regression, penalty, folds, seed
 
     def _scores(self, progress: bool) -> Array:

@@ -9,6 +9,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from trak import batches
+from trak.arguments import is_number
 from trak.attribution import ArrayAttribution, Attribution
 from trak.baselines.base import Baseline
 from trak.batches import Batch
@@ -59,13 +60,16 @@ class DataShapley(Baseline):
             ValueError, TypeError: for arguments that can't be.
         """
         if not callable(train):
-            raise TypeError(f"train must be a function of indices and a seed that returns a model, got {train!r}")
+            raise TypeError(
+                f"train must be a function of indices and a seed that returns a model, got {train!r}; define "
+                "train(indices, seed)"
+            )
         if isinstance(permutations, bool) or not hasattr(permutations, "__index__") or permutations < 1:
-            raise ValueError(f"permutations must be an integer, at least 1, got {permutations!r}")
-        if not 0 <= tolerance < 1:
-            raise ValueError(f"tolerance must be 0 or more and below 1, got {tolerance}")
+            raise ValueError(f"permutations must be an integer, at least 1, got {permutations!r}; give a whole number")
+        if not is_number(tolerance) or not 0 <= tolerance < 1:
+            raise ValueError(f"tolerance must be 0 or more and below 1, got {tolerance!r}; use 0 for no truncation")
         if utility not in UTILITIES:
-            raise ValueError(f"utility must be 'outputs' or 'mean', got {utility!r}")
+            raise ValueError(f"utility must be 'outputs' or 'mean', got {utility!r}; use one of them")
         self.permutations, self.tolerance, self.utility, self.seed = permutations, tolerance, utility, seed
         self._train = train
 
@@ -109,7 +113,9 @@ class DataShapley(Baseline):
         """Utilities of a subset, (n_targets,), or (1,) for their mean."""
         model = self._train(indices, self.seed)
         if not isinstance(model, nn.Module):
-            raise TypeError(f"train must return a torch.nn.Module, got {type(model).__name__}")
+            raise TypeError(
+                f"train must return a torch.nn.Module, got {type(model).__name__}; let it return the trained model"
+            )
         device = device_of(model)
         with torch.no_grad(), differentiable(model, ()):
             task.prepare(model)
@@ -118,6 +124,7 @@ class DataShapley(Baseline):
         if not np.isfinite(found).all():
             raise ValueError(
                 f"the model trained on {len(indices)} examples, the first of them {indices[:5].tolist()}, has output "
-                f"{found[~np.isfinite(found)][0]} for target {int(np.argmax(~np.isfinite(found)))}"
+                f"{found[~np.isfinite(found)][0]} for target {int(np.argmax(~np.isfinite(found)))}; make training "
+                "converge on as few examples, or start from more"
             )
         return found if self.utility == "outputs" else found.mean(keepdims=True)

@@ -79,7 +79,10 @@ def _constants(chosen: argparse.Namespace) -> Constants:
     for option in ("flops", "matmul_flops", "float64_flops"):
         value = getattr(chosen, option)
         if value is not None and not 0 < value < float("inf"):
-            raise ValueError(f"--{option.replace('_', '-')} must be more than 0 and finite, got {value:g}")
+            raise ValueError(
+                f"--{option.replace('_', '-')} must be more than 0 and finite, got {value:g}; give what the device "
+                "does in a second"
+            )
     if chosen.matmul_flops is not None:
         free = dict.fromkeys(DTYPES, 0.0)  # a device converts rows as fast as it gets them
         flops = chosen.matmul_flops

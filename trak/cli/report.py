@@ -45,13 +45,19 @@ def _labels(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        raise ValueError(
+            f'{path} is no JSON: {error}; write a JSON object, such as {{"train_labels": [...]}}'
+        ) from error
     wanted = ", ".join(_OPTIONS)
     if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold an object with any of {wanted}, got a {type(found).__name__}")
+        raise ValueError(
+            f"{path} must hold an object with any of {wanted}, got a {type(found).__name__}; write such an object"
+        )
     for name, values in found.items():
         if name not in _OPTIONS:
-            raise ValueError(f"{path} has {name!r}; expected any of {wanted}")
+            raise ValueError(f"{path} has {name!r}; expected any of {wanted}; rename or remove it")
         if not isinstance(values, list):
-            raise ValueError(f"{name} in {path} must be a list, got a {type(values).__name__}")
+            raise ValueError(
+                f"{name} in {path} must be a list, got a {type(values).__name__}; write [...] with one for each example"
+            )
     return {_OPTIONS[name]: values for name, values in found.items()}

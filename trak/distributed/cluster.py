@@ -60,8 +60,8 @@ class Job:
         known = known_batches(loader, size, self.index_key)
         if known is None:
             raise TypeError(
-                f"{name} is {type(loader).__name__}, whose batches can't be loaded one by one on other machines; with "
-                "engine=Ray it must be a list of batches, or a DataLoader over a map-style data set, without a "
+                f"{name} is {type(loader).__name__}, whose batches can't be loaded one by one on other machines, as "
+                "engine=Ray needs; pass a list of batches, or a DataLoader over a map-style data set, without a "
                 "sampler and with shuffle=False"
             )
         return known
@@ -114,7 +114,10 @@ def attribute_on(engine: Ray, job: Job, checkpoints: list[Checkpoint], bar: Any)
         RuntimeError: if the cluster loses a task too often.
     """
     if is_sharded(job.model):
-        raise ValueError("each task of engine=Ray needs the whole model, and this one is sharded; use torchrun for it")
+        raise ValueError(
+            f"each task of engine=Ray needs the whole model, and {type(job.model).__name__} is sharded; use torchrun "
+            "for it"
+        )
     root = local_root(job.save_dir)
     job = replace(job, save_dir=job.save_dir if root is None else root.absolute())
     options, device = {**job.options, "engine": engine.engine}, job.options.get("device")

@@ -37,11 +37,16 @@ class Ray:
             ValueError: for numbers that can't be.
         """
         if self.num_workers is not None and (not isinstance(self.num_workers, int) or self.num_workers < 1):
-            raise ValueError(f"num_workers must be a positive integer or None, got {self.num_workers!r}")
+            raise ValueError(
+                f"num_workers must be a positive integer or None, got {self.num_workers!r}; leave it out for as many "
+                "as the cluster runs"
+            )
         for name in ("num_gpus_per_worker", "num_cpus_per_worker", "max_retries"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-                raise ValueError(f"{name} must be a number of 0 or more, got {value!r}")
+                raise ValueError(
+                    f"{name} must be a number of 0 or more, got {value!r}; give what Ray is to reserve for a worker"
+                )
 
 
 class Pool:

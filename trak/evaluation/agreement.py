@@ -95,7 +95,10 @@ def agreement(
     """
     first, second = as_scores(a, "a"), as_scores(b, "b")
     if first.shape != second.shape:
-        raise ValueError(f"a and b must have one shape (n_train, n_targets), got {first.shape} and {second.shape}")
+        raise ValueError(
+            f"a and b must have one shape (n_train, n_targets), got {first.shape} and {second.shape}; give scores of "
+            "the same examples for the same targets"
+        )
     n, targets = first.shape
     (k,) = numbers_of_examples(min(10, n) if k is None else k, n)
     correlations, overlaps = np.empty(targets), np.empty(targets)

@@ -122,7 +122,9 @@ class Counterfactuals:
         """
         what = what or ("drops" if self.flips is None else "flips")
         if what not in ("flips", "drops") or (what == "flips" and self.flips is None):
-            raise ValueError(f"what must be 'drops', or 'flips' if the task knows right and wrong, got {what!r}")
+            raise ValueError(
+                f"what must be 'drops', or 'flips' if the task knows right and wrong, got {what!r}; use one of them"
+            )
         if what == "flips":
             ylabel, title = "right predictions that flip (%)", "Brittleness"
             values, intervals = 100 * np.asarray(self.flip_shares), 100 * np.asarray(self.flip_intervals)

@@ -61,7 +61,10 @@ def counterfactuals(
         RetrainingError, ImportError: as of `retrain_on`.
     """
     if not isinstance(methods, Mapping) or not methods or RANDOM in methods:
-        raise ValueError(f"methods must be scores by name, one or more, none called {RANDOM!r}, got {methods!r:.80}")
+        raise ValueError(
+            f"methods must be scores by name, one or more, none called {RANDOM!r}, got {methods!r:.80}; pass a dict, "
+            "such as {'trak': scores}"
+        )
     sizes = numbers_of_examples(k, count(train_set_size, "train_set_size", least=2) - 1)
     seeds, random_sets = count(seeds, "seeds"), count(random_sets, "random_sets")
     bootstrap = Bootstrap(resamples, confidence, seed)
@@ -115,7 +118,10 @@ def _orders(methods: Mapping[str, Scores], columns: Array, shape: tuple[int, int
     for name, given in methods.items():
         scores = as_scores(given, f"the scores of {name!r}")
         if scores.shape != shape:
-            raise ValueError(f"expected scores (n_train, n_targets) of shape {shape} from {name!r}, got {scores.shape}")
+            raise ValueError(
+                f"expected scores (n_train, n_targets) of shape {shape} from {name!r}, got {scores.shape}; pass "
+                "scores of the same examples for the same targets"
+            )
         orders[str(name)] = np.argsort(-finite(scores[:, columns], f"the scores of {name!r}"), axis=0, kind="stable")
     return orders
 

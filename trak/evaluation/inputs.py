@@ -30,9 +30,11 @@ def as_scores(given: Scores, what: str = "scores") -> Array:
     """
     array = as_array(given.scores if isinstance(given, HasScores) else given)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{what} must be real numbers, got an array of {array.dtype}")
+        raise TypeError(f"{what} must be real numbers, got an array of {array.dtype}; convert them to floats")
     if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"expected {what} of shape (n_train, n_targets), got {array.shape}")
+        raise ValueError(
+            f"expected {what} of shape (n_train, n_targets), got {array.shape}; reshape one target's to (n_train, 1)"
+        )
     return array
 
 
@@ -51,7 +53,9 @@ def finite(values: Array, what: str) -> Array:
     bad = ~np.isfinite(values)
     if bad.any():
         at = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(f"{what} must be finite, got {values[at]} at {at}")
+        raise ValueError(
+            f"{what} must be finite, got {values[at]} at {at}; find out where it came from, or leave it out"
+        )
     return values
 
 
@@ -68,14 +72,14 @@ def choice(given: Choice | None, size: int, what: str) -> Array:
     if not len(indices):
         raise ValueError(f"{what} is empty: choose at least one of {size}")
     if indices.dtype.kind not in "iu":
-        raise TypeError(f"{what} must be integers, got {indices.dtype}")
+        raise TypeError(f"{what} must be integers, got {indices.dtype}; pass indices, of a mask np.flatnonzero(mask)")
     indices = indices.astype(np.int64)
     outside = (indices < 0) | (indices >= size)
     if outside.any():
-        raise ValueError(f"{what} has {int(indices[outside][0])}, expected 0 to {size - 1}")
+        raise ValueError(f"{what} has {int(indices[outside][0])}, expected 0 to {size - 1}; choose from these")
     unique, counts = np.unique(indices, return_counts=True)
     if len(unique) < len(indices):
-        raise ValueError(f"{what} has {int(unique[counts > 1][0])} more than once")
+        raise ValueError(f"{what} has {int(unique[counts > 1][0])} more than once; give each once")
     return indices
 
 
@@ -91,9 +95,9 @@ def numbers_of_examples(k: int | Sequence[int], limit: int) -> list[int]:
         raise ValueError("k is empty: give at least one number of examples")
     for one in several:
         if isinstance(one, bool) or not hasattr(one, "__index__"):
-            raise TypeError(f"k must be an integer or several, got {one!r}")
+            raise TypeError(f"k must be an integer or several, got {one!r}; give numbers of training examples")
         if not 1 <= one <= limit:
-            raise ValueError(f"k must be between 1 and {limit}, got {one}")
+            raise ValueError(f"k must be between 1 and {limit}, got {one}; give numbers in that range")
     return sorted({int(one) for one in several})
 
 
@@ -104,5 +108,5 @@ def count(value: int, what: str, least: int = 1) -> int:
         ValueError: if it is no integer, or less than `least`.
     """
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
-        raise ValueError(f"{what} must be an integer of {least} or more, got {value!r}")
+        raise ValueError(f"{what} must be an integer of {least} or more, got {value!r}; give a whole number")
     return int(value)

@@ -131,11 +131,12 @@ def lds(
             "expected scores (n_train, n_targets), masks (n_subsets, n_train) and outputs (n_subsets, n_seeds, "
             f"n_targets), got {scores.shape}, {truth.masks.shape} and {truth.outputs.shape}"
             + (f" of {truth.num_targets} targets" if len(truth.targets) != truth.num_targets else "")
+            + "; pass arrays of these shapes with as many of each"
         )
     truth = truth.select(targets, subsets)
     m, seeds, _ = truth.outputs.shape
     if m < 3:
-        raise ValueError(f"a rank correlation needs 3 subsets or more, got {m}")
+        raise ValueError(f"a rank correlation needs 3 subsets or more, got {m}; train on more subsets")
     predicted, outcomes = _predicted(scores, truth), truth.outputs.mean(axis=1)
     x, y = centred_ranks(predicted), centred_ranks(outcomes)
     draws = bootstrap.counts(m)
@@ -162,10 +163,13 @@ def lds(
 def _truth(masks: Array | GroundTruth, outputs: Array | None) -> GroundTruth:
     if isinstance(masks, GroundTruth):
         if outputs is not None:
-            raise ValueError("a GroundTruth has outputs of its own: leave outputs out")
+            raise ValueError(
+                f"a GroundTruth has outputs of its own, and outputs was given as {type(outputs).__name__}, too; leave "
+                "outputs out"
+            )
         return masks
     if outputs is None:
-        raise ValueError("outputs is missing: lds(scores, masks, outputs) or lds(scores, ground_truth)")
+        raise ValueError("outputs is missing: call lds(scores, masks, outputs) or lds(scores, ground_truth)")
     return GroundTruth(as_array(masks), as_array(outputs))
 
 

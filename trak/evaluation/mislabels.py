@@ -95,11 +95,17 @@ def mislabels(
     """
     suspicion = finite(as_array(suspicion), "suspicion")
     if suspicion.ndim != 1:
-        raise ValueError(f"suspicion must have one number for each training example, got shape {suspicion.shape}")
+        raise ValueError(
+            f"suspicion must have one number for each training example, got shape {suspicion.shape}; pass a vector, "
+            "such as self_influence's"
+        )
     n, truth = len(suspicion), _flipped(flipped, len(suspicion))
     wrong = int(truth.sum())
     if not 0 < wrong < n:
-        raise ValueError(f"{wrong} of {n} examples are mislabelled: some must be and some must not")
+        raise ValueError(
+            f"{wrong} of {n} examples are mislabelled: some must be and some must not; mark some, and not all, in "
+            "flipped"
+        )
     found = expected_hits(suspicion, truth)
     sizes = numbers_of_examples(wrong if k is None else k, n)
     bootstrap = Bootstrap(resamples, confidence, seed)
@@ -123,10 +129,14 @@ def _flipped(given: Any, n: int) -> Array:
     array = as_array(given)
     if array.dtype == bool:
         if array.shape != (n,):
-            raise ValueError(f"expected flipped of shape {(n,)}, as suspicion, got {array.shape}")
+            raise ValueError(
+                f"expected flipped of shape {(n,)}, as suspicion, got {array.shape}; give one for each training example"
+            )
         return array
     if array.ndim != 1 or array.dtype.kind not in "iu" or not len(array) or array.min() < 0 or array.max() >= n:
-        raise ValueError(f"flipped must be bool {(n,)}, or indices from 0 to {n - 1}, got {array.dtype} {array.shape}")
+        raise ValueError(
+            f"flipped must be bool {(n,)}, or indices from 0 to {n - 1}, got {array.dtype} {array.shape}; pass either"
+        )
     truth = np.zeros(n, bool)
     truth[array] = True
     return truth

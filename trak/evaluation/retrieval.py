@@ -120,7 +120,7 @@ def retrieval(
     truth, sizes = _relevant(relevant, scores.shape), numbers_of_examples(k, len(scores))
     known = truth.any(axis=0)
     if not known.any():
-        raise ValueError("no target has a relevant example")
+        raise ValueError(f"none of the {scores.shape[1]} targets has a relevant example; mark at least one in relevant")
     reciprocal = np.full(scores.shape[1], np.nan)
     recalls, precisions = np.full((2, len(sizes), scores.shape[1]), np.nan)
     for t in np.flatnonzero(known):
@@ -148,12 +148,14 @@ def _relevant(given: Array | Sequence[Choice], shape: tuple[int, ...]) -> Array:
         array = as_array(given)
         if array.dtype != bool or array.shape != shape:
             raise ValueError(
-                f"relevant must be bool {shape} as the scores, or a list of indices for each target, "
-                f"got {array.dtype} {array.shape}"
+                f"relevant must be bool {shape} as the scores, or a list of indices for each target, got "
+                f"{array.dtype} {array.shape}; pass either"
             )
         return array
     if len(given) != shape[1]:
-        raise ValueError(f"relevant has lists for {len(given)} targets, the scores have {shape[1]}")
+        raise ValueError(
+            f"relevant has lists for {len(given)} targets, the scores have {shape[1]}; give one list for each target"
+        )
     truth = np.zeros(shape, bool)
     for t, indices in enumerate(given):
         if len(indices):

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trak.arguments import is_number
 from trak.evaluation.inputs import count
 
 Array = np.ndarray[Any, Any]
@@ -30,8 +31,8 @@ class Bootstrap:
         Raises:
             ValueError: if `resamples` is not positive, `seed` negative or `confidence` not between 0 and 1.
         """
-        if not 0 < confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, got {confidence}; 0.95 is usual")
+        if not is_number(confidence) or not 0 < confidence < 1:
+            raise ValueError(f"confidence must be between 0 and 1, got {confidence!r}; use 0.95, which is usual")
         self.resamples, self.confidence = count(resamples, "resamples"), float(confidence)
         self._rng = np.random.default_rng(count(seed, "seed", least=0))
 

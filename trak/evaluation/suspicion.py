@@ -62,7 +62,9 @@ def self_influence(
     own = getattr(source, "model_ids", store.checkpoints())
     ids = [check_model_id(i) for i in (own if model_ids is None else model_ids)]
     if not ids:
-        raise ValueError("no checkpoint to average over: model_ids is empty")
+        raise ValueError(
+            "no checkpoint to average over: model_ids is empty; leave it out for all, or featurize a checkpoint first"
+        )
     n = store.config.train_set_size
     kernel, q = np.zeros(n), np.zeros(n)
     with tqdm(total=n * len(ids), desc="self-influence", unit="ex", disable=not progress) as bar:
@@ -86,8 +88,8 @@ def _store(source: Any) -> FeatureStore:
     found = getattr(getattr(source, "experiment", source), "store", source)
     if not isinstance(found, FeatureStore):
         raise TypeError(
-            "self_influence needs stored features: what trak.attribute returned, a TRAKer or an open store, "
-            f"got {type(source).__name__}"
+            "self_influence needs stored features: what trak.attribute returned, a TRAKer or an open store, got "
+            f"{type(source).__name__}; pass one of these"
         )
     return found
 

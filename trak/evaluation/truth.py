@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from trak.arguments import is_number
 from trak.batches import Batch
 from trak.distributed import Ray
 from trak.evaluation.inputs import Choice, choice, count, finite
@@ -43,24 +44,32 @@ class GroundTruth:
         masks, outputs = np.asarray(self.masks), finite(self.outputs, "outputs")
         if masks.dtype != bool:
             if not np.isin(masks, (0, 1)).all():
-                raise ValueError("masks must be boolean, or 0 and 1: does each subset hold each example?")
+                raise ValueError(
+                    f"masks must be boolean, or 0 and 1 (does each subset hold each example?), got {masks.dtype} with "
+                    f"{masks[~np.isin(masks, (0, 1))][0]}; pass masks, no indices"
+                )
             masks = masks.astype(bool)
         if masks.ndim != 2 or outputs.ndim != 3 or len(masks) != len(outputs) or 0 in (*masks.shape, *outputs.shape):
             raise ValueError(
-                "expected masks (n_subsets, n_train) and outputs (n_subsets, n_seeds, n_targets), "
-                f"got {masks.shape} and {outputs.shape}"
+                f"expected masks (n_subsets, n_train) and outputs (n_subsets, n_seeds, n_targets), got {masks.shape} "
+                f"and {outputs.shape}; pass arrays of these shapes with as many subsets"
             )
         count = outputs.shape[2]
         targets = np.arange(count) if self.targets is None else np.asarray(self.targets)
         whole = self.num_targets or count
         if targets.shape != (count,) or not count <= whole or targets.max() >= whole:
-            raise ValueError(f"expected targets to be {count} of 0 to {whole - 1}, got {targets}")
+            raise ValueError(
+                f"expected targets to be {count} of 0 to {whole - 1}, got {targets}; give the number of each target "
+                "of outputs, once"
+            )
         values: dict[str, Any] = {"masks": masks, "outputs": outputs, "targets": targets}
         for name, dtype, shape in (("correct", bool, outputs.shape), ("seconds", np.float64, outputs.shape[:2])):
             value = getattr(self, name)
             values[name] = None if value is None else np.asarray(value, dtype)
             if value is not None and values[name].shape != shape:
-                raise ValueError(f"expected {name} of shape {shape}, got {values[name].shape}")
+                raise ValueError(
+                    f"expected {name} of shape {shape}, got {values[name].shape}; leave it out if it is not known"
+                )
         for name, value in values.items():
             object.__setattr__(self, name, _frozen(value))
         object.__setattr__(self, "num_targets", int(whole))
@@ -180,14 +189,17 @@ class GroundTruth:
         Raises:
             ValueError: if a part would get no target or no subset.
         """
-        if not 0 < fraction < 1:
-            raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
+        if not is_number(fraction) or not 0 < fraction < 1:
+            raise ValueError(f"fraction must be between 0 and 1, got {fraction!r}; use 0.5 for halves")
         rng = np.random.default_rng(seed)
         parts = []
         for size, what in ((len(self.targets), "target"), (len(self.masks), "subset")):
             first = round(fraction * size)
             if not 0 < first < size:
-                raise ValueError(f"can't split {size} {what}s at fraction {fraction}: each part needs one or more")
+                raise ValueError(
+                    f"can't split {size} {what}s at fraction {fraction}: each part needs one or more; choose another "
+                    f"fraction, or have more {what}s"
+                )
             order = rng.permutation(size)
             parts.append((np.sort(order[:first]), np.sort(order[first:])))
         (targets, other_targets), (subsets, other_subsets) = parts

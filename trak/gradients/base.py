@@ -80,7 +80,8 @@ def check_output(task: Task, output: Tensor, batch_size: int) -> Tensor:
     if not isinstance(output, Tensor) or output.shape != (batch_size,):
         got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         raise TypeError(
-            f"{type(task).__name__}.output must return one number per example, shape ({batch_size},), got {got}"
+            f"{type(task).__name__}.output must return one number per example, shape ({batch_size},), got {got}; "
+            "return a tensor of that shape, such as the sum over what else there is"
         )
     return output
 

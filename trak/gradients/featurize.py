@@ -23,7 +23,9 @@ def check_memory_budget(memory_budget: int) -> int:
         ValueError: if it is no positive integer.
     """
     if isinstance(memory_budget, bool) or not hasattr(memory_budget, "__index__") or memory_budget < 1:
-        raise ValueError(f"memory_budget must be a positive integer, in bytes, got {memory_budget!r}")
+        raise ValueError(
+            f"memory_budget must be a positive integer, in bytes, got {memory_budget!r}; use 1 << 30 for a GiB"
+        )
     return memory_budget
 
 
@@ -106,7 +108,10 @@ def check_finite(rows: Rows, engine: Engine, batch: Batch, indices: Sequence[int
             raise ValueError(f"{where} holds NaN in {name!r}; attribute a checkpoint that trained without")
     output = f"its output f is {float(rows.output[row]):.4g}"
     if is_sharded(model):  # of which nothing more can be known without the other ranks
-        raise ValueError(f"{example}: its gradient, output or loss is not finite; {output}")
+        raise ValueError(
+            f"{example}: its gradient, output or loss is not finite; {output}; look whether the example is sound, or "
+            "leave it out"
+        )
     engine.task.check(model, batch)
     single = batches.take(batch, row, row + 1)
     broken: list[str] = []
@@ -114,4 +119,7 @@ def check_finite(rows: Rows, engine: Engine, batch: Batch, indices: Sequence[int
         single, lambda name, block, _: None if torch.isfinite(block).all() else broken.append(name)
     )
     what = f"the gradient of {broken[-1]!r} is" if broken else "its output or loss is"
-    raise ValueError(f"{example}: {what} not finite; {output}")
+    raise ValueError(
+        f"{example}: {what} not finite; {output}; look whether the example is sound and the model computes it in "
+        "float32, or leave it out"
+    )

@@ -110,8 +110,9 @@ class _Capture(Capture):
                 if func in OPERATIONS and isinstance(t, nn.Parameter) and is_part(t):
                     raise ValueError(
                         f"a parameter of shape {tuple(t.shape)} is spread over ranks where it is used: by tensor "
-                        "parallelism beside fully_shard, which is not supported, or outside of the forward pass of the "
-                        "module that was given to fully_shard, see torch.distributed.fsdp.register_fsdp_forward_method"
+                        "parallelism beside fully_shard, which is not supported, or outside of the forward pass of "
+                        "the module that was given to fully_shard; call "
+                        "torch.distributed.fsdp.register_fsdp_forward_method for the method that is called"
                     )
                 self._learn(t)
         return super().__torch_function__(func, types, args, kwargs)

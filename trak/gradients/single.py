@@ -39,6 +39,6 @@ def not_connected(engine: Engine) -> ValueError:
     """The error of a task whose output no parameter reaches."""
     some = ", ".join(map(repr, engine.parameters[:3])) + (", ..." if len(engine.parameters) > 3 else "")
     return ValueError(
-        f"{type(engine.task).__name__}.output depends on none of the parameters that are differentiated by "
-        f"({some}): the model or the task runs under torch.no_grad or detaches, or grad_wrt names unused ones"
+        f"{type(engine.task).__name__}.output depends on none of the parameters that are differentiated by ({some}); "
+        "remove torch.no_grad and detach from the model and the task, or name parameters in grad_wrt that are used"
     )

@@ -50,14 +50,19 @@ def select_parameters(model: nn.Module, grad_wrt: object = None) -> Mapping[str,
             )
     else:
         if not isinstance(grad_wrt, Iterable):
-            raise TypeError(f"grad_wrt must be a parameter name or a list of them, got {grad_wrt!r}")
+            raise TypeError(
+                f"grad_wrt must be a parameter name or a list of them, got {grad_wrt!r:.40}; use names of "
+                "model.named_parameters()"
+            )
         patterns = [grad_wrt] if isinstance(grad_wrt, str) else list(grad_wrt)
         # A parameter shared by several modules may be named by any of them.
         first = {id(p): name for name, p in own.items()}
         alias = {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
         for pattern in patterns:
             if not isinstance(pattern, str):
-                raise TypeError(f"grad_wrt must hold parameter names, got {pattern!r}")
+                raise TypeError(
+                    f"grad_wrt must hold parameter names, got {pattern!r:.40}; use names of model.named_parameters()"
+                )
             if not any(fnmatchcase(name, pattern) for name in alias):
                 raise ValueError(
                     f"grad_wrt names {pattern!r}, which no parameter matches: {did_you_mean(pattern, alias)}"

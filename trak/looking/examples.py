@@ -173,7 +173,7 @@ class Examples(Sequence[Example]):
             try:
                 return str(self._names[label])
             except (KeyError, IndexError) as error:
-                raise ValueError(f"label_names has no name for the label {label!r} of {self._what}") from error
+                raise ValueError(f"label_names has no name for the label {label!r} of {self._what}; add one") from error
         return f"{label:.4g}" if isinstance(label, float) else str(label)
 
 

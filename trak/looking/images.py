@@ -53,7 +53,10 @@ def pixels(image: Any) -> Array:
         return array
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
-        raise ValueError(f"an image must have finite numbers, got {array[~np.isfinite(array)][0]}")
+        raise ValueError(
+            f"an image must have finite numbers, got {array[~np.isfinite(array)][0]}; clip or replace such pixels by "
+            "display=function"
+        )
     low, high = array.min(), array.max()
     if low < 0 or high > 1:
         array = (array - low) / ((high - low) or 1)

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from trak.arguments import is_number
 from trak.looking.examples import Example, joined
 from trak.looking.images import Array, encode
 from trak.looking.selection import Neighbour, Selection
@@ -33,9 +34,10 @@ def write_report(
     Raises:
         ImportError: if there are images and Pillow is not installed.
         ValueError: for an `image_size` below 1.
+        IsADirectoryError: if `path` is a folder.
     """
-    if image_size < 1:
-        raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
+    if not is_number(image_size) or image_size < 1:
+        raise ValueError(f"image_size must be at least 1 pixel, got {image_size!r}; use 96, or leave it out")
     contents = _Contents(selection, image_size)
     data = {
         "title": title,
@@ -52,6 +54,8 @@ def write_report(
         "data": _embedded(data),
         "images": _embedded(contents.images),
     }
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder; give the name of a file in it, such as report.html")
     page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], page_file("report.html"))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

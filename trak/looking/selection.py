@@ -145,9 +145,11 @@ def check_targets(targets: Sequence[int], count: int) -> list[int]:
         raise ValueError(f"targets is empty: choose at least one of {count}")
     for target in found:
         if isinstance(target, bool) or not isinstance(target, int):
-            raise TypeError(f"targets must be integers, got {target!r}")
+            raise TypeError(f"targets must be integers, got {target!r}; give their numbers")
         if not 0 <= target < count:
-            raise ValueError(f"target {target} is out of range: there are {count} targets, from 0")
+            raise ValueError(
+                f"target {target} is out of range: there are {count} targets, from 0; choose from 0 to {count - 1}"
+            )
     return found
 
 
@@ -162,7 +164,13 @@ def _checked(scores: Any, example: Example, what: str) -> Array:
     if example.mask is not None and array.shape == example.mask.shape:
         array = array[example.mask]
     if array.shape != (len(example.tokens),):
-        raise ValueError(f"{what} must give {len(example.tokens)} numbers, one for each token, got shape {array.shape}")
+        raise ValueError(
+            f"{what} must give {len(example.tokens)} numbers, one for each token, got shape {array.shape}; let it "
+            "give one for each"
+        )
     if not np.isfinite(array).all():
-        raise ValueError(f"{what} gives {array[~np.isfinite(array)][0]}; the scores of tokens must be finite")
+        raise ValueError(
+            f"{what} gives {array[~np.isfinite(array)][0]}, and the scores of tokens must be finite; give 0 where "
+            "there is none"
+        )
     return array

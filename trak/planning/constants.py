@@ -87,7 +87,7 @@ class Constants:
         try:
             found = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is no JSON: {error}") from error
+            raise ValueError(f"{path} is no JSON: {error}; write it anew by python benchmarks/constants.py") from error
         return cls.parse(found, str(path))
 
     @classmethod
@@ -100,7 +100,10 @@ class Constants:
     def parse(cls, found: Any, where: str) -> "Constants":
         """From what JSON holds; raises ValueError naming `where` if it is something else."""
         if not isinstance(found, dict):
-            raise ValueError(f"{where} must hold an object of constants, got a {type(found).__name__}")
+            raise ValueError(
+                f"{where} must hold an object of constants, got a {type(found).__name__}; write it anew by python "
+                "benchmarks/constants.py"
+            )
         names = [field.name for field in fields(cls)]
         for name in (*names, *found):
             if name not in found or name not in names:
@@ -118,7 +121,10 @@ def _value(name: str, value: Any, where: str) -> Any:
         return str(value)
     if name in ("row_seconds", "gram_seconds", "stream_seconds"):
         if not isinstance(value, dict) or set(value) != set(DTYPES):
-            raise ValueError(f"{name} in {where} must have an entry for each of {', '.join(DTYPES)}, got {value!r}")
+            raise ValueError(
+                f"{name} in {where} must have an entry for each of {', '.join(DTYPES)}, got {value!r}; write it anew "
+                "by python benchmarks/constants.py"
+            )
         return {dtype: _number(name, one, where) for dtype, one in value.items()}
     return _number(name, value, where)
 
@@ -126,7 +132,10 @@ def _value(name: str, value: Any, where: str) -> Any:
 def _number(name: str, value: Any, where: str) -> Line | float:
     if name in ("row_seconds", "verify_seconds", "eigen_seconds", "damping_seconds", "top_seconds"):
         if not isinstance(value, dict) or set(value) != {"fixed", "each"}:
-            raise ValueError(f"{name} in {where} must have 'fixed' and 'each', got {value!r}")
+            raise ValueError(
+                f"{name} in {where} must have 'fixed' and 'each', got {value!r}; write it anew by python "
+                "benchmarks/constants.py"
+            )
         return Line(**{part: _positive(name, one, where) for part, one in value.items()})
     return _positive(name, value, where)
 
@@ -134,7 +143,12 @@ def _number(name: str, value: Any, where: str) -> Line | float:
 def _positive(name: str, value: Any, where: str) -> float:
     rate = name.endswith(("flops", "bandwidth", "ratio"))
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ValueError(f"{name} in {where} must be a number, 0 or more and finite, got {value!r}")
+        raise ValueError(
+            f"{name} in {where} must be a number, 0 or more and finite, got {value!r}; write it anew by python "
+            "benchmarks/constants.py"
+        )
     if rate and not value:
-        raise ValueError(f"{name} in {where} must be more than 0")
+        raise ValueError(
+            f"{name} in {where} must be more than 0, got {value!r}; write it anew by python benchmarks/constants.py"
+        )
     return float(value)

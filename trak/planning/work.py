@@ -51,7 +51,7 @@ class Work:
                 least, whole = (0, False) if field.name == "step_seconds" else (1, field.type in (int, "int"))
                 if not least <= value < float("inf") or (whole and value != int(value)):
                     wanted = f"{'an integer' if whole else 'a number'}, {least} or more and finite"
-                    raise ValueError(f"{field.name} must be {wanted}, got {value!r}")
+                    raise ValueError(f"{field.name} must be {wanted}, got {value!r}; give such a number")
                 if whole:  # a command line gives 1e9
                     object.__setattr__(self, field.name, int(value))
 

@@ -33,7 +33,10 @@ def make_projector(projector: Projector | str | None, proj_dim: int = 2048, seed
     if projector is None:
         projector = Sketch.kind
     if not isinstance(projector, str):
-        raise TypeError(f"projector must be a name or a trak.projectors.Projector, got {type(projector).__name__}")
+        raise TypeError(
+            f"projector must be a name or a trak.projectors.Projector, got {type(projector).__name__}; use "
+            'projector="sketch", or make one, such as trak.projectors.Sketch(2048)'
+        )
     if projector not in PROJECTORS:
         raise ValueError(f"unknown projector {projector!r}: {did_you_mean(projector, PROJECTORS)}")
     return Identity(seed=seed) if projector == Identity.kind else PROJECTORS[projector](proj_dim, seed)

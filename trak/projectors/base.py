@@ -44,9 +44,9 @@ class Projector(ABC):
         """
         for name, value in (("proj_dim", proj_dim), ("seed", seed)):
             if isinstance(value, bool) or not hasattr(value, "__index__"):
-                raise TypeError(f"{name} must be an integer, got {value!r}")
+                raise TypeError(f"{name} must be an integer, got {value!r}; pass int({name})")
         if proj_dim < 1:
-            raise ValueError(f"proj_dim must be at least 1, got {proj_dim}; 2048 is a good start")
+            raise ValueError(f"proj_dim must be at least 1, got {proj_dim}; use 2048, which is a good start")
         self.proj_dim = int(proj_dim)
         self.seed = int(seed)
 
@@ -115,13 +115,14 @@ class Projector(ABC):
         """
         blocks = {"": grads} if isinstance(grads, Tensor) else dict(grads)
         if not blocks:
-            raise ValueError("grads is empty: there is nothing to project")
+            raise ValueError("grads is empty: there is nothing to project; pass one gradient or more by parameter name")
         self.bind({name: block.shape[1:] for name, block in blocks.items()})
         first = next(iter(blocks.values()))
         for name, block in blocks.items():
             if block.shape[:1] != first.shape[:1]:
                 raise ValueError(
-                    f"gradients of {name!r} have shape {tuple(block.shape)}, expected {len(first)} examples first"
+                    f"gradients of {name!r} have shape {tuple(block.shape)}, expected {len(first)} examples first; "
+                    "give a gradient for each example"
                 )
         total = Accumulator(self, len(first), model_id, first.device, first.dtype)
         for name, block in blocks.items():
@@ -150,7 +151,7 @@ class Accumulator:
         if start + len(block) > self._batch_size:
             raise ValueError(
                 f"gradients of {name!r} are of {len(block)} examples from example {start} on, expected "
-                f"{self._batch_size} in all"
+                f"{self._batch_size} in all; add a gradient for each example"
             )
         total = self._total[start : start + len(block)]
         if isinstance(block, OuterProducts):

@@ -45,9 +45,9 @@ class Factored(Projector):
         """
         super().__init__(proj_dim, seed)
         if isinstance(inner_dim, bool) or not hasattr(inner_dim, "__index__"):
-            raise TypeError(f"inner_dim must be an integer, got {inner_dim!r}")
+            raise TypeError(f"inner_dim must be an integer, got {inner_dim!r}; pass int(inner_dim)")
         if inner_dim < 1:
-            raise ValueError(f"inner_dim must be at least 1, got {inner_dim}; 64 is a good start")
+            raise ValueError(f"inner_dim must be at least 1, got {inner_dim}; use 64, which is a good start")
         self.inner_dim = int(inner_dim)
         self._sketch = Sketch(proj_dim, seed)
         self._shapes: dict[str, tuple[int, ...]] = {}

@@ -70,8 +70,8 @@ def _check_curvature(table: Table) -> None:
         some = some or bool(curvature.any())
     if not some:
         raise ValueError(
-            "the loss has no curvature for any example (it is piecewise linear in the output, or everything is "
-            "fitted perfectly), so that W = 0; use weighting='identity'"
+            f"the loss has no curvature for any of the {len(table)} examples (it is piecewise linear in the output, "
+            "or everything is fitted perfectly), so that W = 0; use weighting='identity'"
         )
 
 

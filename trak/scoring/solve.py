@@ -36,9 +36,11 @@ class Damping:
             value = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
             wanted = "a number or 'auto'" if name == "damping" else "a number"
-            raise ValueError(f"{name} must be {wanted}, got {value!r}") from error
+            raise ValueError(f"{name} must be {wanted}, got {value!r}; give one, or leave it out") from error
         if not 0 <= value < float("inf"):
-            raise ValueError(f"{name} must be 0 or more and finite, got {value}")
+            raise ValueError(
+                f"{name} must be 0 or more and finite, got {value}; use damping={DEFAULT_DAMPING:g}, or leave it out"
+            )
         return cls(value, absolute=lambda_reg is not None)
 
     def describe(self) -> dict[str, Any]:

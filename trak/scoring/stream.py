@@ -65,7 +65,9 @@ class Scorer:
         self._solved: dict[tuple[int, int], list[Tensor]] = {}
         store = experiment.store
         if not model_ids:
-            raise ValueError("no checkpoint to score with: model_ids is empty")
+            raise ValueError(
+                "no checkpoint to score with: model_ids is empty; leave it out for all, or featurize a checkpoint first"
+            )
         self._tables, self._targets = [], []
         for model_id in model_ids:
             if not store.is_finalized(model_id, weighting):
@@ -253,9 +255,11 @@ def check_k(k: int, n: int) -> int:
         ValueError: if it is not between 1 and n.
     """
     if isinstance(k, bool) or not hasattr(k, "__index__"):
-        raise TypeError(f"k must be an integer, got {k!r}")
+        raise TypeError(
+            f"k must be an integer, got {k!r}; give the number of training examples that you want for each target"
+        )
     if not 1 <= k <= n:
-        raise ValueError(f"k must be between 1 and the number of training examples, {n}, got {k}")
+        raise ValueError(f"k must be between 1 and the number of training examples, {n}, got {k}; ask for {n} or fewer")
     return int(k)
 
 

@@ -63,7 +63,10 @@ def open_bucket(url: str) -> "Bucket":
     try:
         return Bucket(stores.from_url(url, retry_config=_RETRIES, client_options=_CLIENT | _plain_http(), **options))
     except Exception as error:
-        raise ValueError(f"save_dir {url} can't be opened: {_first_line(error)}") from error
+        raise ValueError(
+            f"save_dir {url} can't be opened: {_first_line(error)}; check the URL and the environment variables of "
+            "that kind of store"
+        ) from error
 
 
 def _plain_http() -> dict[str, bool]:
@@ -180,7 +183,10 @@ class Bucket(ObjectStore[Any]):
             except FileNotFoundError:
                 raise
             except BaseError as error:
-                raise OSError(f"{self}: {_first_line(error)}") from error
+                raise OSError(
+                    f"{self}: {_first_line(error)}; check save_dir and what the server allows, then run the same "
+                    "script again"
+                ) from error
             await asyncio.sleep(random.uniform(0, pause))  # noqa: S311
             pause = min(2 * pause, _PAUSE[1])
 

@@ -41,7 +41,10 @@ class Recorded:
         try:
             return cls(**{field.name: recorded[field.name] for field in fields(cls)})
         except (KeyError, ValueError, TypeError) as error:
-            raise StoreError(f"{where} has a damaged configuration: {error}") from error
+            raise StoreError(
+                f"{where} has a damaged configuration: {error}; restore its zarr.json from a copy, or choose another "
+                "save_dir"
+            ) from error
 
     def check_same(self, asked: Self, where: str) -> None:
         """Raise a ValueError naming both values where `asked` differs from what is recorded."""
@@ -77,19 +80,21 @@ class StoreConfig(Recorded):
         for name in ("train_set_size", "proj_dim"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+                raise ValueError(f"{name} must be a positive integer, got {value!r}; give their number, 1 or more")
         if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}; choose from these")
         for name, value in (("projector", self.projector), ("parameters", self.parameters), ("task", self.task)):
             if not isinstance(value, Mapping):
-                raise ValueError(f"{name} must be a mapping, got {value!r}")
+                raise ValueError(f"{name} must be a mapping, got {value!r}; pass a dict")
         if not isinstance(self.task.get("name"), str):
-            raise ValueError(f"task must have a name, got {self.task!r}")
+            raise ValueError(f"task must have a name, got {self.task!r}; put it under 'name'")
         for name, shape in self.parameters.items():
             if not isinstance(shape, list) or not all(isinstance(size, int) and size >= 0 for size in shape):
-                raise ValueError(f"the shape of parameter {name!r} must be a list of sizes, got {shape!r}")
+                raise ValueError(
+                    f"the shape of parameter {name!r} must be a list of sizes, got {shape!r}; pass list(tensor.shape)"
+                )
         if isinstance(self.softening, bool) or not isinstance(self.softening, int | float):
-            raise ValueError(f"softening must be a number, got {self.softening!r}")
+            raise ValueError(f"softening must be a number, got {self.softening!r}; use 1 for none")
 
 
 def _difference(name: str, stored: Any, wanted: Any) -> tuple[str, str]:

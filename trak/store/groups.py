@@ -37,7 +37,9 @@ def _names_in(group: zarr.Group, child: str, kind: type) -> list[str]:
         if not isinstance(below.store, LocalStore):
             return sorted(below.group_keys() if kind is zarr.Group else below.array_keys())
     except UNREADABLE as error:
-        raise StoreError(f"{child!r} in {group.store_path} can't be listed ({error})") from error
+        raise StoreError(
+            f"{child!r} in {group.store_path} can't be listed ({error}); restore it from a copy"
+        ) from error
     names = os.listdir(Path(below.store.root, below.path))
     return sorted(name for name in names if name != "zarr.json" and isinstance(checked(below, name), kind))
 

@@ -31,9 +31,12 @@ def row_array(group: zarr.Group, name: str) -> RowArray:
     array = checked(group, name)
     where = f"{group.path or '/'} of {group.store}"
     if array is None:
-        raise StoreError(f"array {name!r} is missing from {where}; is the store complete?")
+        raise StoreError(f"array {name!r} is missing from {where}; restore it from a copy, or choose another save_dir")
     if not isinstance(array, zarr.Array) or array.ndim < 1 or array.chunks[1:] != array.shape[1:]:
-        raise StoreError(f"{name!r} in {where} is not an array of rows chunked along its first dimension")
+        raise StoreError(
+            f"{name!r} in {where} is not an array of rows chunked along its first dimension; restore its metadata "
+            "from a copy"
+        )
     if not 1 <= array.chunks[0] <= array.shape[0] or array.dtype.kind not in "iuf" or not _plain(array):
         raise StoreError(
             f"array {name!r} in {where} is not laid out as this library writes it, with rows and without compression; "

@@ -27,6 +27,17 @@ SCORES = "-scores"
 _NO_ROOM = "no room to write"
 
 
+def check_location(location: Any) -> None:
+    """Raise a TypeError if it can't be the place of a store, a ValueError if it can't be a path."""
+    if not isinstance(location, str | Path | Store):
+        raise TypeError(
+            f"save_dir must be a path, a URL or a zarr store, got {type(location).__name__}; give one, such as "
+            "'./trak_results'"
+        )
+    if not str(location) or "\0" in str(location):
+        raise ValueError(f"save_dir {str(location)!r} is no path; give one, such as './trak_results'")
+
+
 def local_root(location: Location) -> Path | None:
     """The directory of a local store, None for any other."""
     if isinstance(location, LocalStore):
@@ -93,9 +104,11 @@ def make_directory(location: Location) -> None:
     """Create a local store's directory and check that it can be written to.
 
     Raises:
+        TypeError, ValueError: if the location is none.
         PermissionError: if it can't.
         NotADirectoryError: if something else is there.
     """
+    check_location(location)
     root = local_root(location)
     if root is None:
         return
@@ -105,6 +118,10 @@ def make_directory(location: Location) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         raise NotADirectoryError(f"save_dir {str(root)!r} is no directory; choose another") from error
     except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+            raise OSError(
+                error.errno, f"save_dir {str(root)!r} can't be made ({error.strerror}); choose another"
+            ) from error
         raise explained(error, root) from error
 
 

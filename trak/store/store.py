@@ -199,7 +199,9 @@ class FeatureStore:
                 "beginning with a letter, a digit or '_'"
             )
         if isinstance(num_targets, bool) or not hasattr(num_targets, "__index__") or num_targets < 1:
-            raise ValueError(f"num_targets must be a positive integer, got {num_targets!r}")
+            raise ValueError(
+                f"num_targets must be a positive integer, got {num_targets!r}; give the number of targets, 1 or more"
+            )
         num_targets = int(num_targets)
         with places.locked(self.location):
             group = subgroup(self._group, f"experiments/{name}", {"num_targets": num_targets})
@@ -214,11 +216,15 @@ class FeatureStore:
         group = checked(self._group, f"checkpoints/{model_id}")
         if not isinstance(group, zarr.Group):
             known = self.checkpoints() or "none"
-            raise ValueError(f"no checkpoint with model_id {model_id} in {self.where}; there are {known}")
+            raise ValueError(
+                f"no checkpoint with model_id {model_id} in {self.where}; there are {known}; call load_checkpoint with "
+                "this id first, or use another"
+            )
         return group
 
 
 def _open(where: Location, mode: str) -> FeatureStore:
+    places.check_location(where)
     shown, root = places.shown(where), places.local_root(where)
     try:
         if root is not None and not places.exists(where):
@@ -226,9 +232,13 @@ def _open(where: Location, mode: str) -> FeatureStore:
         group = places.open_group(where, mode)
         attributes = group.attrs.asdict()
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no feature store at {shown}") from error
+        raise FileNotFoundError(
+            f"there is no feature store at {shown}; check the path, or make one with trak.attribute"
+        ) from error
     except UNREADABLE as error:
-        raise StoreError(f"{shown} can't be read as a zarr v3 group: {error}") from error
+        raise StoreError(
+            f"{shown} can't be read as a zarr v3 group: {error}; restore it from a copy, or choose another save_dir"
+        ) from error
     return FeatureStore(group, where, StoreConfig.from_attributes(attributes, shown))
 
 
@@ -254,9 +264,11 @@ def check_model_id(model_id: int) -> int:
         ValueError: if it is negative.
     """
     if isinstance(model_id, bool) or not hasattr(model_id, "__index__"):
-        raise TypeError(f"model_id must be an integer, got {model_id!r}")
+        raise TypeError(
+            f"model_id must be an integer, got {model_id!r}; use 0 for the first checkpoint, 1 for the next"
+        )
     if model_id < 0:
-        raise ValueError(f"model_id must be 0 or more, got {model_id}")
+        raise ValueError(f"model_id must be 0 or more, got {model_id}; use 0 for the first checkpoint, 1 for the next")
     return int(model_id)
 
 

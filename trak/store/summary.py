@@ -52,7 +52,7 @@ def missing(where: Location, checkpoints: int | None = None, per_task: int = 1) 
     """
     for name, value in (("checkpoints", checkpoints), ("per-task", per_task)):
         if value is not None and value < 1:
-            raise ValueError(f"--{name} must be 1 or more, got {value}")
+            raise ValueError(f"--{name} must be 1 or more, got {value}; give the number that the run has")
     store = open_store(where)
     there, everything = store.checkpoints(), [(0, store.config.train_set_size)]
     wanted = there if checkpoints is None else range(checkpoints)

@@ -86,8 +86,9 @@ class Bank:
             self._embedded = None
             if are_wrapped(model):
                 raise ValueError(
-                    "the bank was not embedded by these weights, and can't be inside of torch.func's transforms: call "
-                    "the task's prepare(model) before, after every change of the weights"
+                    f"the bank was not embedded by the weights that {type(model).__name__} has now, and can't be "
+                    "inside of torch.func's transforms; call the task's prepare(model) before, after every change of "
+                    "the weights"
                 )
             self._embedded = self._embed(model)
         return self._embedded.images, self._embedded.texts
@@ -115,7 +116,8 @@ def _draw(data: Iterable[Batch] | Dataset[Any], size: int, key: int) -> tuple[li
     for batch in DataLoader(data, _TOGETHER) if isinstance(data, Dataset) else data:
         if isinstance(batch, Tensor | str):
             raise ValueError(
-                f"the bank yields {type(batch).__name__}, expected batches; of a single batch: bank=[batch]"
+                f"the bank yields {type(batch).__name__}, expected batches; pass a list of batches or a DataLoader, a "
+                "single batch as bank=[batch]"
             )
         batch = batches.to_device(batch, torch.device("cpu"))
         try:
@@ -125,7 +127,7 @@ def _draw(data: Iterable[Batch] | Dataset[Any], size: int, key: int) -> tuple[li
             raise ValueError(f"in the bank: {error}") from error
         form = form or pairs.form
         if pairs.form != form:
-            raise ValueError(f"the bank holds {form}, and {pairs.form}: all of its examples must have one form")
+            raise ValueError(f"the bank holds {form}, and {pairs.form}; give all of its examples one form")
         hashes = pairs.hashes()
         for i, (found, priority) in enumerate(zip(hashes.tolist(), random_words(key, hashes).tolist(), strict=True)):
             if priority < bound and priority not in kept:

@@ -56,13 +56,14 @@ class Task(ABC):
             loss = self.loss(f)
             if loss.shape != f.shape:
                 raise TypeError(
-                    f"{type(self).__name__}.loss must be elementwise: it got shape {tuple(f.shape)} "
-                    f"and returned {tuple(loss.shape)}"
+                    f"{type(self).__name__}.loss must be elementwise: it got shape {tuple(f.shape)} and returned "
+                    f"{tuple(loss.shape)}; return one number for each output, without mean or sum"
                 )
             if not loss.requires_grad:
                 raise TypeError(
                     f"{type(self).__name__}.loss must be computed from its argument by torch operations, to be "
-                    "differentiated"
+                    f"differentiated, and what it returned for shape {tuple(f.shape)} is not; remove detach, item and "
+                    "numpy from it"
                 )
             (slope,) = torch.autograd.grad(loss.sum(), f, create_graph=True)
             curvature: Tensor | None = None

@@ -4,6 +4,7 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
+from trak.arguments import is_number
 from trak.batches import Batch
 from trak.tasks.base import Task
 from trak.tasks.logits import check_labels, margins
@@ -20,8 +21,8 @@ class Classification(Task):
         Raises:
             ValueError: if it is not positive.
         """
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
+        if not is_number(temperature) or not temperature > 0:
+            raise ValueError(f"temperature must be positive, got {temperature!r}; use 1 for none")
         self.temperature = float(temperature)
 
     @abstractmethod

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from trak.arguments import is_number
 from trak.batches import Batch
 from trak.tasks.bank import Bank
 from trak.tasks.base import Task
@@ -77,9 +78,15 @@ class CLIP(Task):
                 arguments that can't be.
         """
         if isinstance(batch_size, bool) or not hasattr(batch_size, "__index__") or batch_size < 2:
-            raise ValueError(f"batch_size must be an integer, at least 2, got {batch_size!r}")
-        if temperature is not None and not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature must be positive and finite, or None for the model's own, got {temperature}")
+            raise ValueError(
+                f"batch_size must be an integer, at least 2, got {batch_size!r}; give the one that the model was "
+                "trained with"
+            )
+        if temperature is not None and not (is_number(temperature) and 0 < temperature < float("inf")):
+            raise ValueError(
+                f"temperature must be positive and finite, or None for the model's own, got {temperature!r}; give the "
+                "one that the model was trained with"
+            )
         self.batch_size, self.seed = int(batch_size), operator.index(seed)
         self.temperature = None if temperature is None else float(temperature)
         self._bank = None if bank is None else Bank(bank, self.batch_size, self.seed)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from trak.batches import Batch
+from trak.batches import Batch, described
 from trak.tasks.classification import Classification
 from trak.tasks.logits import INPUT_KEYS, LABEL_KEYS, find, logits_of
 from trak.tasks.registry import register_task
@@ -27,5 +27,8 @@ class ImageClassification(Classification):
         elif isinstance(batch, tuple | list) and len(batch) >= 2:
             images, labels = batch[0], batch[1]
         else:
-            raise ValueError("a batch for image classification is (images, labels) or a dict of both")
+            raise ValueError(
+                f"a batch for image classification is (images, labels) or a dict of both, got {described(batch)}; "
+                "yield such batches, or write a Task that reads yours"
+            )
         return logits_of(model(images)), labels

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trak.batches import Batch
+from trak.batches import Batch, described
 from trak.tasks.logits import IGNORED, INPUT_KEYS, LABEL_KEYS, find
 
 Layouts = Mapping[int, tuple[str, ...]]
@@ -24,7 +24,10 @@ def as_mapping(batch: Batch, layouts: Layouts, what: str) -> dict[str, Any]:
     members = (batch,) if isinstance(batch, Tensor) else batch
     if not isinstance(members, tuple | list) or len(members) not in layouts:
         forms = " or ".join(f"({', '.join(names)}{',' if len(names) == 1 else ''})" for names in layouts.values())
-        raise ValueError(f"a batch for {what} is a dict, or a tuple {forms}")
+        raise ValueError(
+            f"a batch for {what} is a dict, or a tuple {forms}, got {described(members)}; yield such batches, or "
+            "write a Task that reads yours"
+        )
     return dict(zip(layouts[len(members)], members, strict=True))
 
 
@@ -81,7 +84,10 @@ def labels_of(batch: Batch, what: str) -> Tensor:
 
 def _pair(batch: Batch, what: str) -> Any:
     if not isinstance(batch, tuple | list) or len(batch) < 2:
-        raise ValueError(f"a batch for {what} is (inputs, y) or a dict of both")
+        raise ValueError(
+            f"a batch for {what} is (inputs, y) or a dict of both, got {described(batch)}; yield such batches, or "
+            "write a Task that reads yours"
+        )
     return batch
 
 
@@ -109,7 +115,10 @@ def check_text(model: nn.Module, batch: Mapping[str, Any]) -> None:
     if not isinstance(mask, Tensor) or mask.ndim != ids.ndim:
         return
     if mask.shape != ids.shape:
-        raise ValueError(f"attention_mask has shape {tuple(mask.shape)}, but input_ids {tuple(ids.shape)}")
+        raise ValueError(
+            f"attention_mask has shape {tuple(mask.shape)}, but input_ids {tuple(ids.shape)}; give one number for "
+            "each token"
+        )
     other = (mask != 0) & (mask != 1)
     if other.any():
         row = int(other.nonzero()[0, 0])
@@ -132,7 +141,8 @@ def _check_ids(model: nn.Module, ids: Tensor) -> None:
         row = int(outside.nonzero()[0, 0])
         raise ValueError(
             f"token id out of range: {int(ids[outside][0])} in row {row} of the batch, but the model has "
-            f"{table.num_embeddings} (0 to {table.num_embeddings - 1})"
+            f"{table.num_embeddings} (0 to {table.num_embeddings - 1}); use the tokenizer that the model was trained "
+            "with"
         )
 
 

@@ -36,7 +36,9 @@ class LanguageModeling(TokenTask):
         fields = as_mapping(batch, self.layouts, self._what)
         if all(fields.get(key) is None for key in LABEL_KEYS):
             if not isinstance(fields.get("input_ids"), Tensor):
-                raise ValueError(f"the batch has neither input_ids nor labels, got {', '.join(fields) or 'nothing'}")
+                raise ValueError(
+                    f"the batch has neither input_ids nor labels, got {', '.join(fields) or 'nothing'}; add input_ids"
+                )
             mask = fields.get("attention_mask")
             labels = fields["input_ids"].long()
             usable = isinstance(mask, Tensor) and mask.shape == labels.shape

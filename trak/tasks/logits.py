@@ -41,24 +41,34 @@ def find(batch: Mapping[str, Any], keys: Sequence[str], what: str) -> str:
     for key in keys:
         if batch.get(key) is not None:
             return key
-    raise ValueError(f"the batch has no {what}: expected one of {', '.join(keys)}, got {', '.join(batch) or 'nothing'}")
+    raise ValueError(
+        f"the batch has no {what}: expected one of {', '.join(keys)}, got {', '.join(batch) or 'nothing'}; rename "
+        "yours, or write a Task that reads it"
+    )
 
 
 def check_labels(logits: Tensor, labels: Tensor) -> None:
     """Raise unless labels, shape (B,), are class indices for logits of shape (B, classes)."""
     if logits.ndim == 2 and logits.shape[1] == 1:
         raise ValueError(
-            f"expected logits of shape (B, classes) with two classes or more, got {tuple(logits.shape)}; for a number "
-            'to be predicted (num_labels=1) use task="regression", for yes or no by one logit task="multi_label"'
+            f"expected logits of shape (B, classes) with two classes or more, got {tuple(logits.shape)}; use "
+            'task="regression" for a number to be predicted (num_labels=1), task="multi_label" for yes or no by one '
+            "logit"
         )
     if logits.ndim != 2:
-        raise ValueError(f"expected logits of shape (B, classes) with two classes or more, got {tuple(logits.shape)}")
+        raise ValueError(
+            f"expected logits of shape (B, classes) with two classes or more, got {tuple(logits.shape)}; let the "
+            "model return such logits, or write a Task"
+        )
     if not isinstance(labels, Tensor):
-        raise ValueError(f"expected labels as a tensor of class indices, got {type(labels).__name__}")
+        raise ValueError(
+            f"expected labels as a tensor of class indices, got {type(labels).__name__}; convert them by "
+            "torch.tensor, for instance in the loader's collate_fn"
+        )
     if labels.shape == logits.shape:
         raise ValueError(
-            f"expected labels of shape {tuple(logits.shape[:1])}, got {tuple(labels.shape)}; for a vector of labels in "
-            '{0, 1} use task="multi_label"'
+            f'expected labels of shape {tuple(logits.shape[:1])}, got {tuple(labels.shape)}; use task="multi_label" '
+            "for a vector of labels in {0, 1}"
         )
     check_classes(labels, logits)
 
@@ -66,9 +76,19 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
 def check_classes(labels: Tensor, logits: Tensor, ignored: int | None = None) -> None:
     """Raise unless labels, shape (B, ...), are class indices for logits of shape (B, ..., classes), or `ignored`."""
     if not isinstance(labels, Tensor):
-        raise ValueError(f"expected labels as a tensor of class indices, got {type(labels).__name__}")
+        raise ValueError(
+            f"expected labels as a tensor of class indices, got {type(labels).__name__}; convert them by "
+            "torch.tensor, for instance in the loader's collate_fn"
+        )
+    if labels.shape == (*logits.shape[:-1], 1):
+        raise ValueError(
+            f"expected labels of shape {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}; use labels.squeeze(-1)"
+        )
     if labels.shape != logits.shape[:-1]:
-        raise ValueError(f"expected labels of shape {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}")
+        raise ValueError(
+            f"expected labels of shape {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}; give one label for each "
+            "position"
+        )
     if labels.dtype.is_floating_point or labels.dtype == torch.bool:
         raise ValueError(f"expected labels as integer class indices, got {labels.dtype}; use labels.long()")
     outside = (labels < 0) | (labels >= logits.shape[-1])
@@ -78,7 +98,8 @@ def check_classes(labels: Tensor, logits: Tensor, ignored: int | None = None) ->
         row = int(outside.nonzero()[0, 0])
         raise ValueError(
             f"label out of range: {int(labels[outside][0])} in row {row} of the batch, but the model has "
-            f"{logits.shape[-1]} classes (labels 0 to {logits.shape[-1] - 1})"
+            f"{logits.shape[-1]} classes (labels 0 to {logits.shape[-1] - 1}); number the classes from 0, or give the "
+            "model a head of as many as there are"
         )
 
 

@@ -38,19 +38,23 @@ class MultiLabel(SeveralPredictions):
             check_text(model, batch)
         logits, labels = self._logits_and_labels(model, batch)
         if not isinstance(labels, Tensor):
-            raise ValueError(f"expected labels as a tensor of zeros and ones, got {type(labels).__name__}")
+            raise ValueError(
+                f"expected labels as a tensor of zeros and ones, got {type(labels).__name__}; convert them by "
+                "torch.tensor, for instance in the loader's collate_fn"
+            )
         one_each = labels.ndim > 0 and labels.numel() == logits.numel() == len(labels)
         if labels.shape != logits.shape and not one_each:
             raise ValueError(
                 f"expected labels of the logits' shape {tuple(logits.shape)}, one in {{0, 1}} for each, got "
-                f'{tuple(labels.shape)}; for one class of several an example use task="text_classification" or '
-                '"image_classification"'
+                f'{tuple(labels.shape)}; use task="text_classification" or '
+                '"image_classification" for one class of several an example'
             )
         other = (labels != 0) & (labels != 1) & (labels != IGNORED)
         if other.any():
             row = int(other.nonzero()[0, 0])
             raise ValueError(
-                f"labels must be 0 or 1, or {IGNORED} if not known, got {labels[other][0].item():g} in row {row}"
+                f"labels must be 0 or 1, or {IGNORED} if not known, got {labels[other][0].item():g} in row {row}; "
+                "give labels of one of these"
             )
         without = ~self.counted(batch).any(1)
         if without.any():

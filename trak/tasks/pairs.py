@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trak.batches import Batch
+from trak.batches import Batch, described
 from trak.projectors.hashing import random_words, stream_key
 from trak.tasks.logits import find
 
@@ -76,7 +76,8 @@ def read_pairs(batch: Batch) -> Pairs:
     else:
         raise ValueError(
             "a batch of image-text pairs is (images, tokens), (images, tokens, attention_mask) or a dict of them, got "
-            f"{type(batch).__name__}{f' of {len(batch)}' if isinstance(batch, tuple | list) else ''}"
+            f"{described(batch)}; yield such "
+            "batches, or write a Task that reads yours"
         )
     for what, value in zip(("images", "captions"), members, strict=True):
         if not isinstance(value, Tensor) or value.ndim == 0:
@@ -86,13 +87,17 @@ def read_pairs(batch: Batch) -> Pairs:
     images, tokens = members
     if tokens.ndim != 2 or tokens.is_floating_point():
         raise ValueError(
-            f"expected captions as token ids of shape (B, length), got {tokens.dtype} of shape {tuple(tokens.shape)}"
+            f"expected captions as token ids of shape (B, length), got {tokens.dtype} of shape {tuple(tokens.shape)}; "
+            "tokenize the captions, without one-hot or embedding"
         )
     if len(images) != len(tokens):
-        raise ValueError(f"there are {len(images)} images for {len(tokens)} captions; a batch holds one for each")
+        raise ValueError(f"there are {len(images)} images for {len(tokens)} captions; give one caption for each image")
     if mask is not None and (not isinstance(mask, Tensor) or mask.shape != tokens.shape):
         got = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-        raise ValueError(f"expected an attention_mask of the captions' shape {tuple(tokens.shape)}, got {got}")
+        raise ValueError(
+            f"expected an attention_mask of the captions' shape {tuple(tokens.shape)}, got {got}; pass the mask that "
+            "the tokenizer gives"
+        )
     return Pairs(images, tokens, mask)
 
 

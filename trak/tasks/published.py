@@ -45,7 +45,7 @@ class PublishedTask(Task):
         if q.shape != output.shape:
             raise TypeError(
                 f"{type(self._modelout).__name__}.get_out_to_loss_grad must return one number for each of the "
-                f"{len(output)} examples, got {q.numel()}"
+                f"{len(output)} examples, got {q.numel()}; return them as a vector"
             )
         return q, torch.ones_like(q)
 

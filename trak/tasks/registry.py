@@ -1,5 +1,6 @@
 """Tasks by name."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -19,11 +20,13 @@ def register_task(name: str) -> Callable[[T], T]:
         TypeError: if the name is no string, or the class no `Task`.
     """
     if not isinstance(name, str):
-        raise TypeError(f"register_task needs a name: @register_task('my_task'), got {name!r}")
+        raise TypeError(f"register_task needs a name, got {name!r}; write @register_task('my_task')")
 
     def register(cls: T) -> T:
         if not (isinstance(cls, type) and issubclass(cls, Task)):
-            raise TypeError(f"only a subclass of trak.tasks.Task can be registered, got {cls!r}")
+            raise TypeError(
+                f"only a subclass of trak.tasks.Task can be registered, got {cls!r}; make it one, with an output method"
+            )
         taken = TASKS.get(name)
         # The same class defined again, as when a notebook's cell runs twice, replaces the first.
         if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
@@ -46,6 +49,8 @@ def make_task(task: Any) -> Task:
     if isinstance(task, Task):
         return task
     if isinstance(task, type) and issubclass(task, Task):
+        if inspect.isabstract(task):
+            raise TypeError(f"task {task.__name__} has no output method; write one, or use one of {', '.join(TASKS)}")
         return task()
     if isinstance(task, str):
         if task not in TASKS:
@@ -55,4 +60,7 @@ def make_task(task: Any) -> Task:
         from trak.tasks.published import PublishedTask
 
         return PublishedTask(task() if isinstance(task, type) else task)
-    raise TypeError(f"task must be a name or a trak.tasks.Task, got {type(task).__name__}")
+    raise TypeError(
+        f"task must be a name or a trak.tasks.Task, got {type(task).__name__}; use a name, such as "
+        '"image_classification", or an instance of the class'
+    )

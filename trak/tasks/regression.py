@@ -35,11 +35,13 @@ class Regression(Task):
         for what, value in (("prediction", prediction), ("y", y)):
             if value.ndim == 0 or value.numel() != len(value):
                 raise ValueError(
-                    f"regression needs one number per example, got {what} of shape {tuple(value.shape)}; "
-                    "for several outputs write a Task that says which one is meant"
+                    f"regression needs one number per example, got {what} of shape {tuple(value.shape)}; write a Task "
+                    "that says which one is meant of several outputs"
                 )
         if len(prediction) != len(y):
-            raise ValueError(f"the model gave {len(prediction)} predictions for {len(y)} values of y")
+            raise ValueError(
+                f"the model gave {len(prediction)} predictions for {len(y)} values of y; give one for each"
+            )
 
     def _prediction_and_y(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         y = labels_of(batch, "regression")

@@ -40,7 +40,10 @@ class Seq2Seq(TokenTask):
         if model is not None:
             fields = self._with_decoder_inputs(fields, model)
         if "decoder_input_ids" not in fields:
-            raise ValueError("token_targets needs decoder_input_ids in the batch, or the model that makes them")
+            raise ValueError(
+                f"token_targets needs decoder_input_ids, and the batch has only {', '.join(fields)}; add them, or "
+                "pass the model that makes them"
+            )
         return super().token_targets(fields)
 
     def _with_decoder_inputs(self, batch: dict[str, Any], model: nn.Module) -> dict[str, Any]:

@@ -70,7 +70,10 @@ class SeveralPredictions(Task):
         if self.output_kind == "cross_entropy":
             return -output
         if not self.has_loss:
-            raise ValueError("the loss of a sum of margins depends on how many they are; use reduction='mean'")
+            raise ValueError(
+                f"the loss of a sum of margins (reduction={self.reduction!r}) depends on how many they are; use "
+                "reduction='mean'"
+            )
         return super().loss(output)
 
     @property

@@ -33,7 +33,9 @@ class TokenTask(SeveralPredictions):
         labels = fields[find(fields, LABEL_KEYS, "labels")]
         if not isinstance(labels, Tensor) or labels.ndim != 2:
             got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-            raise ValueError(f"{self._what} needs labels as a tensor of shape (B, length), got {got}")
+            raise ValueError(
+                f"{self._what} needs labels as a tensor of shape (B, length), got {got}; give one label for each token"
+            )
         inputs = {key: value for key, value in fields.items() if key not in LABEL_KEYS}
         return {**inputs, "labels": without_empty(labels, fields)}
 
@@ -85,7 +87,7 @@ class TokenTask(SeveralPredictions):
         if logits.ndim != 3 or logits.shape[:2] != labels.shape:
             raise ValueError(
                 f"{self._what} needs logits of shape (B, length, classes) for labels of shape {tuple(labels.shape)}, "
-                f"got {tuple(logits.shape)}"
+                f"got {tuple(logits.shape)}; let the model return such logits, or write a Task"
             )
         check_classes(labels, logits, IGNORED)
         without = (labels == IGNORED).all(1)

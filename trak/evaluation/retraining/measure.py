@@ -69,7 +69,10 @@ class Recipe:
                 model = self.train(run.indices.copy(), run.seed)
                 seconds = time.perf_counter() - start
                 if not isinstance(model, nn.Module):
-                    raise TypeError(f"train must return a torch.nn.Module, got {type(model).__name__}")
+                    raise TypeError(
+                        f"train must return a torch.nn.Module, got {type(model).__name__}; let it return the trained "
+                        "model"
+                    )
                 outputs, correct = self._outputs(model)
                 return Measured(outputs, correct, seconds)
         except Exception as error:  # whatever the user's code raises is reported with the run's name
@@ -88,13 +91,16 @@ class Recipe:
             if output.shape != (size,):
                 raise TypeError(
                     f"{type(self.task).__name__}.output must return one number for each of the batch's {size} "
-                    f"examples, got shape {tuple(output.shape)}"
+                    f"examples, got shape {tuple(output.shape)}; take the sum or mean of what else there is"
                 )
             if not torch.isfinite(output).all():
                 self.task.check(model, batch)
                 at = int((~torch.isfinite(output)).nonzero()[0])
                 target = sum(len(piece) for piece in outputs) + at
-                raise ValueError(f"the output for target {target} is {float(output[at])}; did training diverge?")
+                raise ValueError(
+                    f"the output for target {target} is {float(output[at])}, not finite; look whether training "
+                    "diverged, and use a smaller learning rate if it did"
+                )
             right = self.task.correct(model, batch, output)
             outputs.append(output.double().cpu().numpy())
             correct.append(np.full(size, np.nan) if right is None else right.double().cpu().numpy())

@@ -106,7 +106,9 @@ class Retrainer:
         progress: bool = True,
     ) -> None:
         if not callable(train):
-            raise TypeError(f"train must be a function of (indices, seed), got {type(train).__name__}")
+            raise TypeError(
+                f"train must be a function of (indices, seed), got {type(train).__name__}; define train(indices, seed)"
+            )
         check_workers(jobs, backend)
         self._recipe = Recipe(train, make_task(task), _loaded(targets))
         self._jobs, self._backend, self._progress = jobs, backend, progress

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from trak.arguments import is_number
 from trak.evaluation.inputs import as_array, count
 from trak.projectors.hashing import random_words, stream_key
 
@@ -42,23 +43,28 @@ def checked_run(run: tuple[Any, ...], position: int, train_set_size: int) -> Run
         TypeError: for anything else that is no run.
     """
     if not isinstance(run, tuple | list) or len(run) not in (2, 3):
-        raise TypeError(f"run {position} must be (indices, seed), got {type(run).__name__}")
+        raise TypeError(f"run {position} must be (indices, seed), got {type(run).__name__}; pass a pair for each model")
     name = run[2] if len(run) == 3 and run[2] else f"run {position}"
     indices = as_array(run[0])
     if indices.ndim != 1 or not len(indices):
-        raise ValueError(f"{name}: expected the indices of one training example or more, got shape {indices.shape}")
+        raise ValueError(
+            f"{name}: expected the indices of one training example or more, got shape {indices.shape}; pass a vector "
+            "of one or more"
+        )
     if indices.dtype.kind not in "iu":
-        raise TypeError(f"{name}: indices must be integers, got {indices.dtype}; np.flatnonzero(mask) gives a mask's")
+        raise TypeError(f"{name}: indices must be integers, got {indices.dtype}; pass np.flatnonzero(mask) for a mask")
     indices = np.sort(indices.astype(np.int64))
     if indices[0] < 0 or indices[-1] >= train_set_size:
         wrong = indices[0] if indices[0] < 0 else indices[-1]
-        raise ValueError(f"{name}: index {wrong} is out of range, expected 0 to {train_set_size - 1}")
+        raise ValueError(
+            f"{name}: index {wrong} is out of range, expected 0 to {train_set_size - 1}; choose from these"
+        )
     repeated = np.flatnonzero(np.diff(indices) == 0)
     if len(repeated):
-        raise ValueError(f"{name}: index {indices[repeated[0]]} is there more than once")
+        raise ValueError(f"{name}: index {indices[repeated[0]]} is there more than once; give each example once")
     seed = count(run[1], f"{name}: the training seed", least=0)
     if seed >= _WORD:
-        raise ValueError(f"{name}: the training seed must be less than 2**32, got {seed}")
+        raise ValueError(f"{name}: the training seed must be less than 2**32, got {seed}; use a smaller one")
     return Run(indices, seed, name)
 
 
@@ -68,11 +74,11 @@ def random_subset(seed: int, subset: int, train_set_size: int, fraction: float) 
     Raises:
         ValueError: if it would be empty, or hold every example.
     """
-    size = round(fraction * train_set_size) if 0 < fraction < 1 else 0
+    size = round(fraction * train_set_size) if is_number(fraction) and 0 < fraction < 1 else 0
     if not 0 < size < train_set_size:
         raise ValueError(
             f"fraction must be between 0 and 1 and leave some of the {train_set_size} training examples in and some "
-            f"out, got {fraction}"
+            f"out, got {fraction!r}; use 0.5, or have more examples"
         )
     key = stream_key("subset", seed, subset, train_set_size, float(fraction))
     words = random_words(key, torch.arange(train_set_size)).numpy()
@@ -90,7 +96,7 @@ def training_seed(seed: int, subset: int, repeat: int) -> int:
     if subset >= 2**_SUBSET_BITS or repeat >= _WORD >> _SUBSET_BITS:
         raise ValueError(
             f"at most {2**_SUBSET_BITS:,} subsets with {_WORD >> _SUBSET_BITS:,} seeds each have training seeds of "
-            f"their own, got subset {subset} with seed {repeat}"
+            f"their own, got subset {subset} with seed {repeat}; use fewer"
         )
     word = (repeat << _SUBSET_BITS | subset) ^ stream_key("training", seed) % _WORD
     word = (word ^ word >> 16) * 0x85EBCA6B % _WORD

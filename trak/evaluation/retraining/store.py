@@ -40,11 +40,17 @@ class RetrainingConfig(Recorded):
     def __post_init__(self) -> None:
         count(self.train_set_size, "train_set_size")
         if not isinstance(self.config, Mapping):
-            raise TypeError(f"config must be a mapping that describes training, got {type(self.config).__name__}")
+            raise TypeError(
+                f"config must be a mapping that describes training, got {type(self.config).__name__}; pass a dict, "
+                "such as {'lr': 0.1}"
+            )
         try:
             plain = json.loads(json.dumps(dict(self.config), allow_nan=False))
         except (TypeError, ValueError) as error:
-            raise TypeError(f"config must hold strings, finite numbers, lists and dicts alone ({error})") from error
+            raise TypeError(
+                f"config must hold strings, finite numbers, lists and dicts alone ({error}); convert what else there "
+                "is to strings"
+            ) from error
         object.__setattr__(self, "config", plain)
 
 
@@ -98,12 +104,17 @@ class ModelStore:
         """
         shown = places.shown(where)
         if not places.exists(where):
-            raise FileNotFoundError(f"there is no {RetrainingConfig.kind} at {shown}")
+            raise FileNotFoundError(
+                f"there is no {RetrainingConfig.kind} at {shown}; check the path, or make one with "
+                "trak.evaluation.retrain"
+            )
         try:
             group = places.open_group(where, mode)
             attributes = group.attrs.asdict()
         except UNREADABLE as error:
-            raise StoreError(f"{shown} can't be read as a zarr v3 group: {error}") from error
+            raise StoreError(
+                f"{shown} can't be read as a zarr v3 group: {error}; restore it from a copy, or choose another save_dir"
+            ) from error
         return cls(group, where, RetrainingConfig.from_attributes(attributes, shown))
 
     def is_done(self, key: str) -> bool:

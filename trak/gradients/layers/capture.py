@@ -163,7 +163,10 @@ class Capture(TorchFunctionMode):
         def hook(g: Tensor) -> None:
             if [t._version for group in saved for t in group] != versions:
                 names = ", ".join(repr(n) for use in uses for n in self._roots[id(use.parameter)].names)
-                raise RuntimeError(f"the input that the gradient of {names} needs was modified in place")
+                raise RuntimeError(
+                    f"the input that the gradient of {names} needs was modified in place; do without the in-place "
+                    "operation (inplace=True, +=), or use engine='functional'"
+                )
             # Out of sight of this mode, which would be asked about every operation.
             with torch._C.DisableTorchFunction():
                 for use, kept in zip(uses, saved, strict=True):
@@ -232,7 +235,8 @@ class Capture(TorchFunctionMode):
                 return result
             if not isinstance(result, Tensor):
                 raise TypeError(
-                    f"{type(module).__name__} returned {type(result).__name__}; a registered layer must return a tensor"
+                    f"{type(module).__name__} returned {type(result).__name__}, and a registered layer must return a "
+                    "tensor; register the module inside of it that does, or use engine='functional'"
                 )
             inputs = tuple(t.detach() if isinstance(t, Tensor) else t for t in args)
             result = self._joined(result)
@@ -247,7 +251,8 @@ class Capture(TorchFunctionMode):
                     if isinstance(block, Tensor) and block.shape != (self._examples, *own[name].shape):
                         raise ValueError(
                             f"the rule of {type(module).__name__} returned gradients of {name!r} of shape "
-                            f"{tuple(block.shape)}, expected {(self._examples, *own[name].shape)}"
+                            f"{tuple(block.shape)}, expected {(self._examples, *own[name].shape)}; let the rule "
+                            "return one gradient for each example"
                         )
                     self._emit_root(self._roots[id(own[name])], block, 0)
 

@@ -1,0 +1,74 @@
+"""Checks of what the user gives, and words for where the user's model failed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import nn
+
+from trak import batches
+from trak.batches import Batch
+
+
+def is_number(value: Any) -> bool:
+    """Whether it can be compared with numbers; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_model(model: Any) -> nn.Module:
+    """The model.
+
+    Raises:
+        TypeError: if it is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be a torch.nn.Module, got {type(model).__name__}; pass the model itself, and the weights as a "
+            "checkpoint"
+        )
+    return model
+
+
+def check_device(given: str | int | torch.device) -> torch.device:
+    """The device.
+
+    Raises:
+        ValueError: if there is none of the name on this machine.
+    """
+    try:
+        device = torch.device(given)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ValueError(
+            f"device {given!r} can't be used ({reason}); use one that this machine has, such as 'cpu', or leave device "
+            "out for the best"
+        ) from error
+    return device
+
+
+@contextmanager
+def naming_the_batch(batch: Batch, what: str, memory_budget: int) -> Iterator[None]:
+    """Add to an error of the user's model or task, or of torch, which batch it was and what to do."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_own(error):
+            found = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in batches.tensors(batch))
+            cure = (
+                f"set a memory_budget of less than {memory_budget} bytes, or use a smaller model"
+                if isinstance(error, torch.OutOfMemoryError)
+                else "give batches of the shapes and dtypes that the model was trained on, or a task that fits them"
+            )
+            error.add_note(f"The model or the task failed on a batch of the {what} set, with tensors {found}; {cure}.")
+        raise
+
+
+def _is_own(error: Exception) -> bool:
+    """Whether the library raised it, in whose words it is then."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("trak.")
