@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from trak.drawing import axes, legend, styles
 from trak.extras import imported
 from trak.looking.images import pixels
 from trak.looking.selection import Ranked, check_targets
 
 _HELPFUL, _HARMFUL = "#0072b2", "#d55e00"
+_BINS = 60
 
 
 def show_images(
@@ -80,3 +84,50 @@ def _draw(axis: Any, image: Any, caption: str, colour: str) -> None:
     axis.set_xlabel(caption, fontsize=8.5, labelpad=2)
     for side in axis.spines.values():
         side.set(color=colour, linewidth=2)
+
+
+def plot_scores(scores: "np.ndarray[Any, Any]", targets: int | Sequence[int] = 0, k: int = 5, ax: Any = None) -> Any:
+    """The distribution of targets' scores over training examples, with the k highest and the k lowest marked below.
+
+    Args:
+        scores: (n_train, n_targets).
+        targets: one or several.
+        k: how many at either end; fewer if there are fewer. Those of a single target are numbered.
+        ax: matplotlib axes to draw on; by default a new figure's.
+
+    Returns:
+        The axes: score in units of f, and number of training examples on a logarithmic scale.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        ValueError: if a target is out of range, or k is negative.
+        TypeError: if a target is no integer.
+    """
+    chosen = check_targets(targets, scores.shape[1])  # type: ignore[arg-type]
+    if k < 0:
+        raise ValueError(f"k must be 0 or more, got {k}")
+    values = np.asarray(scores[:, chosen], np.float64)
+    k = min(k, len(values) // 2)
+    title = f"Scores of {len(values)} training examples for " + (
+        f"target {chosen[0]}" if len(chosen) == 1 else f"{len(chosen)} targets"
+    )
+    ax = axes(ax, "score (units of f): negative pushes down, positive up", "number of training examples", title)
+    edges = np.histogram_bin_edges(values, _BINS)
+    for row, (target, column, style) in enumerate(zip(chosen, values.T, styles(), strict=False)):
+        counts, _ = np.histogram(column, edges)
+        ax.stairs(counts, edges, color=style.color, linestyle=style.linestyle, linewidth=1.6, label=f"target {target}")
+        order, height = np.argsort(-column, kind="stable"), 0.6 * 0.75**row
+        ends = np.concatenate([order[:k], order[len(order) - k :]])
+        ax.plot(
+            column[ends], [height] * len(ends), style.marker, color=style.color, markeredgecolor="black",
+            markersize=5, label=f"its {k} highest and {k} lowest",
+        )  # fmt: skip
+        for i in ends[[0, -1]] if len(chosen) == 1 and k else []:
+            ax.annotate(
+                f"#{i}", (column[i], height), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8
+            )
+    ax.set_yscale("log")
+    ax.set_ylim(bottom=0.4 * 0.75 ** len(chosen))
+    ax.axvline(0, color="black", linewidth=0.8)
+    legend(ax)
+    return ax

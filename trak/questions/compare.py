@@ -1,13 +1,15 @@
 """What do two models learn differently from the same data?"""
 
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trak.drawing import CHANCE, STYLES, axes, legend
 from trak.evaluation.agreement import Agreement, agreement
 from trak.evaluation.inputs import Scores, as_scores, numbers_of_examples
-from trak.evaluation.results import CHANCE, STYLES, axes, frame, legend
+from trak.evaluation.results import frame
 from trak.looking.selection import check_targets
 from trak.questions.inputs import listed, row_blocks, strongest
 
@@ -101,8 +103,8 @@ class Comparison:
             *points[marked].T, STYLES[1].marker, color=STYLES[1].color, markeredgecolor="black", markersize=6,
             label="differs most",
         )  # fmt: skip
-        for i in marked.tolist():
-            ax.annotate(f"#{i}", points[i], xytext=(6, 3), textcoords="offset points", fontsize=8)
+        for above, i in zip(cycle((True, False)), np.sort(marked).tolist(), strict=False):
+            ax.annotate(f"#{i}", points[i], xytext=(6, 5 if above else -9), textcoords="offset points", fontsize=8)
         ends = [points.min(), points.max()]
         ax.plot(ends, ends, color=CHANCE.color, linewidth=1.2, linestyle=CHANCE.linestyle, label="the same in both")
         legend(ax)

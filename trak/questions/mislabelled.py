@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from trak.drawing import STYLES, axes, legend
 from trak.evaluation.inputs import Scores, as_array, as_scores, finite, numbers_of_examples
-from trak.evaluation.results import STYLES, axes, frame, legend
+from trak.evaluation.results import frame
 from trak.evaluation.suspicion import self_influence
 from trak.questions.inputs import one_each, row_blocks, strongest
 
@@ -60,8 +61,8 @@ class Suspects:
         ax = axes(ax, "training examples, most suspicious first", "suspicion", "Suspected labels")
         ax.plot(np.arange(1, n + 1), np.sort(self.suspicion)[::-1], color=STYLES[0].color, linewidth=2, label="all")
         ax.plot(
-            np.arange(1, k + 1), self.suspicion[self.indices], STYLES[1].marker, color=STYLES[1].color, markersize=4,
-            label=f"the {k} to look at",
+            np.arange(1, k + 1), self.suspicion[self.indices], STYLES[1].marker, color=STYLES[1].color,
+            markeredgecolor="black", markersize=4, label=f"the {k} to look at",
         )  # fmt: skip
         ax.set_xscale("log")
         legend(ax)

@@ -9,8 +9,9 @@ import numpy as np
 
 from trak.batches import Batch
 from trak.distributed import Ray
+from trak.drawing import CHANCE, STYLES, axes, legend
 from trak.evaluation.inputs import Scores, as_scores, count, finite, numbers_of_examples
-from trak.evaluation.results import CHANCE, STYLES, axes, frame, legend
+from trak.evaluation.results import frame
 from trak.evaluation.retraining import Retrainer, Train, random_subset, runs_without
 from trak.looking.selection import check_targets
 from trak.questions.inputs import listed, strongest
@@ -130,6 +131,7 @@ class Removal:
         start, what = (0.0, "predicted change of f") if self.output is None else (self.output, "predicted output f")
         ax = axes(ax, "training examples removed", f"{what} (units of f)", f"Removal for target {self.target}")
         after = start - np.append(0.0, self.scores[self.indices].cumsum())
+        ax.locator_params("x", integer=True)
         ax.plot(np.arange(len(after)), after, label="by the scores", linewidth=1.8, markersize=4, **STYLES[0]._asdict())
         label = "nothing removed" if self.output is None else "change of sign"
         ax.axhline(0, color=CHANCE.color, linewidth=1.2, linestyle=CHANCE.linestyle, label=label)
@@ -137,13 +139,14 @@ class Removal:
         return ax
 
 
-def removal(scores: Scores, target: int, k: int | None = None, *, output: float | None = None) -> Removal:
+def removal(
+    scores: Scores, target: int, k: int | None = None, *, output: float | None = None, lower: bool | None = None
+) -> Removal:
     """The k training examples whose removal is predicted to change a target's output most, or the fewest that are
     predicted to change its sign.
 
-    Those with the highest scores, whose removal lowers the output; for an output below 0, those with the lowest, whose
-    removal raises it. Scores are first-order and damped, which makes most predictions too small in size: `check`
-    retrains, and tells.
+    Those with the highest scores, whose removal lowers the output, or those with the lowest, whose removal raises it.
+    The prediction is to first order and damped, and single models differ: `check` retrains, and tells.
 
     Args:
         scores: (n_train, n_targets), or anything with such `.scores`.
@@ -152,10 +155,12 @@ def removal(scores: Scores, target: int, k: int | None = None, *, output: float 
             or all that push it the way it is if they don't suffice.
         output: f of the target, such as the margin log(p / (1 - p)), which is above 0 where p is above ½; the mean over
             the checkpoints that were attributed.
+        lower: whether to lower the output; by default unless it is below 0. Of several classes the right one may be
+            predicted with p below ½: then give k and lower=True.
 
     Raises:
-        ValueError: if neither k nor output is given; for a target or k out of range, or numbers that are not finite; if
-            no training example pushes the output the way it is.
+        ValueError: if neither k nor output is given, or without k the output has the wanted sign; for a target or k out
+            of range, or numbers that are not finite; if no training example pushes the output the way it is.
         TypeError: for anything else that can't be.
     """
     scores = as_scores(scores)
@@ -164,12 +169,18 @@ def removal(scores: Scores, target: int, k: int | None = None, *, output: float 
     if output is not None and not math.isfinite(output):
         raise ValueError(f"output must be finite, got {output}")
     column = finite(scores[:, target], f"the scores of target {target}")
-    sign = -1.0 if output is not None and output < 0 else 1.0
+    below = output is not None and output < 0
+    sign = 1.0 if lower or (lower is None and not below) else -1.0
     order = strongest(sign * column, n)
     if k is not None:
         (k,) = numbers_of_examples(k, n - 1)
     elif output is None:
         raise ValueError("give k, the number of examples to remove, or output, to remove as many as flip it")
+    elif sign * output < 0:
+        raise ValueError(
+            f"output is {output:+.3g}, and {'lower' if sign > 0 else 'rais'}ing it changes no sign: give k, the number "
+            "of examples to remove"
+        )
     else:
         k = _fewest(sign * column[order], abs(output))
         if not k:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trak.evaluation.results import CHANCE, STYLES, axes, frame, legend
+from trak.drawing import CHANCE, STYLES, axes, legend
+from trak.evaluation.results import frame
 
 if TYPE_CHECKING:
     import pandas
@@ -71,14 +72,13 @@ class Removed:
         if self.right is not None:
             was, now = self.right[:2].mean(axis=1)
             flips = (
-                f"; the prediction {'flips' if self.flipped else 'does not flip'} (right in {was:.0%} of models before, "
-                f"{now:.0%} after; {self.random_flips:.0%} of random sets flip it)"
+                f"; the prediction {'flips' if self.flipped else 'does not flip'} (right in {was:.0%} of models "
+                f"before, {now:.0%} after; {self.random_flips:.0%} of random sets flip it)"
             )
         return (
-            f"Without {self.k} examples the output of target {self.target} changes by {self.change:+.3f}"
-            + (f" ± {error:.3f}" if np.isfinite(error) else "")
-            + f" (predicted {self.predicted:+.3f}; without random ones {random.mean():+.3f}, from {random.min():+.3f} to "
-            f"{random.max():+.3f}){flips}"
+            f"Without {self.k} training example{'s' * (self.k > 1)} the output of target {self.target} changes by "
+            f"{self.change:+.3f}{f' ± {error:.3f}' * bool(np.isfinite(error))} (predicted {self.predicted:+.3f}; "
+            f"without random ones {random.mean():+.3f}, from {random.min():+.3f} to {random.max():+.3f}){flips}"
         )
 
     def to_frame(self) -> "pandas.DataFrame":

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trak.drawing import STYLES, axes, legend
 from trak.evaluation.inputs import Scores, as_scores, numbers_of_examples
-from trak.evaluation.results import STYLES, axes, frame, legend
+from trak.evaluation.results import frame
 from trak.questions.inputs import Slice, chosen, listed, one_each, row_blocks, strongest
 
 if TYPE_CHECKING:

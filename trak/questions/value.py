@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trak.drawing import CHANCE, STYLES, axes, legend
 from trak.evaluation.inputs import Scores, as_scores, count
-from trak.evaluation.results import CHANCE, STYLES, axes, frame, legend
+from trak.evaluation.results import frame
 from trak.evaluation.statistics import CONFIDENCE
 from trak.questions.inputs import Slice, chosen, listed, row_blocks, strongest
 
@@ -69,7 +70,8 @@ class Values:
         first, last = order[:_SHOWN], order[::-1][:_SHOWN]
         sure = ""
         if self.targets > 1:
-            sure = f", {len(self.helpful())} surely helpful and {len(self.harmful())} surely harmful (95 %, each alone)"
+            above, below = len(self.helpful()), len(self.harmful())
+            sure = f"; {above} above 0 and {below} below by their 95 % intervals"
         return (
             f"Value of {len(order)} training examples over {self.targets} targets: highest "
             f"{listed(first, self.mean[first])}; lowest {listed(last, self.mean[last])}{sure}"
