@@ -12,7 +12,6 @@ from trak.looking.images import pixels
 from trak.looking.selection import Ranked, check_targets
 
 _HELPFUL, _HARMFUL = "#0072b2", "#d55e00"
-_BINS = 60
 
 
 def show_images(
@@ -87,12 +86,13 @@ def _draw(axis: Any, image: Any, caption: str, colour: str) -> None:
 
 
 def plot_scores(scores: "np.ndarray[Any, Any]", targets: int | Sequence[int] = 0, k: int = 5, ax: Any = None) -> Any:
-    """The distribution of targets' scores over training examples, with the k highest and the k lowest marked below.
+    """The distribution of targets' scores over training examples: how many have a score so far from 0 or farther, on
+    either side of it, with the k highest and the k lowest marked.
 
     Args:
         scores: (n_train, n_targets).
         targets: one or several.
-        k: how many at either end; fewer if there are fewer. Those of a single target are numbered.
+        k: how many to mark at either end. Those of a single target are numbered.
         ax: matplotlib axes to draw on; by default a new figure's.
 
     Returns:
@@ -106,28 +106,30 @@ def plot_scores(scores: "np.ndarray[Any, Any]", targets: int | Sequence[int] = 0
     chosen = check_targets(targets, scores.shape[1])  # type: ignore[arg-type]
     if k < 0:
         raise ValueError(f"k must be 0 or more, got {k}")
-    values = np.asarray(scores[:, chosen], np.float64)
-    k = min(k, len(values) // 2)
-    title = f"Scores of {len(values)} training examples for " + (
-        f"target {chosen[0]}" if len(chosen) == 1 else f"{len(chosen)} targets"
+    of = f"target {chosen[0]}" if len(chosen) == 1 else f"{len(chosen)} targets"
+    ax = axes(
+        ax,
+        f"score (units of f); the {k} highest and lowest are marked",
+        "training examples as far from 0 or farther",
+        f"Scores of {len(scores)} training examples for {of}",
     )
-    ax = axes(ax, "score (units of f): negative pushes down, positive up", "number of training examples", title)
-    edges = np.histogram_bin_edges(values, _BINS)
-    for row, (target, column, style) in enumerate(zip(chosen, values.T, styles(), strict=False)):
-        counts, _ = np.histogram(column, edges)
-        ax.stairs(counts, edges, color=style.color, linestyle=style.linestyle, linewidth=1.6, label=f"target {target}")
-        order, height = np.argsort(-column, kind="stable"), 0.6 * 0.75**row
-        ends = np.concatenate([order[:k], order[len(order) - k :]])
-        ax.plot(
-            column[ends], [height] * len(ends), style.marker, color=style.color, markeredgecolor="black",
-            markersize=5, label=f"its {k} highest and {k} lowest",
-        )  # fmt: skip
-        for i in ends[[0, -1]] if len(chosen) == 1 and k else []:
-            ax.annotate(
-                f"#{i}", (column[i], height), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8
-            )
+    for target, style in zip(chosen, styles(), strict=False):
+        column, label = np.asarray(scores[:, target], np.float64), f"target {target}"
+        for sign in (-1, 1):
+            order = np.argsort(-sign * column, kind="stable")[: np.count_nonzero(sign * column > 0)]
+            marked = list(range(min(k, len(order))))
+            ax.plot(
+                column[order], np.arange(1, len(order) + 1), label=label, linewidth=1.6, markersize=5.5,
+                markeredgecolor="black", markevery=marked, **style._asdict(),
+            )  # fmt: skip
+            for rank in marked if len(chosen) == 1 else []:
+                place = {"xytext": (6 * sign, 0), "ha": "left" if sign > 0 else "right", "va": "center"}
+                ax.annotate(
+                    f"#{order[rank]}", (column[order[rank]], rank + 1), textcoords="offset points", fontsize=8, **place
+                )
+            label = "_"
     ax.set_yscale("log")
-    ax.set_ylim(bottom=0.4 * 0.75 ** len(chosen))
+    ax.margins(x=0.1)
     ax.axvline(0, color="black", linewidth=0.8)
     legend(ax)
     return ax
