@@ -322,12 +322,12 @@ def test_removal_flips_a_ridge_regression_as_the_closed_form_says(target, tmp_pa
     assert found.flipped is ((after > 0) != (before > 0))
     assert found.flipped
     assert found.standard_error == pytest.approx(0, abs=1e-12)  # the fit knows no chance
-    assert abs(found.change) > 3 * np.abs(found.random_changes).max()
+    assert abs(found.change) > 2 * np.abs(found.random_changes).max()
     assert found.random_flips == 0
     assert "the prediction flips" in str(found)
 
 
-def test_random_sets_are_of_the_same_size_and_their_models_serve_other_targets(tmp_path):
+def test_random_sets_are_of_the_same_size_and_their_models_serve_other_sets(tmp_path):
     *_, targets = two_clouds()
     sizes = []
 
@@ -336,8 +336,8 @@ def test_random_sets_are_of_the_same_size_and_their_models_serve_other_targets(t
         return train_ridge(indices, seed)
 
     options = {"save_dir": tmp_path, "seeds": 2, "random_sets": 3, "jobs": 1, "progress": False}
-    for target in (0, 1):
-        removal(influences(), target, 4).check(counted, Signed(), [targets], **options)
+    for lower in (True, False):
+        removal(influences(), 0, 4, lower=lower).check(counted, Signed(), [targets], **options)
     assert sorted(sizes) == sorted([40] * 2 + [36] * 6 + [36] * 4)
     with pytest.raises(ValueError, match="targets are 1, expected the 2 that were attributed"):
         removal(influences(), 0, 4).check(
