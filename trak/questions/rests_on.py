@@ -69,8 +69,8 @@ class Support:
         )
         if self.groups is not None:
             found = self.shares()
-            parts = [f"{found['group'][i]} {found['up'][i]:.0%}" for i in strongest(found["up"], _SHOWN)]
-            line += "; of what pushes them up comes from group " + ", ".join(parts)
+            parts = [f"{found['group'][i]} ({found['up'][i]:.0%})" for i in strongest(found["up"], _SHOWN)]
+            line += "; what pushes them up comes from group " + ", ".join(parts)
         return line
 
     def to_frame(self) -> "pandas.DataFrame":
