@@ -57,7 +57,11 @@ def train(data: TensorDataset, make: Callable[[], nn.Module], indices: np.ndarra
     torch.manual_seed(seed)
     model, (x, y), subset = make(), data.tensors, torch.from_numpy(indices)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    batches = [batch for _ in range(EPOCHS) for batch in subset[torch.randperm(len(subset))].split(50)]
+    batches = [
+        batch
+        for _ in range(EPOCHS)
+        for batch in subset[torch.randperm(len(subset))].split(50 if len(subset) > 300 else 15)
+    ]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, len(batches))
     for batch in batches:
         optimizer.zero_grad()

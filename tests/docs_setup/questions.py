@@ -4,13 +4,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from torch.utils.data import DataLoader
 
 import trak
 
 sys.path.insert(0, str(Path(trak.__file__).parents[1] / "examples"))
-from questions import attributed, load, make_cnn, make_linear, outputs, train  # noqa: E402
+from questions import attributed, load, make_cnn, make_linear, outputs, train
 
 folder = Path("questions")
 data, targets, wrong = load()
