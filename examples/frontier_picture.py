@@ -22,7 +22,7 @@ def draw(name: str, path: Path) -> Path:
     figure, panels = plt.subplots(1, 2, figsize=(13, 5.2), sharey=True, layout="constrained")
     for ax, counted in zip(panels, (False, True), strict=True):
         _panel(ax, table, counted)
-    panels[0].set_ylabel("linear datamodeling score")
+    panels[0].set_ylabel("linear datamodeling score (Spearman correlation)")
     panels[0].set_title("checkpoints are there already")
     panels[1].set_title("training of checkpoints counted")
     panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
@@ -39,18 +39,20 @@ def _panel(ax: Any, table: dict[str, Any], counted: bool) -> None:
         row["error"] = [[row["lds"] - row["low"]], [row["high"] - row["lds"]]]
     for family, (color, marker, line, label) in LINES.items():
         rows = [row for row in table["rows"] if row["family"] == family]
-        ax.plot([r["x"] for r in rows], [r["lds"] for r in rows], color=color, linestyle=line, linewidth=1.6)
+        x, y = [row["x"] for row in rows], [row["lds"] for row in rows]
+        ax.plot(x, y, color=color, marker=marker, linestyle=line, linewidth=1.6, label=label)
         for row in rows:
-            ax.errorbar(
-                row["x"], row["lds"], row["error"], color=color, marker=marker, capsize=2, linewidth=1, label=label
-            )
-            label = "_"
-    for row in table["rows"]:
-        if row["family"] in LINES:
-            continue
+            ax.errorbar(row["x"], row["lds"], row["error"], color=color, capsize=2, linewidth=1)
+    single = [row for row in table["rows"] if row["family"] not in LINES]
+    ranks = {row["family"]: rank for rank, row in enumerate(sorted(single, key=lambda row: row["lds"]))}
+    for row in single:
         number = others.setdefault(row["family"], len(others) + 1)
         ax.errorbar(row["x"], row["lds"], row["error"], color="#555555", marker=".", capsize=2, linewidth=0.8)
-        ax.annotate(str(number), (row["x"], row["lds"]), xytext=(5, 3), textcoords="offset points", fontsize=9)
+        right = ranks[row["family"]] % 2  # of two at one height, one on either side
+        ax.annotate(
+            str(number), (row["x"], row["lds"]), xytext=(5 if right else -5, 3), textcoords="offset points", fontsize=9,
+            ha="left" if right else "right",
+        )  # fmt: skip
     for text, number in others.items():
         ax.plot([], [], linestyle="", label=f"{number}  {text}")
     ax.axhline(table["ceiling"], color="black", linewidth=1.2, linestyle="--", label="noise ceiling")

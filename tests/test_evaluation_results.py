@@ -9,8 +9,8 @@ import pytest
 import torch
 import zarr
 
+from trak.drawing import styles
 from trak.evaluation import Counterfactuals, agreement, counterfactuals, lds, mislabels, retrieval
-from trak.evaluation.results import styles
 
 
 def scores(rows=30, columns=8, seed=0):

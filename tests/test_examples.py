@@ -137,6 +137,15 @@ class TestClipCoco(ExampleCase):
         assert np.mean([other == query for query, *others in digits for other in others]) > 0.5  # a tenth by chance
 
 
+class TestQuestions(ExampleCase):
+    script, pictures = "questions.py", ("questions.png",)
+
+    def test_finds_labels_that_are_wrong(self, runs):
+        found, wrong = re.search(r"(\d+) of the (\d+) wrong ones are among them", runs[1][0]).groups()
+        assert wrong == "15"
+        assert int(found) > 5  # one by chance
+
+
 class TestFactTracing(ExampleCase):
     script = "fact_tracing.py"
 

@@ -125,6 +125,12 @@ class Attribution(Lookable):
 
         return show_images(self, *args, **kwargs)
 
+    def plot_scores(self, targets: int | Sequence[int] = 0, k: int = 5, ax: Any = None) -> Any:
+        """The distribution of targets' scores, with both ends marked; see `trak.pictures.plot_scores`."""
+        from trak.pictures import plot_scores
+
+        return plot_scores(self.scores, targets, k, ax)
+
     def describe(self) -> dict[str, Any]:
         """What the scores are of and how they were made, ready for JSON."""
         train, targets = self.shape

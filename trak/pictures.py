@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from trak.drawing import axes, legend, styles
 from trak.extras import imported
 from trak.looking.images import pixels
 from trak.looking.selection import Ranked, check_targets
@@ -80,3 +83,53 @@ def _draw(axis: Any, image: Any, caption: str, colour: str) -> None:
     axis.set_xlabel(caption, fontsize=8.5, labelpad=2)
     for side in axis.spines.values():
         side.set(color=colour, linewidth=2)
+
+
+def plot_scores(scores: "np.ndarray[Any, Any]", targets: int | Sequence[int] = 0, k: int = 5, ax: Any = None) -> Any:
+    """The distribution of targets' scores over training examples: how many have a score so far from 0 or farther, on
+    either side of it, with the k highest and the k lowest marked.
+
+    Args:
+        scores: (n_train, n_targets).
+        targets: one or several.
+        k: how many to mark at either end. Those of a single target are numbered.
+        ax: matplotlib axes to draw on; by default a new figure's.
+
+    Returns:
+        The axes: score in units of f, and number of training examples on a logarithmic scale.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        ValueError: if a target is out of range, or k is negative.
+        TypeError: if a target is no integer.
+    """
+    chosen = check_targets(targets, scores.shape[1])  # type: ignore[arg-type]
+    if k < 0:
+        raise ValueError(f"k must be 0 or more, got {k}")
+    of = f"target {chosen[0]}" if len(chosen) == 1 else f"{len(chosen)} targets"
+    ax = axes(
+        ax,
+        f"score (units of f); the {k} highest and lowest are marked",
+        "training examples as far from 0 or farther",
+        f"Scores of {len(scores)} training examples for {of}",
+    )
+    for target, style in zip(chosen, styles(), strict=False):
+        column, label = np.asarray(scores[:, target], np.float64), f"target {target}"
+        for sign in (-1, 1):
+            order = np.argsort(-sign * column, kind="stable")[: np.count_nonzero(sign * column > 0)]
+            marked = list(range(min(k, len(order))))
+            ax.plot(
+                column[order], np.arange(1, len(order) + 1), label=label, linewidth=1.6, markersize=5.5,
+                markeredgecolor="black", markevery=marked, **style._asdict(),
+            )  # fmt: skip
+            for rank in marked if len(chosen) == 1 else []:
+                place = {"xytext": (6 * sign, 0), "ha": "left" if sign > 0 else "right", "va": "center"}
+                ax.annotate(
+                    f"#{order[rank]}", (column[order[rank]], rank + 1), textcoords="offset points", fontsize=8, **place
+                )
+            label = "_"
+    ax.set_yscale("log")
+    ax.margins(x=0.1)
+    ax.axvline(0, color="black", linewidth=0.8)
+    legend(ax)
+    return ax

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trak.drawing import axes, legend
 from trak.evaluation.inputs import Scores, as_scores, finite, numbers_of_examples
-from trak.evaluation.results import axes, draw_distribution, frame, legend
+from trak.evaluation.results import draw_distribution, frame
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, in_words, spearman
 
 if TYPE_CHECKING:

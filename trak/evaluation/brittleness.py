@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trak.evaluation.results import CHANCE, CROWDED, axes, draw_curve, frame, legend, styles
+from trak.drawing import CHANCE, CROWDED, axes, legend, styles
+from trak.evaluation.results import draw_curve, frame
 from trak.evaluation.statistics import Bootstrap, Interval, in_words
 from trak.naming import did_you_mean
 

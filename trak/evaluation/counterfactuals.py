@@ -10,7 +10,7 @@ from trak.batches import Batch
 from trak.distributed import Ray
 from trak.evaluation.brittleness import RANDOM, Counterfactuals, of_right
 from trak.evaluation.inputs import Choice, Scores, as_scores, choice, count, finite, numbers_of_examples
-from trak.evaluation.retraining import Retrainer, Run, Train, random_subset, training_seed
+from trak.evaluation.retraining import Retrainer, Train, random_subset, runs_without
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap
 from trak.store.location import Location
 from trak.tasks import Task
@@ -83,7 +83,7 @@ def counterfactuals(
     for size, i in product(sizes, range(random_sets)):
         removed = random_subset(seed, i, train_set_size, size / train_set_size)
         sets.append((f"all but {size} random ones, number {i}", removed))
-    found = retrainer.run(_runs(sets, train_set_size, seeds, seed))
+    found = retrainer.run(runs_without(sets, train_set_size, seeds, seed))
     shape = len(methods), len(sizes), len(columns)
 
     def by_method(values: Array) -> tuple[Array, Array, Array]:
@@ -124,14 +124,3 @@ def _orders(methods: Mapping[str, Scores], columns: Array, shape: tuple[int, int
             )
         orders[str(name)] = np.argsort(-finite(scores[:, columns], f"the scores of {name!r}"), axis=0, kind="stable")
     return orders
-
-
-def _runs(sets: Sequence[tuple[str, Array]], train_set_size: int, seeds: int, seed: int) -> list[Run]:
-    """Every set of removed examples with each training seed, the same ones for all sets."""
-    runs = []
-    for name, removed in sets:
-        kept = np.ones(train_set_size, bool)
-        kept[removed] = False
-        indices = np.flatnonzero(kept)
-        runs += [Run(indices, training_seed(seed, 0, s), f"{name}, seed {s}") for s in range(seeds)]
-    return runs

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trak.attribution import Attribution
+from trak.drawing import axes, legend
 from trak.evaluation.inputs import Choice, Scores, as_array, as_scores, count, finite
-from trak.evaluation.results import axes, draw_distribution, frame, legend
+from trak.evaluation.results import draw_distribution, frame
 from trak.evaluation.statistics import (
     CONFIDENCE,
     RESAMPLES,

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trak.drawing import CHANCE, STYLES, axes, legend
 from trak.evaluation.inputs import as_array, finite, numbers_of_examples
-from trak.evaluation.results import CHANCE, STYLES, axes, frame, legend
+from trak.evaluation.results import frame
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, in_words, weighted_ranks
 from trak.evaluation.ties import expected_hits
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trak.drawing import STYLES, axes, legend
 from trak.evaluation.inputs import Choice, Scores, as_array, as_scores, choice, finite, numbers_of_examples
-from trak.evaluation.results import STYLES, axes, draw_curve, frame, legend
+from trak.evaluation.results import draw_curve, frame
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, in_words
 from trak.evaluation.ties import expected_hits, expected_reciprocal_rank
 

@@ -2,7 +2,7 @@
 
 from trak.evaluation.retraining.measure import Train
 from trak.evaluation.retraining.retrain import Retrained, Retrainer, RetrainingError, retrain_on, stored
-from trak.evaluation.retraining.runs import Run, random_subset, subset_runs, training_seed
+from trak.evaluation.retraining.runs import Run, random_subset, runs_without, subset_runs, training_seed
 from trak.evaluation.retraining.store import ModelStore, RetrainingConfig
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Train",
     "random_subset",
     "retrain_on",
+    "runs_without",
     "stored",
     "subset_runs",
     "training_seed",

@@ -2,6 +2,7 @@
 machine and for every version of NumPy."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,4 +111,15 @@ def subset_runs(seed: int, train_set_size: int, fraction: float, subsets: int, s
     for i in range(subsets):
         indices = random_subset(seed, i, train_set_size, fraction)
         runs += [Run(indices, training_seed(seed, i, s), f"subset {i}, seed {s}") for s in range(seeds)]
+    return runs
+
+
+def runs_without(sets: Sequence[tuple[str, Array]], train_set_size: int, seeds: int, seed: int) -> list[Run]:
+    """Every set of removed examples, (name, indices), with each training seed, the same ones for all sets."""
+    runs = []
+    for name, removed in sets:
+        kept = np.ones(train_set_size, bool)
+        kept[removed] = False
+        indices = np.flatnonzero(kept)
+        runs += [Run(indices, training_seed(seed, 0, s), f"{name}, seed {s}") for s in range(seeds)]
     return runs
