@@ -45,6 +45,7 @@ from trak.store import (
 from trak.store.location import Location
 from trak.tasks import Task, make_task
 from trak.weights import versions
+from trak.wrappers import unwrapped
 
 DEFAULT_SOFTENING = 3.0
 STORED = ("float32", "float16", "int8")
@@ -110,7 +111,8 @@ class TRAKer:
     ) -> None:
         """
         Args:
-            model: the model; checkpoints are loaded into it.
+            model: the model; checkpoints are loaded into it. Of one within `DistributedDataParallel`,
+                `torch.compile` or accelerate's mixed precision, what is within.
             task: a task, its name (see `trak.tasks.TASKS`), or one written for traker 0.3.2.
             train_set_size: number n of training examples.
             save_dir: directory or URL (s3://, gs://, memory://) of the feature store.
@@ -138,8 +140,7 @@ class TRAKer:
             ValueError, TypeError: for arguments that can't be, or that `save_dir` was not made with.
             PermissionError: if `save_dir` can't be written to.
         """
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        model = unwrapped(model)
         logger.setLevel(logging_level)
         _warn_obsolete(
             load_from_save_dir=None if load_from_save_dir else "any number of processes may use one save_dir",
