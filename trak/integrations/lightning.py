@@ -1,4 +1,4 @@
-"""For Lightning's Trainer (`import lightning`): checkpoints that attribution needs, and attribution of what was trained.
+"""For the Trainer of `import lightning`: checkpoints for attribution, and attribution of what was trained.
 
 callback = TrakCallback("runs", run=0, module="model", task="image_classification", targets=test_loader)
 Trainer(..., callbacks=[callback]).fit(module, train_loader)
@@ -14,4 +14,4 @@ __all__ = ["TrakCallback", "checkpoints"]
 
 
 class TrakCallback(Hooks, Callback):
-    __doc__ = Hooks.__doc__
+    """Keeps the weights of a training run, and attributes the last if asked to; see `trak.integrations.lit.Hooks`."""
