@@ -137,7 +137,7 @@ def test_what_can_not_be_collated_names_the_column_and_the_cure():
     with pytest.raises(ValueError, match=r"train have 2 to 7 entries in column 'input_ids'; pass collate_fn=tokenizer"):
         list(as_loader(texts(), bert(), "train"))
     with pytest.raises(TypeError, match=r"train is a DatasetDict; pass one of its data sets: 'a'"):
-        as_loader(datasets.DatasetDict(a=texts()), bert(), "train")
+        scores(bert(), datasets.DatasetDict(a=texts()), texts(), "nowhere", batch_size=4)
 
 
 def test_a_dataset_works_with_ranks_which_load_only_their_batches(tokenizer):

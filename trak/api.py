@@ -13,7 +13,7 @@ from trak import batches
 from trak.attribution import StoredAttribution
 from trak.batches import Batch
 from trak.checkpoints import Checkpoint, loadable
-from trak.datasets import as_loader, is_dataset
+from trak.datasets import as_loader
 from trak.distributed import Job, Ray, attribute_on, dealt
 from trak.loaders import count_examples, indexed
 from trak.ranks import rank
@@ -71,13 +71,14 @@ def attribute(
         ValueError, TypeError: for what can't be attributed; the message says why and what to do.
     """
     model = unwrapped(model)
-    if not (is_dataset(train) or is_dataset(targets)) and not (batch_size is None and collate_fn is None):
+    given = train, targets
+    train = as_loader(train, model, "train", batch_size, collate_fn, index_key)
+    targets = as_loader(targets, model, "targets", batch_size, collate_fn, index_key)
+    if train is given[0] and targets is given[1] and not (batch_size is None and collate_fn is None):
         raise ValueError(
             f"batch_size={batch_size!r} and collate_fn are for data sets, but train ({type(train).__name__}) and "
             f"targets ({type(targets).__name__}) yield batches already; leave them out"
         )
-    train = as_loader(train, model, "train", batch_size, collate_fn, index_key)
-    targets = as_loader(targets, model, "targets", batch_size, collate_fn, index_key)
     n = count_examples(train, "train", train_set_size, index_key)
     m = count_examples(targets, "targets", num_targets, index_key)
     engine, silent = options.get("engine"), not progress or rank() > 0

@@ -44,7 +44,7 @@ def as_loader(
         raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
     if _is(data, "datasets.dataset_dict.DatasetDict"):
         raise TypeError(f"{what} is a DatasetDict; pass one of its data sets: {', '.join(map(repr, data))}")
-    if not is_dataset(data):
+    if not _is_dataset(data):
         return data
     size, collate = batch_size or BATCH_SIZE, _padding(collate_fn)
     if not _is(data, "datasets.arrow_dataset.Dataset"):
@@ -58,7 +58,7 @@ def as_loader(
     return DataLoader(data.select_columns(_kept(data.column_names, accepted, index_key)), size, collate_fn=collate)
 
 
-def is_dataset(data: Any) -> bool:
+def _is_dataset(data: Any) -> bool:
     """Whether it is a data set of single examples that `as_loader` makes a loader of."""
     mapped = isinstance(data, Dataset) and not isinstance(data, IterableDataset)
     return mapped or _is(data, "datasets.arrow_dataset.Dataset")

@@ -9,8 +9,9 @@ import transformers
 from torch import nn
 
 images, labels = sklearn.datasets.load_digits(return_X_y=True)
-digits = torch.utils.data.TensorDataset(torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels.astype(np.int64)))
-train_dataset, test_dataset = torch.utils.data.Subset(digits, range(256)), torch.utils.data.Subset(digits, range(256, 272))
+pixels, classes = torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels.astype(np.int64))
+train_dataset = torch.utils.data.TensorDataset(pixels[:256], classes[:256])
+test_dataset = torch.utils.data.TensorDataset(pixels[256:272], classes[256:272])
 
 
 def make_model():
