@@ -71,10 +71,10 @@ def attribute(
         ValueError, TypeError: for what can't be attributed; the message says why and what to do.
     """
     model = unwrapped(model)
-    given = train, targets
+    as_given = train, targets
     train = as_loader(train, model, "train", batch_size, collate_fn, index_key)
     targets = as_loader(targets, model, "targets", batch_size, collate_fn, index_key)
-    if train is given[0] and targets is given[1] and not (batch_size is None and collate_fn is None):
+    if train is as_given[0] and targets is as_given[1] and not (batch_size is None and collate_fn is None):
         raise ValueError(
             f"batch_size={batch_size!r} and collate_fn are for data sets, but train ({type(train).__name__}) and "
             f"targets ({type(targets).__name__}) yield batches already; leave them out"
