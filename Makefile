@@ -4,7 +4,7 @@ RUN := $(VENV)/bin/python
 # Byte code is worth keeping in a virtual environment, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench lint dist clean
 
 demo: $(VENV)/demo
 	$(RUN) examples/quickstart.py --output examples/output
@@ -20,6 +20,11 @@ lint: $(VENV)/test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+dist: $(VENV)/test
+	rm -rf build dist
+	$(RUN) -m build
+	$(RUN) -m twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) examples/output benchmarks/output build dist *.egg-info

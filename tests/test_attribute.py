@@ -273,10 +273,33 @@ def test_by_default_no_more_examples_are_asked_for_than_there_are(case, call):
         found.top(2.5)
 
 
-def test_a_dataset_is_refused_with_the_cure(case):
-    data = torch.utils.data.TensorDataset(*case.batches[0])
+def test_a_map_style_dataset_is_read_as_by_a_loader_over_it(case, tmp_path):
+    data = torch.utils.data.TensorDataset(*(torch.cat(parts) for parts in zip(*case.batches, strict=True)))
+    loader = torch.utils.data.DataLoader(data, batch_size=5)
+
+    def scores(name, train, targets, **options):
+        found = trak.attribute(
+            case.model, "image_classification", case.model.state_dict(), train, targets, tmp_path / name, proj_dim=16,
+            progress=False, **options,
+        )  # fmt: skip
+        return np.array(found.scores)
+
+    expected = scores("loader", loader, loader)
+    np.testing.assert_array_equal(scores("both", data, data, batch_size=5), expected)
+    np.testing.assert_array_equal(scores("one", data, loader, batch_size=5), expected)
+    with pytest.raises(ValueError, match=r"batch_size=5 .*train \(DataLoader\) .* yield batches already"):
+        scores("none", loader, loader, batch_size=5)
+    with pytest.raises(ValueError, match=r"batch_size must be a positive integer, got 0"):
+        scores("none", data, data, batch_size=0)
+
+
+def test_an_iterable_dataset_is_refused_with_the_cure(case):
+    class Endless(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(case.batches)
+
     with pytest.raises(TypeError, match=r"train is a Dataset.*DataLoader\(train"):
-        trak.attribute(case.model, "image_classification", case.model.state_dict(), data, case.batches)
+        trak.attribute(case.model, "image_classification", case.model.state_dict(), Endless(), case.batches)
 
 
 def test_strings_of_a_batch_belong_to_their_examples(tmp_path):

@@ -189,8 +189,8 @@ def test_loading_gives_the_model_the_weights_and_returns_their_fingerprint(tmp_p
 
 def test_weights_that_do_not_fit_are_refused_with_names_and_shapes():
     state = module().state_dict()
-    renamed = {f"module.{name}": value for name, value in state.items()}
-    with pytest.raises(ValueError, match=r"does not fit the model \(Sequential\)(?s:.)*module\.0\.weight"):
+    renamed = {f"encoder.{name}": value for name, value in state.items()}
+    with pytest.raises(ValueError, match=r"does not fit the model \(Sequential\)(?s:.)*encoder\.0\.weight"):
         load_into(module(), renamed)
     with pytest.raises(ValueError, match=r"Missing key(?s:.)*0\.bias"):
         load_into(module(), {name: value for name, value in state.items() if name != "0.bias"})

@@ -79,8 +79,25 @@ def test_what_is_not_there_is_an_error_in_one_line(arguments, capsys, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["info", "top", "report"])
-def test_help_shows_examples(command, capsys):
+@pytest.mark.parametrize("command", ["info", "top", "report", "repair", "plan"])
+def test_help_shows_examples_and_json(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
-    assert f"python -m trak {command} results" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert (
+        f"python -m trak {command} {'--examples' if command == 'plan' else 'results'}" in printed.split("examples:")[-1]
+    )
+    assert "--json" in printed
+
+
+def test_every_command_prints_the_same_as_json(stored, tmp_path, capsys):
+    def printed(*arguments):
+        assert main([*arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    page = tmp_path / "report.html"
+    assert printed("report", str(stored), "-o", str(page)) == {"path": str(page), "bytes": page.stat().st_size}
+    assert printed("info", str(stored), "--missing") == []
+    assert printed("info", str(stored), "--missing", "--checkpoints", "2") == [[0, 23]]
+    assert printed("repair", str(stored)) == []
+    assert printed("plan", "--examples", "1e6", "--params", "1e6")["work"]["examples"] == 1e6

@@ -1,19 +1,20 @@
 """One call for the common case."""
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from torch import nn
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from trak import batches
-from trak.arguments import check_model
 from trak.attribution import StoredAttribution
 from trak.batches import Batch
 from trak.checkpoints import Checkpoint, loadable
+from trak.datasets import as_loader
 from trak.distributed import Job, Ray, attribute_on, dealt
 from trak.loaders import count_examples, indexed
 from trak.naming import did_you_mean
@@ -21,38 +22,46 @@ from trak.ranks import rank
 from trak.store.location import Location
 from trak.tasks import Task
 from trak.traker import TRAKer
+from trak.wrappers import unwrapped
 
 
 def attribute(
     model: nn.Module,
     task: Task | str | Any,
     checkpoints: Checkpoint | Sequence[Checkpoint],
-    train: Iterable[Batch],
-    targets: Iterable[Batch],
+    train: Iterable[Batch] | Dataset[Any],
+    targets: Iterable[Batch] | Dataset[Any],
     save_dir: Location = "./trak_results",
     *,
     exp_name: str = "targets",
     train_set_size: int | None = None,
     num_targets: int | None = None,
     index_key: str | int | None = None,
+    batch_size: int | None = None,
+    collate_fn: Callable[..., Any] | None = None,
     progress: bool = True,
     **options: Any,
 ) -> StoredAttribution:
     """Attribute a model's outputs on `targets` to the examples of `train`.
 
     Args:
-        model: the model; its weights, modes, flags and hooks are as found when the call returns.
+        model: the model, bare or as accelerate, `DistributedDataParallel` or `torch.compile` return it; its weights,
+            modes, flags and hooks are as found when the call returns.
         task: a task or its name, see `trak.tasks.TASKS`.
         checkpoints: state dicts, paths to them, modules or functions that return one; one or
             several. Each should come from a training run of its own on `train`; more are better.
         train: yields the training batches in the same order on every pass: a DataLoader without
-            shuffling, a list, or anything that can be iterated again.
+            shuffling, a list, or anything that can be iterated again. Or a data set: a `datasets.Dataset`, of
+            which columns are kept as by transformers' Trainer, or a map-style one of torch.
         targets: yields the batches whose outputs are attributed, likewise.
         save_dir: directory or URL of the feature store. What is there already is not done again.
         exp_name: name under which the targets are stored.
         train_set_size, num_targets: number of examples, if the loaders can't tell without a pass.
         index_key: key or position of the field that holds each example's index, if batches carry
             one; it is left out of what the task sees, and loaders may then shuffle.
+        batch_size: examples of a batch of data sets, 32 by default; loaders and lists have their own.
+        collate_fn: of data sets: makes a batch of a list of examples, or is a tokenizer, which pads them; see
+            `trak.datasets.as_loader`.
         progress: whether to show a progress bar.
         options: of `TRAKer`: proj_dim, projector, damping, weighting, grad_wrt, device, ...; `engine` may also be a
             `trak.distributed.Ray`, with which the work is done on a cluster.
@@ -63,10 +72,18 @@ def attribute(
     Raises:
         ValueError, TypeError: for what can't be attributed; the message says why and what to do.
     """
-    check_model(model)
+    model = unwrapped(model)
     for name in options.keys() - inspect.signature(TRAKer).parameters.keys():
         known = {*inspect.signature(TRAKer).parameters, *inspect.signature(attribute).parameters} - {"options"}
         raise TypeError(f"unknown option {name!r}: {did_you_mean(name, known)}")
+    as_given = train, targets
+    train = as_loader(train, model, "train", batch_size, collate_fn, index_key)
+    targets = as_loader(targets, model, "targets", batch_size, collate_fn, index_key)
+    if train is as_given[0] and targets is as_given[1] and not (batch_size is None and collate_fn is None):
+        raise ValueError(
+            f"batch_size={batch_size!r} and collate_fn are for data sets, but train ({type(train).__name__}) and "
+            f"targets ({type(targets).__name__}) yield batches already; leave them out"
+        )
     n = count_examples(train, "train", train_set_size, index_key)
     m = count_examples(targets, "targets", num_targets, index_key)
     engine, silent = options.get("engine"), not progress or rank() > 0

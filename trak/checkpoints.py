@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trak import batches, sharded
+from trak.wrappers import renamed
 
 State = Mapping[str, Tensor]
 Checkpoint: TypeAlias = State | str | Path | nn.Module | Callable[[], Any]
@@ -84,14 +85,15 @@ def _unwrap(state: Any, what: str) -> State:
 
 
 def load_into(model: nn.Module, checkpoint: Checkpoint) -> str:
-    """Load a checkpoint into a model and return its fingerprint.
+    """Load a checkpoint into a model and return its fingerprint. Prefixes of names that `DistributedDataParallel` and
+    `torch.compile` put there are no difference.
 
     Raises:
         ValueError: if names or shapes do not fit.
     """
     state, own = load_state(checkpoint, sharded.is_sharded(model)), model.state_dict()
     # Of a sharded model each rank takes its parts of what it has whole.
-    state = {name: sharded.like(value, own.get(name)) for name, value in state.items()}
+    state = {name: sharded.like(value, own.get(name)) for name, value in renamed(state, own).items()}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

@@ -84,6 +84,30 @@ def check_loader(loader: Iterable[Any], what: str, index_key: str | int | None =
         )
 
 
+def in_order(loader: Any, what: str, batch_size: int | None = None) -> DataLoader[Any]:
+    """A DataLoader over the data set of one that trains: all of it, in order, collated in the same way.
+
+    Args:
+        loader: a DataLoader over a map-style data set.
+        what: what the user calls it.
+        batch_size: by default the loader's.
+
+    Raises:
+        TypeError: if it is anything else.
+        ValueError: if its batches have no size of their own, and none is given.
+    """
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, torch.utils.data.IterableDataset):
+        got = f"a DataLoader over {type(loader.dataset).__name__}" if isinstance(loader, DataLoader) else ""
+        raise TypeError(
+            f"{what} is {got or type(loader).__name__}, which can't be read in another order; it must be a DataLoader "
+            "over a map-style data set. Call trak.attribute with a loader that yields the examples in order"
+        )
+    size = batch_size or loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+    if not size:
+        raise ValueError(f"{what} has a batch sampler of its own and no batch_size; pass batch_size=32")
+    return DataLoader(loader.dataset, size, num_workers=loader.num_workers, collate_fn=loader.collate_fn)
+
+
 def _in_order(loader: DataLoader[Any]) -> bool:
     if isinstance(loader.dataset, torch.utils.data.IterableDataset):
         return True

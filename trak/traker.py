@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from trak import batches
-from trak.arguments import check_device, check_model, is_number, naming_the_batch
+from trak.arguments import check_device, is_number, naming_the_batch
 from trak.attribution import StoredAttribution
 from trak.batches import Batch
 from trak.checkpoints import Checkpoint, load_into
@@ -46,6 +46,7 @@ from trak.store import (
 from trak.store.location import Location
 from trak.tasks import Task, make_task
 from trak.weights import versions
+from trak.wrappers import unwrapped
 
 DEFAULT_SOFTENING = 3.0
 STORED = ("float32", "float16", "int8")
@@ -111,7 +112,8 @@ class TRAKer:
     ) -> None:
         """
         Args:
-            model: the model; checkpoints are loaded into it.
+            model: the model; checkpoints are loaded into it. Of one within `DistributedDataParallel`,
+                `torch.compile` or accelerate's mixed precision, what is within.
             task: a task, its name (see `trak.tasks.TASKS`), or one written for traker 0.3.2.
             train_set_size: number n of training examples.
             save_dir: directory or URL (s3://, gs://, memory://) of the feature store.
@@ -139,7 +141,7 @@ class TRAKer:
             ValueError, TypeError: for arguments that can't be, or that `save_dir` was not made with.
             PermissionError: if `save_dir` can't be written to.
         """
-        check_model(model)
+        model = unwrapped(model)
         logger.setLevel(logging_level)
         _warn_obsolete(
             load_from_save_dir=None if load_from_save_dir else "any number of processes may use one save_dir",

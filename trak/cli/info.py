@@ -17,7 +17,7 @@ _EXAMPLES = """\
 def add(commands: Any) -> None:
     """Add the command."""
     parser = add_command(commands, "info", "what a feature store holds", _EXAMPLES)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON; with --missing: ranges [start, stop)")
     parser.add_argument("--missing", action="store_true", help="print only which training examples are not featurized")
     parser.add_argument(
         "--per-task",
@@ -34,6 +34,7 @@ def add(commands: Any) -> None:
 def run(chosen: argparse.Namespace) -> str:
     """What is to be printed."""
     if chosen.missing:
-        return as_array(missing(chosen.store, chosen.checkpoints, 1 if chosen.per_task is None else chosen.per_task))
+        ranges = missing(chosen.store, chosen.checkpoints, 1 if chosen.per_task is None else chosen.per_task)
+        return json.dumps(ranges) if chosen.json else as_array(ranges)
     found = describe(chosen.store)
     return json.dumps(found, indent=2) if chosen.json else summarize(found)

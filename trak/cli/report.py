@@ -30,6 +30,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--output", "-o", type=Path, default=Path("report.html"), help="file (default: report.html)")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="JSON with labels, see below")
     parser.add_argument("--title", default="Attribution report", help="heading of the page")
+    parser.add_argument("--json", action="store_true", help="print JSON: {path, bytes}")
     add_choice(parser, " at either end of a target's ranking (default: 10)")
     parser.set_defaults(run=run)
 
@@ -38,7 +39,8 @@ def run(chosen: argparse.Namespace) -> str:
     """What is to be printed."""
     labels = {} if chosen.labels is None else _labels(chosen.labels)
     path = attribution(chosen).report(chosen.output, targets=chosen.targets, k=chosen.k, title=chosen.title, **labels)
-    return f"wrote {path} ({path.stat().st_size:,} bytes)"
+    size = path.stat().st_size
+    return json.dumps({"path": str(path), "bytes": size}) if chosen.json else f"wrote {path} ({size:,} bytes)"
 
 
 def _labels(path: Path) -> dict[str, Any]:

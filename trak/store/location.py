@@ -17,7 +17,7 @@ from zarr.storage import LocalStore, ObjectStore
 from trak.store.buckets import Bucket, is_bucket, open_bucket, without_secrets
 from trak.store.checks import UNREADABLE, check_is_file
 
-Location = str | Path | Store
+Location = str | os.PathLike[str] | Store
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 _ZARR_PARTIAL = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
@@ -29,7 +29,7 @@ _NO_ROOM = "no room to write"
 
 def check_location(location: Any) -> None:
     """Raise a TypeError if it can't be the place of a store, a ValueError if it can't be a path."""
-    if not isinstance(location, str | Path | Store):
+    if not isinstance(location, str | os.PathLike | Store):
         raise TypeError(
             f"save_dir must be a path, a URL or a zarr store, got {type(location).__name__}; give one, such as "
             "'./trak_results'"
@@ -42,8 +42,8 @@ def local_root(location: Location) -> Path | None:
     """The directory of a local store, None for any other."""
     if isinstance(location, LocalStore):
         return Path(location.root)
-    if isinstance(location, Path):
-        return location.expanduser()
+    if isinstance(location, os.PathLike):
+        return Path(location).expanduser()
     if isinstance(location, str):
         if location.startswith("file://"):
             return Path(location.removeprefix("file://"))

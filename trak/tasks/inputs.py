@@ -38,7 +38,7 @@ def call_by_keyword(model: nn.Module, batch: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: if the forward names none of them.
     """
-    accepted, takes_any = _arguments(model)
+    accepted, takes_any = arguments(model)
     inputs = {k: v for k, v in batch.items() if k not in LABEL_KEYS and (takes_any or k in accepted)}
     if not inputs:
         raise ValueError(
@@ -52,11 +52,12 @@ def call_by_keyword(model: nn.Module, batch: Mapping[str, Any]) -> Any:
 
 def takes(model: nn.Module, name: str) -> bool:
     """Whether the model's forward may be called with this keyword."""
-    accepted, takes_any = _arguments(model)
+    accepted, takes_any = arguments(model)
     return takes_any or name in accepted
 
 
-def _arguments(model: nn.Module) -> tuple[list[str], bool]:
+def arguments(model: nn.Module) -> tuple[list[str], bool]:
+    """Names of the arguments of a model's forward, and whether it takes any other keyword."""
     parameters = inspect.signature(model.forward).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     return list(parameters), takes_any

@@ -1,0 +1,1 @@
+"""Callbacks of trainers, and what they keep."""

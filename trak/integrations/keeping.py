@@ -1,0 +1,90 @@
+"""What the callbacks of all trainers do."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from trak.api import attribute
+from trak.attribution import StoredAttribution
+from trak.datasets import as_loader
+from trak.integrations.runs import Run
+from trak.loaders import in_order
+from trak.tasks import Task, make_task
+from trak.weights import device_of
+
+
+class Keeping:
+    """Keeps the checkpoints of a training run, and attributes its last one if that is asked for."""
+
+    attribution: StoredAttribution | None = None
+    """Of the targets to the training set by the run's last checkpoint, once it ended; None if no task was given."""
+
+    def __init__(
+        self,
+        folder: str | Path,
+        run: int = 0,
+        *,
+        epochs: bool | Iterable[int] = False,
+        replace: bool = False,
+        task: Task | str | Any = None,
+        train: Any = None,
+        targets: Any = None,
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> None:
+        """
+        Args:
+            folder: shared by the runs that are attributed together; the checkpoints are FOLDER/run-RUN/final.pt and
+                epoch-1.pt, ..., state dicts by the names of the bare model.
+            run: the run's number, from 0.
+            epochs: after which epochs, counted from 1, to keep a checkpoint besides the last; True for all.
+            replace: whether a run of this number may have ended before; what it left is deleted.
+            task: if given, the last checkpoint is attributed when training ends, see `attribution`.
+            train: what to attribute to, by default the trainer's training data; a loader in order, or a data set.
+            targets: what to attribute, by default the trainer's evaluation data; a loader, or a data set, which is
+                collated as the training data.
+            batch_size: examples of a batch, by default the trainer's.
+            options: of `trak.attribute`; save_dir is FOLDER/run-RUN/store by default.
+
+        Raises:
+            ValueError, TypeError: for numbers that can't be, an unknown task, or options without a task.
+        """
+        self.run = Run(folder, run, epochs, replace)
+        if task is None and (given := [*options, *(["targets"] if targets is not None else [])]):
+            raise TypeError(f"{given[0]} is for an attribution when training ends, which needs task=; add it")
+        self._task = None if task is None else make_task(task)
+        self._train, self._targets, self._batch_size, self._options = train, targets, batch_size, options
+
+    def _lacks_targets(self, evaluates: bool, cure: str) -> None:
+        if self._task is not None and self._targets is None and not evaluates:
+            raise ValueError(
+                f"task={self._task.describe()['name']!r} was given, but the trainer evaluates nothing that could be "
+                f"attributed; pass targets=, {cure}"
+            )
+
+    def _end(
+        self, model: nn.Module, train: Any, evaluated: Any, collate_fn: Callable[..., Any] | None, write: bool
+    ) -> None:
+        """Keep the last checkpoint, and attribute it if that is asked for.
+
+        Args:
+            model: as it was trained.
+            train: the trainer's loader.
+            evaluated: its loader of evaluation data.
+            collate_fn: of data sets.
+            write: whether this process writes the checkpoint.
+        """
+        self.run.save(model, write=write)
+        if self._task is None:
+            return
+        options = {"save_dir": self.run.store, "device": device_of(model), **self._options}
+        loaders = []
+        for what, given, own in (("train", self._train, train), ("targets", self._targets, evaluated)):
+            if given is None:
+                loaders.append(in_order(own, f"the trainer's loader of {what}", self._batch_size))
+            else:
+                loaders.append(as_loader(given, model, what, self._batch_size, collate_fn))
+        # Every rank has the weights, the file may not be there yet.
+        self.attribution = attribute(model, self._task, model, *loaders, **options)

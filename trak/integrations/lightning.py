@@ -1,0 +1,17 @@
+"""For the Trainer of `import lightning`: checkpoints for attribution, and attribution of what was trained.
+
+callback = TrakCallback("runs", run=0, module="model", task="image_classification", targets=test_loader)
+Trainer(..., callbacks=[callback]).fit(module, train_loader)
+callback.attribution.top(10)
+"""
+
+from lightning.pytorch.callbacks import Callback
+
+from trak.integrations.lit import Hooks
+from trak.integrations.runs import checkpoints
+
+__all__ = ["TrakCallback", "checkpoints"]
+
+
+class TrakCallback(Hooks, Callback):
+    """Keeps the weights of a training run, and attributes the last if asked to; see `trak.integrations.lit.Hooks`."""

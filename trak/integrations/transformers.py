@@ -1,0 +1,90 @@
+"""For transformers' Trainer: checkpoints that attribution needs, and attribution of what was trained.
+
+callback = TrakCallback("runs", run=0, task="text_classification", targets=eval_dataset)
+Trainer(..., callbacks=[callback]).train()
+callback.attribution.top(10)
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from trak import api
+from trak.attribution import StoredAttribution
+from trak.checkpoints import Checkpoint
+from trak.datasets import as_loader
+from trak.integrations.keeping import Keeping
+from trak.integrations.runs import checkpoints
+from trak.loaders import in_order
+from trak.store.location import Location
+from trak.tasks import Task
+
+__all__ = ["TrakCallback", "attribute", "checkpoints"]
+
+
+class TrakCallback(Keeping, transformers.TrainerCallback):
+    """Keeps the weights of a training run, when it ends and after epochs, and attributes the last if asked to.
+
+    Data is read as the Trainer sees it, in order: without the columns that it removes, and by its collator. What
+    `load_best_model_at_end` loads is the last checkpoint.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Check that the run is new, and that there is something to attribute."""
+        if any(hasattr(p, "ds_id") for p in given["model"].parameters()):
+            raise ValueError("DeepSpeed (ZeRO-3) spreads the model's weights over ranks; use FSDP2, or ZeRO-2")
+        evaluates = given.get("eval_dataloader") is not None or args.eval_strategy != "no"
+        self._lacks_targets(evaluates, "or let the Trainer evaluate (eval_strategy)")
+        self.run.begin(state.global_step > 0, state.is_world_process_zero)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Keep a checkpoint after a whole epoch, if it is to be kept."""
+        epoch = round(state.epoch)
+        if abs(state.epoch - epoch) < 1e-6 and self.run.keeps(epoch):
+            self.run.save(given["model"], epoch, state.is_world_process_zero)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Keep the last checkpoint, and attribute it if a task was given."""
+        train = given["train_dataloader"]
+        self._end(given["model"], train, given["eval_dataloader"], train.collate_fn, state.is_world_process_zero)
+
+
+def attribute(
+    trainer: Any,
+    task: Task | str | Any,
+    weights: str | Path | Checkpoint | Sequence[Checkpoint],
+    targets: Any = None,
+    save_dir: Location = "./trak_results",
+    *,
+    batch_size: int | None = None,
+    **options: Any,
+) -> StoredAttribution:
+    """`trak.attribute` with the model and the data of a Trainer, as it sees them, in order.
+
+    Args:
+        trainer: a `transformers.Trainer` with a training set.
+        task: a task or its name.
+        weights: the folder of `TrakCallback`, for the last checkpoints of all runs in it, or checkpoints as
+            `trak.attribute` takes them.
+        targets: what to attribute, by default the Trainer's evaluation set; a loader, or a data set, which is collated
+            as the training set.
+        save_dir: directory or URL of the feature store.
+        batch_size: examples of a batch, by default the Trainer's.
+        options: of `trak.attribute`.
+
+    Raises:
+        ValueError, TypeError: as `trak.attribute`, and for training data without an order.
+        FileNotFoundError: if the folder has no run that ended.
+    """
+    found = weights
+    if isinstance(weights, str | Path) and Path(weights).expanduser().is_dir():
+        found = list(checkpoints(weights))
+    trained = in_order(trainer.get_train_dataloader(), "the Trainer's training loader", batch_size)
+    if targets is None:
+        asked = in_order(trainer.get_eval_dataloader(), "the Trainer's evaluation loader", batch_size)
+    else:
+        asked = as_loader(targets, trainer.model, "targets", batch_size, trained.collate_fn)
+    options = {"device": trainer.args.device, **options}
+    return api.attribute(trainer.model, task, found, trained, asked, save_dir, **options)
