@@ -13,9 +13,18 @@ from test_looking import HOSTILE, attribution
 LABELS = ["cat", "dog", "cat", "cow"]
 
 
-def embedded(path, name="data"):
+def parts(path, attribute):
     """What the file holds as JSON, found as a browser finds it: up to the next end of a script."""
-    return json.loads(re.search(rf'<script[^>]* id="{name}">(.*?)</script', path.read_text(), re.DOTALL)[1])
+    return [json.loads(p) for p in re.findall(rf"<script[^>]* {attribute}>(.*?)</script", path.read_text(), re.DOTALL)]
+
+
+def embedded(path):
+    (data,) = parts(path, 'id="data"')
+    return data
+
+
+def images_of(path):
+    return sum(parts(path, 'class="images"'), [])
 
 
 class TestFile:
@@ -38,13 +47,13 @@ class TestFile:
         pytest.importorskip("PIL")
         images = np.random.default_rng(0).random((3, 6, 6)).repeat(4, axis=0)
         path = attribution().report(tmp_path / "a.html", images, images[:4])
-        stored = embedded(path, "images")
+        stored = images_of(path)
         assert len(stored) == len(set(stored)) == 3
 
     def test_images_are_no_larger_than_asked_for(self, tmp_path):
         image = pytest.importorskip("PIL.Image")
         path = attribution().report(tmp_path / "a.html", np.random.default_rng(0).random((12, 30, 60)), image_size=20)
-        data = base64.b64decode(embedded(path, "images")[0].split(",")[1])
+        data = base64.b64decode(images_of(path)[0].split(",")[1])
         (tmp_path / "a").write_bytes(data)
         assert image.open(tmp_path / "a").size == (20, 10)
         with pytest.raises(ValueError, match="image_size must be at least 1 pixel, got 0"):
@@ -139,7 +148,8 @@ class TestBrowser:
         assert not problems
 
     def titles(self, page):
-        return page.locator("article h2").all_inner_texts()
+        # Not as rendered: what is far below the window is not, until it is scrolled to.
+        return page.locator("article h2").all_text_contents()
 
     def test_it_opens_small_with_one_page_of_targets_and_their_images(self, page, report):
         assert report[1].stat().st_size < 25e6
