@@ -6,6 +6,7 @@ The kernel is this interpreter, whatever kernels are installed, and imports the 
 import argparse
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -28,8 +29,12 @@ class ThisPython(AsyncKernelManager):
         return KernelSpec(argv=command, display_name="Python 3", language="python")
 
 
-def executed(path: Path) -> nbformat.NotebookNode:
+def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
     """The notebook with the outputs of a run from start to end.
+
+    Args:
+        path: of the notebook, which is left as it is.
+        folder: where it writes what it keeps.
 
     Raises:
         nbclient.exceptions.CellExecutionError: if a cell raises an error.
@@ -38,9 +43,17 @@ def executed(path: Path) -> nbformat.NotebookNode:
     more = os.environ.get("PYTHONPATH", "")
     environment = {
         **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), more))), "OMP_NUM_THREADS": "1",
-        "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1",
+        # Of what is not installed, and where: outputs are to be the same everywhere.
+        "PYTHONWARNINGS": "ignore:IProgress",
     }  # fmt: skip
-    NotebookClient(book, timeout=SECONDS, kernel_manager_class=ThisPython, record_timing=False).execute(env=environment)
+    client = NotebookClient(
+        book,
+        timeout=SECONDS,
+        kernel_manager_class=ThisPython,
+        record_timing=False,
+        resources={"metadata": {"path": str(folder)}},
+    )
+    client.execute(env=environment)
     return book
 
 
@@ -49,7 +62,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=sorted(path.name for path in FOLDER.glob("*.ipynb")))
     for name in parser.parse_args().names:
         start = time.perf_counter()
-        nbformat.write(executed(FOLDER / name), FOLDER / name)
+        with tempfile.TemporaryDirectory() as folder:
+            nbformat.write(executed(FOLDER / name, Path(folder)), FOLDER / name)
         print(f"{name}: {time.perf_counter() - start:.0f} s, {(FOLDER / name).stat().st_size / 1e6:.2f} MB")
 
 
