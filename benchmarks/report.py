@@ -43,7 +43,8 @@ async (change) => {
   if (change.value !== undefined) {
     document.querySelector(change.on).value = change.value;
     document.querySelector(change.on).dispatchEvent(new Event("input", { bubbles: true }));
-    await new Promise((resolve) => new MutationObserver(resolve).observe(document.querySelector("#list"), { childList: true }));
+    await new Promise((resolve) =>
+      new MutationObserver(resolve).observe(document.querySelector("#list"), { childList: true }));
   }
   await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
   return performance.now() - start;

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -24,7 +25,7 @@ def embedded(path):
 
 
 def images_of(path):
-    return sum(parts(path, 'class="images"'), [])
+    return [image for part in parts(path, 'class="images"') for image in part]
 
 
 class TestFile:
@@ -49,6 +50,17 @@ class TestFile:
         path = attribution().report(tmp_path / "a.html", images, images[:4])
         stored = images_of(path)
         assert len(stored) == len(set(stored)) == 3
+
+    def test_images_of_all_parts_are_those_of_the_examples(self, tmp_path):
+        image = pytest.importorskip("PIL.Image")
+        pixels = np.random.default_rng(0).integers(0, 256, (700, 4, 4), np.uint8)
+        path = attribution(700, 400).report(tmp_path / "a.html", pixels)
+        assert [len(part) for part in parts(path, 'class="images"')][:-1] == [512]
+        stored, train = images_of(path), embedded(path)["train"]
+        assert len(train) > 600
+        for index, example in train.items():
+            shown = image.open(io.BytesIO(base64.b64decode(stored[example["image"]].split(",")[1])))
+            np.testing.assert_array_equal(np.asarray(shown), pixels[int(index)])
 
     def test_images_are_no_larger_than_asked_for(self, tmp_path):
         image = pytest.importorskip("PIL.Image")
@@ -227,3 +239,68 @@ class TestBrowser:
         assert min(light()) > 200
         page.emulate_media(color_scheme="dark")
         assert max(light()) < 60
+
+    def test_a_narrow_window_has_nothing_beside_it(self, page, expect):
+        page.set_viewport_size({"width": 390, "height": 844})
+        expect(page.locator("article img").first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        for control in page.locator("#controls input, #controls select, .pages button").all():
+            box = control.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 390
+
+    def test_a_screen_reader_is_told_what_everything_is(self, page):
+        tree = page.locator("body").aria_snapshot()
+        for line in (
+            '- link "Skip to the targets":',
+            '- heading "Attribution report" [level=1]',
+            '- search "Targets":',
+            '- searchbox "Search"',
+            '- combobox "Label":',
+            '- combobox "Order":',
+            '- checkbox "wrong predictions only"',
+            '- main "Targets":',
+            '- navigation "Pages":',
+            "- status: Targets 1 to 20 of 1,000",
+            '- button "First" [disabled]',
+            '- article "Target 0":',
+            '- heading "Target 0" [level=2]',
+            """- 'region "Highest scores: pushed the output up"':""",
+            """- 'region "Lowest scores: pushed it down"':""",
+        ):
+            assert line in tree
+        assert re.search(r'- img "training example \d+"', tree)
+        assert len(re.findall(r'- article "Target \d+":', tree)) == 20
+
+    def test_tab_goes_through_the_controls_in_the_order_in_which_they_are_seen(self, page):
+        found = []
+        for _ in range(9):
+            page.keyboard.press("Tab")
+            found.append(
+                page.evaluate(
+                    "(document.activeElement.getAttribute('aria-label') ?? document.activeElement.id) "
+                    "|| document.activeElement.textContent"
+                )
+            )
+        assert found[:7] == [
+            "Skip to the targets",
+            "How the scores were made",
+            "query",
+            "label",
+            "order",
+            "wrong",
+            "deep",
+        ]
+        assert found[7:] == ["Next", "Last"]
+
+    def test_images_from_the_end_of_the_file_are_seen_on_the_last_page(self, page):
+        page.get_by_role("button", name="Last").first.click()
+        page.evaluate("Promise.all([...document.images].map(i => i.decode()))")
+        assert page.evaluate("[...document.images].every(i => i.naturalWidth === 32)")
+
+    def test_a_page_named_in_the_address_is_opened_with_its_images(self, page, report):
+        page.goto("about:blank")
+        page.goto(report[1].as_uri() + "#page=50")
+        assert self.titles(page)[0] == "Target 980"
+        page.evaluate("Promise.all([...document.images].map(i => i.decode()))")
+        assert page.evaluate("[...document.images].every(i => i.naturalWidth === 32)")
