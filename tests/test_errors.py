@@ -134,7 +134,6 @@ ARGUMENTS = {
     "incomplete loader": ({"train": DataLoader(DATA, 6, drop_last=True)}, "2 of 20", "use drop_last=False"),
     "iterator": ({"train": iter(TRAIN)}, "train is an iterator", "pass something"),
     "generator of targets": ({"targets": (b for b in TARGETS)}, "targets is an iterator", "pass something"),
-    "data set": ({"train": DATA}, "train is a Dataset", "wrap it"),
     "no loader": ({"train": None}, "NoneType", "pass a DataLoader"),
     "one tensor as loader": ({"train": X}, "got Tensor", "pass a DataLoader"),
     "name of a loader": ({"targets": "data"}, "targets must yield batches, got str", "pass a DataLoader"),

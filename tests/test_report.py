@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -13,9 +14,18 @@ from test_looking import HOSTILE, attribution
 LABELS = ["cat", "dog", "cat", "cow"]
 
 
-def embedded(path, name="data"):
+def parts(path, attribute):
     """What the file holds as JSON, found as a browser finds it: up to the next end of a script."""
-    return json.loads(re.search(rf'<script[^>]* id="{name}">(.*?)</script', path.read_text(), re.DOTALL)[1])
+    return [json.loads(p) for p in re.findall(rf"<script[^>]* {attribute}>(.*?)</script", path.read_text(), re.DOTALL)]
+
+
+def embedded(path):
+    (data,) = parts(path, 'id="data"')
+    return data
+
+
+def images_of(path):
+    return [image for part in parts(path, 'class="images"') for image in part]
 
 
 class TestFile:
@@ -38,13 +48,24 @@ class TestFile:
         pytest.importorskip("PIL")
         images = np.random.default_rng(0).random((3, 6, 6)).repeat(4, axis=0)
         path = attribution().report(tmp_path / "a.html", images, images[:4])
-        stored = embedded(path, "images")
+        stored = images_of(path)
         assert len(stored) == len(set(stored)) == 3
+
+    def test_images_of_all_parts_are_those_of_the_examples(self, tmp_path):
+        image = pytest.importorskip("PIL.Image")
+        pixels = np.random.default_rng(0).integers(0, 256, (700, 4, 4), np.uint8)
+        path = attribution(700, 400).report(tmp_path / "a.html", pixels)
+        assert [len(part) for part in parts(path, 'class="images"')][:-1] == [512]
+        stored, train = images_of(path), embedded(path)["train"]
+        assert len(train) > 600
+        for index, example in train.items():
+            shown = image.open(io.BytesIO(base64.b64decode(stored[example["image"]].split(",")[1])))
+            np.testing.assert_array_equal(np.asarray(shown), pixels[int(index)])
 
     def test_images_are_no_larger_than_asked_for(self, tmp_path):
         image = pytest.importorskip("PIL.Image")
         path = attribution().report(tmp_path / "a.html", np.random.default_rng(0).random((12, 30, 60)), image_size=20)
-        data = base64.b64decode(embedded(path, "images")[0].split(",")[1])
+        data = base64.b64decode(images_of(path)[0].split(",")[1])
         (tmp_path / "a").write_bytes(data)
         assert image.open(tmp_path / "a").size == (20, 10)
         with pytest.raises(ValueError, match="image_size must be at least 1 pixel, got 0"):
@@ -139,7 +160,8 @@ class TestBrowser:
         assert not problems
 
     def titles(self, page):
-        return page.locator("article h2").all_inner_texts()
+        # Not as rendered: what is far below the window is not, until it is scrolled to.
+        return page.locator("article h2").all_text_contents()
 
     def test_it_opens_small_with_one_page_of_targets_and_their_images(self, page, report):
         assert report[1].stat().st_size < 25e6
@@ -217,3 +239,68 @@ class TestBrowser:
         assert min(light()) > 200
         page.emulate_media(color_scheme="dark")
         assert max(light()) < 60
+
+    def test_a_narrow_window_has_nothing_beside_it(self, page, expect):
+        page.set_viewport_size({"width": 390, "height": 844})
+        expect(page.locator("article img").first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        for control in page.locator("#controls input, #controls select, .pages button").all():
+            box = control.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 390
+
+    def test_a_screen_reader_is_told_what_everything_is(self, page):
+        tree = page.locator("body").aria_snapshot()
+        for line in (
+            '- link "Skip to the targets":',
+            '- heading "Attribution report" [level=1]',
+            '- search "Targets":',
+            '- searchbox "Search"',
+            '- combobox "Label":',
+            '- combobox "Order":',
+            '- checkbox "wrong predictions only"',
+            '- main "Targets":',
+            '- navigation "Pages":',
+            "- status: Targets 1 to 20 of 1,000",
+            '- button "First" [disabled]',
+            '- article "Target 0":',
+            '- heading "Target 0" [level=2]',
+            """- 'region "Highest scores: pushed the output up"':""",
+            """- 'region "Lowest scores: pushed it down"':""",
+        ):
+            assert line in tree
+        assert re.search(r'- img "training example \d+"', tree)
+        assert len(re.findall(r'- article "Target \d+":', tree)) == 20
+
+    def test_tab_goes_through_the_controls_in_the_order_in_which_they_are_seen(self, page):
+        found = []
+        for _ in range(9):
+            page.keyboard.press("Tab")
+            found.append(
+                page.evaluate(
+                    "(document.activeElement.getAttribute('aria-label') ?? document.activeElement.id) "
+                    "|| document.activeElement.textContent"
+                )
+            )
+        assert found[:7] == [
+            "Skip to the targets",
+            "How the scores were made",
+            "query",
+            "label",
+            "order",
+            "wrong",
+            "deep",
+        ]
+        assert found[7:] == ["Next", "Last"]
+
+    def test_images_from_the_end_of_the_file_are_seen_on_the_last_page(self, page):
+        page.get_by_role("button", name="Last").first.click()
+        page.evaluate("Promise.all([...document.images].map(i => i.decode()))")
+        assert page.evaluate("[...document.images].every(i => i.naturalWidth === 32)")
+
+    def test_a_page_named_in_the_address_is_opened_with_its_images(self, page, report):
+        page.goto("about:blank")
+        page.goto(report[1].as_uri() + "#page=50")
+        assert self.titles(page)[0] == "Target 980"
+        page.evaluate("Promise.all([...document.images].map(i => i.decode()))")
+        assert page.evaluate("[...document.images].every(i => i.naturalWidth === 32)")

@@ -41,7 +41,7 @@ def as_loader(
         ValueError: if batch_size is no positive integer.
     """
     if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
-        raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
+        raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}; leave it out for {BATCH_SIZE}")
     if _is(data, "datasets.dataset_dict.DatasetDict"):
         raise TypeError(f"{what} is a DatasetDict; pass one of its data sets: {', '.join(map(repr, data))}")
     if not _is_dataset(data):

@@ -105,7 +105,7 @@ def plot_scores(scores: "np.ndarray[Any, Any]", targets: int | Sequence[int] = 0
     """
     chosen = check_targets(targets, scores.shape[1])  # type: ignore[arg-type]
     if k < 0:
-        raise ValueError(f"k must be 0 or more, got {k}")
+        raise ValueError(f"k must be 0 or more, got {k}; use 0 to mark none")
     of = f"target {chosen[0]}" if len(chosen) == 1 else f"{len(chosen)} targets"
     ax = axes(
         ax,

@@ -32,7 +32,7 @@ class Hooks(Keeping):
         if not isinstance(found, nn.Module):
             own = ", ".join(name for name, _ in pl_module.named_children()) or "none"
             raise ValueError(
-                f"module={self._module!r} is no module of {type(pl_module).__name__}; its modules are: {own}"
+                f"module={self._module!r} is no module of {type(pl_module).__name__}; use one of its modules: {own}"
             )
         return found
 

@@ -115,7 +115,7 @@ def _name(epoch: int | None) -> str:
 
 def _check(what: str, value: object, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} must be a whole number, got {value!r}")
+        raise TypeError(f"{what} must be a whole number, got {value!r}; give one")
     if value < least:
-        raise ValueError(f"{what} must be {least} or more, got {value}")
+        raise ValueError(f"{what} must be {least} or more, got {value}; give such a number")
     return value

@@ -16,6 +16,8 @@ from trak.looking.show import page_file, shortened, strengths
 from trak.looking.summary import MEANING, facts
 
 _CHARACTERS, _TOKENS = 2000, 400
+_IMAGES_AT_ONCE = 512
+"""Images that are parsed together; the first page of targets has all of its own in the first part."""
 
 
 def write_report(
@@ -43,6 +45,7 @@ def write_report(
         "title": title,
         "facts": facts(selection.attribution),
         "meaning": MEANING,
+        "images_at_once": _IMAGES_AT_ONCE,
         **contents.collect(),
     }
     style, script = page_file("report.css"), page_file("report.js")
@@ -52,7 +55,11 @@ def write_report(
         "style": style,
         "script": script,
         "data": _embedded(data),
-        "images": _embedded(contents.images),
+        "first_images": _images(contents.images[:_IMAGES_AT_ONCE]),
+        "more_images": "".join(
+            _images(contents.images[start : start + _IMAGES_AT_ONCE])
+            for start in range(_IMAGES_AT_ONCE, len(contents.images), _IMAGES_AT_ONCE)
+        ),
     }
     if Path(path).is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a folder; give the name of a file in it, such as report.html")
@@ -126,6 +133,10 @@ def _shades(scores: Array | None) -> list[float] | None:
 
 def _source(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _images(some: list[str]) -> str:
+    return f'<script type="application/json" class="images">{_embedded(some)}</script>\n'
 
 
 def _embedded(value: Any) -> str:

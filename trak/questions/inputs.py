@@ -25,7 +25,7 @@ def chosen(given: Slice | None, size: int, what: str) -> Array:
     if mask is None or mask.dtype != bool:
         return choice(given, size, what)
     if mask.shape != (size,):
-        raise ValueError(f"{what} is a mask of shape {mask.shape}, expected {(size,)}: True or False for each")
+        raise ValueError(f"{what} is a mask of shape {mask.shape}, expected {(size,)}; give True or False for each")
     if not mask.any():
         raise ValueError(f"{what} is a mask that is True nowhere: choose at least one of {size}")
     return np.flatnonzero(mask)
@@ -39,7 +39,7 @@ def one_each(given: Any, size: int, what: str) -> Array:
     """
     array = as_array(given)
     if array.shape != (size,):
-        raise ValueError(f"expected {what} of shape {(size,)}, one for each, got {array.shape}")
+        raise ValueError(f"expected {what} of shape {(size,)}, one for each, got {array.shape}; give as many")
     return array
 
 
@@ -60,7 +60,7 @@ def row_blocks(scores: Array, columns: Array | None = None) -> Iterator[tuple[in
             target = column if columns is None else int(columns[column])
             raise ValueError(
                 f"the score of training example {start + row} for target {target} is {block[row, column]}; scores must "
-                "be finite"
+                "be finite; look where it came from, or replace it by 0"
             )
         yield start, block
 

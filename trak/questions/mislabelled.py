@@ -102,7 +102,7 @@ def mislabelled(
         if suspicion.ndim != 1:
             raise ValueError(
                 f"suspicion must have one number for each training example, got shape {suspicion.shape}; of scores, "
-                "trak.evaluation.harmfulness makes one"
+                "make one by trak.evaluation.harmfulness"
             )
     else:
         suspicion = self_influence(source, device=device, progress=progress)
@@ -118,11 +118,12 @@ def _suggested(scores: Array, suspects: Array, labels: Array) -> Array:
     n = len(labels)
     if scores.shape != (n, n):
         raise ValueError(
-            f"to_itself must be scores of the training set for itself, of shape {(n, n)}, got {scores.shape}"
+            f"to_itself must be scores of the training set for itself, of shape {(n, n)}, got {scores.shape}; "
+            "attribute with the training set as targets"
         )
     names, numbers = np.unique(labels, return_inverse=True)
     if len(names) < 2:
-        raise ValueError(f"all labels are {names[0]}: there is no other to suggest")
+        raise ValueError(f"all labels are {names[0]}, and there is no other to suggest; leave to_itself out")
     against = np.zeros((len(names), len(suspects)))
     for start, block in row_blocks(scores, suspects):
         np.add.at(against, numbers[start : start + len(block)], (-block).clip(0))

@@ -90,8 +90,8 @@ class Removal:
         )  # fmt: skip
         if retrainer.store.config.num_targets != self.num_targets:
             raise ValueError(
-                f"targets are {retrainer.store.config.num_targets}, expected the {self.num_targets} that were "
-                "attributed, in the same order"
+                f"targets are {retrainer.store.config.num_targets}, but {self.num_targets} were attributed; give the same, in "
+                "the same order"
             )
         sets = [("everything", np.empty(0, np.int64)), (f"all but {k} for target {self.target}", self.indices)]
         sets += [(f"all but {k} random ones, number {i}", random_subset(seed, i, n, k / n)) for i in range(random_sets)]
@@ -167,7 +167,7 @@ def removal(
     n, num_targets = scores.shape
     (target,) = check_targets([target], num_targets)
     if output is not None and not math.isfinite(output):
-        raise ValueError(f"output must be finite, got {output}")
+        raise ValueError(f"output must be finite, got {output}; give f of target {target}")
     column = finite(scores[:, target], f"the scores of target {target}")
     below = output is not None and output < 0
     sign = 1.0 if lower or (lower is None and not below) else -1.0
@@ -175,7 +175,10 @@ def removal(
     if k is not None:
         (k,) = numbers_of_examples(k, n - 1)
     elif output is None:
-        raise ValueError("give k, the number of examples to remove, or output, to remove as many as flip it")
+        raise ValueError(
+            f"target {target} has neither k nor output; give k, the number of examples to remove, or output, to remove as "
+            "many as flip it"
+        )
     elif sign * output < 0:
         raise ValueError(
             f"output is {output:+.3g}, and {'lower' if sign > 0 else 'rais'}ing it changes no sign: give k, the number "

@@ -50,7 +50,9 @@ class Support:
             ValueError: if no groups were given.
         """
         if self.groups is None:
-            raise ValueError("there are no groups: give rests_on groups, such as the labels of the training examples")
+            raise ValueError(
+                f"the answer for {len(self.mean)} training examples has no groups; give rests_on groups, such as their labels"
+            )
         names, of = np.unique(self.groups, return_inverse=True)
         up, down, net = (
             np.bincount(of, part, minlength=len(names)) for part in (self.mean.clip(0), (-self.mean).clip(0), self.mean)

@@ -42,7 +42,7 @@ class Values:
             ValueError: if `share` is not between 0 and 1.
         """
         if not 0 < share <= 1:
-            raise ValueError(f"share must be above 0 and at most 1, got {share}; 0.9 keeps nine of ten examples")
+            raise ValueError(f"share must be above 0 and at most 1, got {share}; use 0.9 to keep nine of ten examples")
         return np.sort(self.ranking()[: max(1, round(share * len(self.mean)))])
 
     def helpful(self, confidence: float = CONFIDENCE) -> Array:
@@ -60,9 +60,11 @@ class Values:
 
     def _margin(self, confidence: float) -> Array:
         if not 0 < confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, got {confidence}; 0.95 is usual")
+            raise ValueError(f"confidence must be between 0 and 1, got {confidence}; use 0.95")
         if self.targets < 2:
-            raise ValueError("one target tells nothing of how certain a mean over targets is: give two or more")
+            raise ValueError(
+                f"{self.targets} target tells nothing of how certain a mean over targets is; give two or more"
+            )
         return NormalDist().inv_cdf(0.5 + confidence / 2) * self.standard_error
 
     def __str__(self) -> str:

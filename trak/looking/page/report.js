@@ -3,7 +3,6 @@
   const AT_ONCE = 20;
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("data").textContent);
-  const images = JSON.parse(byId("images").textContent);
   const { targets, train } = data;
   const numbers = new Intl.NumberFormat("en");
   const wrong = (t) => t.predicted !== undefined && t.label !== undefined && t.predicted !== t.label;
@@ -67,10 +66,28 @@
       .sort(orders[state.order][1]);
   }
 
+  /* Images stand in parts, all but the first behind this script: the first page is seen before the rest is read. */
+  const elements = document.getElementsByClassName("images"), parts = new Map(), awaited = new Map();
+  function source(number) {
+    const part = Math.floor(number / data.images_at_once);
+    const whole = part === 0 || part + 1 < elements.length || document.readyState !== "loading";
+    if (!parts.has(part) && whole) parts.set(part, JSON.parse(elements[part].textContent));
+    return parts.get(part)?.[number % data.images_at_once];
+  }
+  function draw(image, number) {
+    const found = source(number);
+    if (found === undefined) awaited.set(image, number);
+    else image.src = "data:image/" + found;
+  }
+  document.addEventListener("DOMContentLoaded", () => {
+    for (const [image, number] of awaited) if (image.isConnected) draw(image, number);
+    awaited.clear();
+  });
   function picture(example, alt) {
     if (example.image === undefined) return null;
-    const image = make("img", { alt, decoding: "async", src: "data:image/" + images[example.image] });
+    const image = make("img", { alt, decoding: "async" });
     image.addEventListener("load", () => image.classList.toggle("small", Math.max(image.naturalWidth, image.naturalHeight) <= 64));
+    draw(image, example.image);
     return image;
   }
   function writing(example, shades, name) {
