@@ -4,7 +4,7 @@ RUN := $(VENV)/bin/python
 # Byte code is worth keeping in a virtual environment, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench lint docs clean
 
 demo: $(VENV)/demo
 	$(RUN) examples/quickstart.py --output examples/output
@@ -21,10 +21,13 @@ lint: $(VENV)/test
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-clean:
-	rm -rf $(VENV) examples/output benchmarks/output build dist *.egg-info
+docs: $(VENV)/docs
+	$(RUN) -m sphinx -b html -W --keep-going --nitpicky docs docs/_build/html
 
-$(VENV)/demo $(VENV)/test: $(VENV)/%: pyproject.toml constraints.txt
+clean:
+	rm -rf $(VENV) docs/_build examples/output benchmarks/output build dist *.egg-info
+
+$(VENV)/demo $(VENV)/docs $(VENV)/test: $(VENV)/%: pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[$*]'
 	$(if $(filter test,$*),$(RUN) -m pip install --quiet --no-compile --no-deps --constraint constraints.txt curvlinops-for-pytorch)

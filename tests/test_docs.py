@@ -88,6 +88,6 @@ def test_every_page_is_in_one_table_of_contents():
     for page in pages:
         for fence in FENCE.finditer(page.read_text()):
             if fence[3].strip() == "{toctree}":
-                for entry in re.findall(r"^(\w[\w/*.-]*)$", fence[4], flags=re.MULTILINE):
+                for entry in re.findall(r"^(?:.*<)?(\w[\w/*.-]*)>?$", fence[4], flags=re.MULTILINE):
                     listed += page.parent.glob(f"{entry}.md")
     assert sorted(listed) == sorted(p for p in pages if p != DOCS / "index.md")
