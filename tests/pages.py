@@ -16,6 +16,7 @@ from trak.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+TUTORIALS = DOCS / "tutorials"
 SETUPS = Path(__file__).parent / "docs_setup"
 PAGES = [ROOT / "README.md", *sorted(p for p in DOCS.glob("**/*.md") if "_build" not in p.parts)]
 
@@ -34,6 +35,9 @@ def blocks(page):
     for fence in FENCE.finditer(text):
         if fence[3].strip() == "python":
             yield text.count("\n", 0, fence.start(4)) + 1, re.sub(f"^{fence[1]}", "", fence[4], flags=re.MULTILINE)
+
+
+WITH_CODE = [page for page in PAGES if any(blocks(page))]
 
 
 def setup_of(page):

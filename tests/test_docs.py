@@ -3,15 +3,14 @@
 import re
 
 import pytest
-from pages import DOCS, FENCE, PAGES, ROOT, SETUPS, blocks, executed, setup_of, shown
+from pages import DOCS, FENCE, PAGES, ROOT, SETUPS, TUTORIALS, WITH_CODE, executed, setup_of, shown
 
 from trak.tasks import TASKS
 
-WITH_CODE = [p for p in PAGES if any(blocks(p))]
 OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "examples" / "README.md"]
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=shown)
+@pytest.mark.parametrize("page", [p for p in WITH_CODE if TUTORIALS not in p.parents], ids=shown)
 def test_the_code_of_a_page_runs_from_its_first_block_to_its_last(page, tmp_path):
     pytest.importorskip("transformers")
     with executed(page, tmp_path):

@@ -93,9 +93,16 @@ def _restore(app: Sphinx, what: str, name: str, value: Any, options: Any, lines:
     lines[:] = [line.replace(_COLON, ":") for line in lines]
 
 
+def _without_object(app: Sphinx, doctree: nodes.document) -> None:
+    for paragraph in list(doctree.findall(nodes.paragraph)):
+        if paragraph.astext() == "Bases: object":
+            paragraph.parent.remove(paragraph)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     roles.register_local_role("name", _name)
+    app.connect("doctree-read", _without_object)
     app.connect("autodoc-skip-member", _skip)
     app.connect("autodoc-process-docstring", _clean, priority=100)
     app.connect("autodoc-process-docstring", _restore, priority=900)
