@@ -18,9 +18,9 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
+    "entries",
     "links",
     "mathml",
-    "reference",
 ]
 exclude_patterns = ["_build"]
 html_math_renderer = "mathml"
@@ -40,7 +40,7 @@ copybutton_prompt_text, copybutton_prompt_is_regexp = r">>> |\.\.\. |\$ ", True
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
 myst_heading_anchors = 4
 
-default_role = "name"  # of _ext/reference.py
+default_role = "name"  # of _ext/entries.py
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

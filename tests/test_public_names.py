@@ -38,15 +38,15 @@ def test_every_public_name_is_documented(module):
 def test_every_public_name_has_one_entry_in_the_reference(monkeypatch):
     pytest.importorskip("sphinx")
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "docs" / "_ext")
-    reference = importlib.import_module("reference")
+    entries = importlib.import_module("entries")
     pages = defaultdict(list)
-    for page, name in reference.described():
+    for page, name in entries.described():
         pages[name].append(page)
     expected = {
-        f"{reference.home(value)}.{name}"
+        f"{entries.home(value)}.{name}"
         for module in MODULES
         for name, value in vars(importlib.import_module(module)).items()
-        if not name.startswith("_") and getattr(value, "__module__", None) == module and reference.is_described(value)
+        if not name.startswith("_") and getattr(value, "__module__", None) == module and entries.is_described(value)
     }
     missing = sorted(expected - pages.keys())
     assert not missing, f"docs/api has no entry for {missing}: add `.. automodule::` of their module to a page"
