@@ -4,7 +4,7 @@ RUN := $(VENV)/bin/python
 # Byte code is worth keeping in a virtual environment, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test notebooks bench lint dist clean
+.PHONY: demo test notebooks bench lint docs dist clean
 
 demo: $(VENV)/demo
 	$(RUN) examples/quickstart.py --output examples/output
@@ -29,8 +29,11 @@ dist: $(VENV)/test
 	$(RUN) -m build
 	$(RUN) -m twine check --strict dist/*
 
+docs: $(VENV)/test
+	$(RUN) -m sphinx -b html -W --keep-going --nitpicky docs docs/_build/html
+
 clean:
-	rm -rf $(VENV) examples/output benchmarks/output build dist *.egg-info
+	rm -rf $(VENV) docs/_build examples/output benchmarks/output build dist *.egg-info
 
 $(VENV)/demo $(VENV)/test: $(VENV)/%: pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)

@@ -7,6 +7,8 @@ import json
 import pkgutil
 import subprocess
 import sys
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +33,25 @@ def test_every_public_name_is_documented(module):
             for method, function in vars(value).items():
                 if not method.startswith("_") and callable(function):
                     assert inspect.getdoc(getattr(value, method)), f"{module}.{name}.{method}"
+
+
+def test_every_public_name_has_one_entry_in_the_reference(monkeypatch):
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "docs" / "_ext")
+    entries = importlib.import_module("entries")
+    pages = defaultdict(list)
+    for page, name in entries.described():
+        pages[name].append(page)
+    expected = {
+        f"{entries.home(value)}.{name}"
+        for module in MODULES
+        for name, value in vars(importlib.import_module(module)).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module and entries.is_described(value)
+    }
+    missing = sorted(expected - pages.keys())
+    assert not missing, f"docs/api has no entry for {missing}: add `.. automodule::` of their module to a page"
+    twice = {name: where for name, where in pages.items() if len(where) > 1}
+    assert not twice, f"described more than once, on these pages of docs/api: {twice}"
 
 
 def test_published_names_keep_importing():

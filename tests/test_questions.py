@@ -65,7 +65,7 @@ def test_one_target_has_a_value_but_no_certainty():
     found = value(random_scores(m=1))
     assert np.isnan(found.standard_error).all()
     assert "nan" not in str(found)
-    with pytest.raises(ValueError, match="one target tells nothing"):
+    with pytest.raises(ValueError, match="1 target tells nothing"):
         found.harmful()
 
 
@@ -339,7 +339,7 @@ def test_random_sets_are_of_the_same_size_and_their_models_serve_other_sets(tmp_
     for lower in (True, False):
         removal(influences(), 0, 4, lower=lower).check(counted, Signed(), [targets], **options)
     assert sorted(sizes) == sorted([40] * 2 + [36] * 6 + [36] * 4)
-    with pytest.raises(ValueError, match="targets are 1, expected the 2 that were attributed"):
+    with pytest.raises(ValueError, match="targets are 1, but 2 were attributed"):
         removal(influences(), 0, 4).check(
             counted, Signed(), [(targets[0][:1], targets[1][:1])], **{**options, "save_dir": tmp_path / "other"}
         )
@@ -381,7 +381,7 @@ def test_changes_are_against_the_model_of_the_same_seed():
         (lambda s: removal(s, 0), ValueError, "give k, .* or output"),
         (lambda s: removal(s, 0, output=float("nan")), ValueError, "output must be finite, got nan"),
         (lambda s: removal(s, 0, output=-1.0, lower=True), ValueError, "changes no sign: give k"),
-        (lambda s: mislabelled(s, np.zeros(40)), ValueError, "harmfulness makes one"),
+        (lambda s: mislabelled(s, np.zeros(40)), ValueError, "make one by trak.evaluation.harmfulness"),
         (lambda s: mislabelled(s[:, 0], np.zeros(39)), ValueError, r"labels of shape \(40,\)"),
         (lambda s: mislabelled(ArrayAttribution(s), np.zeros(40)), TypeError, "self_influence needs stored features"),
         (lambda s: mislabelled(s[:, 0], np.arange(40), to_itself=s), ValueError, r"of shape \(40, 40\), got \(40, 7\)"),

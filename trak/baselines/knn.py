@@ -92,7 +92,7 @@ class KNNShapley(CheckpointBaseline):
 
 
 def shapley_of_neighbours(distances: Tensor, right: Tensor, k: int) -> Tensor:
-    """Shapley values for the utility v(S) = (1/k) Σ right over the min(k, |S|) nearest of S.
+    """Shapley values for the utility `v(S) = (1/k) Σ right` over the `min(k, |S|)` nearest of S.
 
     With α_1, α_2, ... the examples by distance: s(α_n) = right(α_n) min(k, n)/(n k), and
     s(α_i) = s(α_{i+1}) + (right(α_i) - right(α_{i+1})) min(k, i)/(i k).

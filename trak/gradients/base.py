@@ -38,7 +38,7 @@ class Engine(ABC):
     @abstractmethod
     def gradients(self, batch: Batch, sink: Sink) -> Tensor:
         """Call `sink(name, block, start)` with the gradients of the examples from `start` on, a block of shape
-        (b, *parameter.shape), until every example of every parameter came; what comes several times adds up,
+        `(b, *parameter.shape)`, until every example of every parameter came; what comes several times adds up,
         what doesn't come is zero.
 
         Returns:
@@ -87,7 +87,7 @@ def check_output(task: Task, output: Tensor, batch_size: int) -> Tensor:
 
 
 def collect(engine: Engine, batch: Batch) -> dict[str, Tensor]:
-    """The gradients as dense tensors (B, *shape) by parameter; for small models."""
+    """The gradients as dense tensors `(B, *shape)` by parameter; for small models."""
     own, found = dict(engine.model.named_parameters()), {}
     for name in engine.parameters:
         p = own[name]

@@ -35,7 +35,8 @@ class TrakCallback(Keeping, transformers.TrainerCallback):
         """Check that the run is new, and that there is something to attribute."""
         if any(hasattr(p, "ds_id") for p in given["model"].parameters()):
             raise ValueError(
-                f"{type(given['model']).__name__} has its weights spread over ranks by DeepSpeed (ZeRO-3); use FSDP2, or ZeRO-2"
+                f"{type(given['model']).__name__} has its weights spread over ranks by DeepSpeed (ZeRO-3); use FSDP2, "
+                "or ZeRO-2"
             )
         evaluates = given.get("eval_dataloader") is not None or args.eval_strategy != "no"
         self._lacks_targets(evaluates, "or let the Trainer evaluate (eval_strategy)")

@@ -104,7 +104,7 @@ class Projector(ABC):
         """Project whole gradients at once.
 
         Args:
-            grads: one tensor (B, p), or a mapping from parameter name to a tensor (B, *shape).
+            grads: one tensor (B, p), or a mapping from parameter name to a tensor `(B, *shape)`.
             model_id: id of the checkpoint they belong to.
 
         Returns:

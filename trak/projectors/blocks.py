@@ -35,7 +35,7 @@ class OuterProducts:
         return torch.bmm(left, self.right, out=product)
 
     def dense(self) -> Tensor:
-        """(b, *shape), in memory that the next block will use again."""
+        """`(b, *shape)`, in memory that the next block will use again."""
         product = self.rows(0, self.left.shape[2])
         return product if self.shape is None else product.view(len(product), *self.shape)
 

@@ -90,8 +90,8 @@ class Removal:
         )  # fmt: skip
         if retrainer.store.config.num_targets != self.num_targets:
             raise ValueError(
-                f"targets are {retrainer.store.config.num_targets}, but {self.num_targets} were attributed; give the same, in "
-                "the same order"
+                f"targets are {retrainer.store.config.num_targets}, but {self.num_targets} were attributed; give "
+                "the same, in the same order"
             )
         sets = [("everything", np.empty(0, np.int64)), (f"all but {k} for target {self.target}", self.indices)]
         sets += [(f"all but {k} random ones, number {i}", random_subset(seed, i, n, k / n)) for i in range(random_sets)]
@@ -176,8 +176,8 @@ def removal(
         (k,) = numbers_of_examples(k, n - 1)
     elif output is None:
         raise ValueError(
-            f"target {target} has neither k nor output; give k, the number of examples to remove, or output, to remove as "
-            "many as flip it"
+            f"target {target} has neither k nor output; give k, the number of examples to remove, or "
+            "output, to remove as many as flip it"
         )
     elif sign * output < 0:
         raise ValueError(

@@ -51,7 +51,8 @@ class Support:
         """
         if self.groups is None:
             raise ValueError(
-                f"the answer for {len(self.mean)} training examples has no groups; give rests_on groups, such as their labels"
+                f"the answer for {len(self.mean)} training examples has no groups; give rests_on groups, "
+                "such as their labels"
             )
         names, of = np.unique(self.groups, return_inverse=True)
         up, down, net = (

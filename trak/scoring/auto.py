@@ -37,7 +37,7 @@ def choose(experiment: Experiment, model_ids: list[int], weighting: str) -> tupl
 
     Leaving example i out moves its output by -h_i Q_i / (1 - R_i h_i), h_i = φ_iᵀ(K + λI)⁻¹φ_i, to first order (a step
     of Newton's method: Pregibon, "Logistic regression diagnostics", 1981; exact for squared errors). The smaller λ, the
-    farther. Targets are left out of training in fact, so λ is taken such that the mean |Q| of training examples left
+    farther. Targets are left out of training in fact, so λ is taken such that the mean `|Q|` of training examples left
     out equals that of the targets. Models trained on a fraction α of the examples have the Gram matrix
     αK, so that for their outputs, which the linear datamodeling score is about, it is λ/α, with α = 1/2. It is kept
     between 0.3 and 10.

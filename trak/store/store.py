@@ -23,14 +23,12 @@ _NAME = re.compile(r"(?!zarr\.json)[A-Za-z0-9_][A-Za-z0-9_. -]{0,199}")
 
 
 class FeatureStore:
-    """A zarr v3 group:
+    """A zarr v3 group::
 
-    ```
-    checkpoints/<model id>/   features, done, output, ... (n rows), gram_...; attribute: fingerprint
-    experiments/<name>/       attribute: num_targets
-        targets/<model id>/   the same columns (num_targets rows)
-        scores/<digest>       (n, num_targets) for one way of scoring
-    ```
+        checkpoints/<model id>/   features, done, output, ... (n rows), gram_...; attribute: fingerprint
+        experiments/<name>/       attribute: num_targets
+            targets/<model id>/   the same columns (num_targets rows)
+            scores/<digest>       (n, num_targets) for one way of scoring
 
     Anything may be killed at any time: metadata and whole arrays appear in one step, rows count
     only once marked done, and a mapped array handed out is never written to again.

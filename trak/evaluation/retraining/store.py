@@ -55,13 +55,11 @@ class RetrainingConfig(Recorded):
 
 
 class ModelStore:
-    """A zarr v3 group:
+    """A zarr v3 group::
 
-    ```
-    models/<hash of examples and seed>   float64 (2, n_targets): outputs; 1 where right, 0 where wrong, NaN where the
-                                         task can't tell. Attributes: run, seed, examples, seconds of training
-    <name>/                              attributes alone: what a kind of experiment records of itself
-    ```
+        models/<hash of examples and seed>   float64 (2, n_targets): outputs; 1 where right, 0 where wrong, NaN where
+                                             the task can't tell. Attributes: run, seed, examples, seconds of training
+        <name>/                              attributes alone: what a kind of experiment records of itself
 
     A model's array appears in one step, when it is done. Any number of processes may write.
     """

@@ -16,7 +16,7 @@ def _broadcast(parameter: Tensor, result_ndim: int) -> bool:
 
 
 def _reduced(t: Tensor, shape: torch.Size) -> Tensor:
-    """Sum (b, c, ...) over what broadcasting repeated of a parameter: (b, *shape)."""
+    """Sum (b, c, ...) over what broadcasting repeated of a parameter: `(b, *shape)`."""
     aligned = (1,) * (t.ndim - 1 - len(shape)) + tuple(shape)
     repeated = [dim + 1 for dim, size in enumerate(aligned) if dim and size == 1]
     return t.sum((1, *repeated)).reshape(len(t), *shape)

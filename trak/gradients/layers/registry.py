@@ -23,7 +23,7 @@ class Use:
     """The argument of the operation."""
     block: Callable[..., Block]
     """Gets g and each saved tensor as (b, c, ...), b examples of c leading entries, where the
-    operation saw b · c; returns a block of shape (b, *parameter.shape)."""
+    operation saw b · c; returns a block of shape `(b, *parameter.shape)`."""
     saved: tuple[Tensor, ...] = ()
     """Tensors that, as the result, hold the same number of leading entries for each example."""
     elements: int = 0
@@ -63,7 +63,7 @@ def register_layer(*types: type[nn.Module]) -> Callable[[F], F]:
     A layer made of ordinary operations (linear maps, convolutions, normalizations, products and
     sums with parameters) needs none. The function is called as `rule(module, inputs, g)`, with the
     positional inputs of the layer's forward and the gradient g of its result, each with examples
-    along the first dimension, and returns {parameter name: gradients (B, *shape)}::
+    along the first dimension, and returns `{parameter name: gradients (B, *shape)}`::
 
         @trak.gradients.register_layer(Scale)
         def scale(module, inputs, g):
