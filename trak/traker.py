@@ -194,6 +194,7 @@ class TRAKer:
         self._next_row = self._next_target = 0
         self._versions: list[tuple[int, int]] = []
         self._compared = False
+        self._replaced: set[str] = set()
 
     def overlapped(self) -> AbstractContextManager[None]:
         """While entered, `featurize` and `score` return before what they computed is on disk, and write it while the
@@ -359,12 +360,24 @@ class TRAKer:
         same = done & (self._targets.hashes(indices) == hashes) if done.any() else done
         done, same = self._sharing.agreed((done, same), indices, hashes)
         self._compare_outputs(self._targets, batch, indices, same, "target")
+        self._warn_of_others(indices[done & ~same])
         if not same.all():
             self._sharing.add(Work(self._targets, batch, indices, hashes, "target", done & ~same))
         if inds is None:
             self._next_target += len(indices)
             if self._next_target == self._experiment.num_targets:
                 self._sharing.settle()
+
+    def _warn_of_others(self, replaced: np.ndarray) -> None:
+        assert self._experiment is not None  # its targets are being scored
+        name = self._experiment.name
+        if len(replaced) and name not in self._replaced:
+            self._replaced.add(name)
+            warnings.warn(
+                f"target {int(replaced[0])} of experiment {name!r} is another than the one stored, which it replaces; "
+                "give each set of targets an exp_name of its own to keep both",
+                stacklevel=3,
+            )
 
     def finalize_scores(
         self, exp_name: str, model_ids: Iterable[int] | None = None, allow_skip: bool = False
@@ -412,21 +425,24 @@ class TRAKer:
         return [check_model_id(i) for i in model_ids]
 
     def _compare_outputs(self, table: Table, batch: Batch, indices: np.ndarray, done: np.ndarray, what: str) -> None:
-        """Once for each checkpoint loaded: does code that changed since give the outputs that are stored?"""
+        """Once for each checkpoint loaded: does code that changed since give what is stored?"""
         if self._compared or not done.any():
             return
         self._compared = True
         with self._ready():
-            found = self.task.output(self.model, batches.to_device(batch, self.device))
-        outputs, stored = found.detach().double().cpu().numpy(), table.column("output", indices)
+            batch = batches.to_device(batch, self.device)
+            output = self.task.output(self.model, batch).detach()
+            q, r = self.task.softened_weights(self.model, batch, output, self.softening)
         tolerance = 1e-3 if next(self.model.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
-        different = done & ~np.isclose(outputs, stored, rtol=tolerance, atol=tolerance)
-        if different.any():
-            row = int(np.argmax(different))
-            raise ValueError(
-                f"{what} example {int(indices[row])} has output {outputs[row]:.4g} now, {stored[row]:.4g} was stored "
-                "for the same data and weights: the code of the model or the task has changed; use another save_dir"
-            )
+        for name, values in (("output", output), ("out_to_loss_grad", q), ("out_to_loss_curvature", r)):
+            found, stored = values.detach().double().cpu().numpy(), table.column(name, indices)
+            different = done & ~np.isclose(found, stored, rtol=tolerance, atol=tolerance)
+            if different.any():
+                row = int(np.argmax(different))
+                raise ValueError(
+                    f"{what} example {int(indices[row])} has {name} {found[row]:.4g} now, {stored[row]:.4g} was stored "
+                    "for the same data and weights: the code of the model or the task has changed; use another save_dir"
+                )
 
     @contextmanager
     def _ready(self) -> Iterator[None]:
