@@ -1,4 +1,6 @@
-"""For the Trainer of `import pytorch_lightning`: checkpoints for attribution, and attribution of what was trained::
+"""For the Trainer of `import pytorch_lightning`: checkpoints for attribution, and attribution of what was trained.
+
+A run, and its attribution::
 
     callback = TrakCallback("runs", run=0, module="model", task="image_classification", targets=test_loader)
     Trainer(..., callbacks=[callback]).fit(module, train_loader)

@@ -1,4 +1,6 @@
-"""For transformers' Trainer: checkpoints that attribution needs, and attribution of what was trained::
+"""For transformers' Trainer: checkpoints that attribution needs, and attribution of what was trained.
+
+A run, and its attribution::
 
     callback = TrakCallback("runs", run=0, task="text_classification", targets=eval_dataset)
     Trainer(..., callbacks=[callback]).train()
