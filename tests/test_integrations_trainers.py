@@ -155,7 +155,7 @@ def test_what_lightnings_callback_finds_equals_attribution_by_hand(package, name
 
 def test_lightnings_callback_says_what_can_not_be_done_before_training(package, tmp_path):
     lightning, callback_class = package
-    with pytest.raises(ValueError, match=r"module='net' is no module of Module; its modules are: model"):
+    with pytest.raises(ValueError, match=r"module='net' is no module of Module; use one of its modules: model"):
         fitted(lightning, tmp_path, callback_class(tmp_path, module="net"))
     with pytest.raises(ValueError, match=r"evaluates nothing .* give the Trainer a validation loader"):
         fitted(lightning, tmp_path, callback_class(tmp_path, task="image_classification"), validate=False)
