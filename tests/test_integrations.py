@@ -220,6 +220,10 @@ class Prepared:
             accelerate.state.AcceleratorState._reset_state(True)
 
     @staticmethod
+    def accelerate_bf16_compiled(model):
+        return Prepared.accelerate_bf16(torch.compile(model))
+
+    @staticmethod
     def accelerate(model):
         return pytest.importorskip("accelerate").Accelerator(cpu=True).prepare(model)
 
