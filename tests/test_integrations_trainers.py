@@ -86,6 +86,21 @@ def test_what_can_not_be_done_is_said_before_training(tokenizer, tmp_path):
         trainer(tmp_path, tokenizer, TrakCallback(tmp_path / "runs")).train()
 
 
+def test_targets_have_to_be_named_where_the_trainer_evaluates_several_data_sets(tokenizer, tmp_path):
+    sets, options = {"a": texts([4, 6], 5), "b": texts([3, 5, 7], 6)}, {"num_train_epochs": 1}
+    callback = TrakCallback(tmp_path / "runs", task="text_classification", **SMALL)
+    made = trainer(tmp_path, tokenizer, callback, **options)
+    made.eval_dataset = sets
+    with pytest.raises(ValueError, match=r"evaluates several data sets \(eval_a, eval_b\).* pass targets="):
+        made.train()
+    callback = TrakCallback(tmp_path / "runs", task="text_classification", targets=sets["a"], **SMALL)
+    made = trainer(tmp_path, tokenizer, callback, **options)
+    made.eval_dataset = sets
+    made.train()
+    made.evaluate(sets["b"], metric_key_prefix="test")
+    assert callback.attribution.shape == (len(texts()), 2)
+
+
 # -- Lightning
 
 X = torch.rand(22, 4, generator=torch.Generator().manual_seed(0))
