@@ -130,7 +130,9 @@ class _Plain:
                     f"{missing} of {len(column)} rows of {self.what} that come together have None in column {name!r}; "
                     "fill it in, leave these rows out, or remove the column"
                 )
-            lengths = {len(value) for value in column if hasattr(value, "__len__") and getattr(value, "ndim", 1)}
+            lengths = {
+                len(value) for value in column if hasattr(value, "__len__") and getattr(value, "ndim", None) != 0
+            }
             if not isinstance(column[0], str) and len(lengths) > 1:
                 raise ValueError(
                     f"rows of {self.what} have {min(lengths)} to {max(lengths)} entries in column {name!r}; pass "
