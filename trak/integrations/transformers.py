@@ -36,14 +36,9 @@ class TrakCallback(Keeping, transformers.TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Check that the run is new, and that there is something to attribute."""
-        if any(hasattr(p, "ds_id") for p in given["model"].parameters()):
-            raise ValueError(
-                f"{type(given['model']).__name__} has its weights spread over ranks by DeepSpeed (ZeRO-3); use FSDP2, "
-                "or ZeRO-2"
-            )
         evaluates = given.get("eval_dataloader") is not None or args.eval_strategy != "no"
         self._lacks_targets(evaluates, "or let the Trainer evaluate (eval_strategy)")
-        self.run.begin(state.global_step > 0, state.is_world_process_zero)
+        self._begin(given["model"], state.global_step > 0, state.is_world_process_zero)
         self._loaders = {}
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
