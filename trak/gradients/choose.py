@@ -211,10 +211,10 @@ def check_repeatable(model: nn.Module, task: Task, batch: Batch) -> None:
         if _same(*outputs):
             return
         pairs = zip(*(_results(model, task, batch) for _ in range(2)), strict=False)
-    name = next((a[0] for a, b in pairs if not _same(a[1], b[1])), "")
+    name = next((a[0] for a, b in pairs if not _same(a[1], b[1])), None)
     raise ValueError(
-        f"{_kind(model, name)} gives another result when the same batch comes again, though the model is in evaluation "
-        "mode: dropout called with training=True, or other randomness; make it deterministic"
+        f"{_kind(model, task, name)} gives another result when the same batch comes again, though the model is in "
+        "evaluation mode: dropout called with training=True, or other randomness; make it deterministic"
     )
 
 
@@ -236,15 +236,18 @@ def check_independent(model: nn.Module, task: Task, batch: Batch) -> None:
         if _same(together, alone, 1e-2):
             return
         pairs = zip(_results(model, task, batch), _results(model, task, first), strict=False)
-    name = next((a[0] for a, b in pairs if not _same(a[1][: len(b[1])], b[1], 1e-2)), "")
+    name = next((a[0] for a, b in pairs if not _same(a[1][: len(b[1])], b[1], 1e-2)), None)
     raise ValueError(
-        f"{_kind(model, name)} gives an example another result without the other examples of its batch, so that none "
-        "has a gradient of its own; let normalizations use running statistics (track_running_stats=True, eval()), or "
-        "use GroupNorm"
+        f"{_kind(model, task, name)} gives an example another result without the other examples of its batch, so that "
+        "none has a gradient of its own; let normalizations use running statistics (track_running_stats=True, eval()), "
+        "or use GroupNorm"
     )
 
 
-def _kind(model: nn.Module, name: str) -> str:
+def _kind(model: nn.Module, task: Task, name: str | None) -> str:
+    """A module in words, or what the task makes of the same tensors."""
+    if name is None:
+        return f"the output f of {type(task).__name__}, with the same tensors from every module,"
     return f"{type(model.get_submodule(name)).__name__} {name!r}"
 
 
