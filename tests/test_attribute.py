@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -292,6 +293,26 @@ def test_weights_of_ones_own_task_that_changed_are_an_error(case, tmp_path):
     Weighted.factor = staticmethod(lambda: 100.0)
     with pytest.raises(ValueError, match=r"has out_to_loss_grad .* now, .* the code of the model or the task has chan"):
         attribute()
+
+
+def test_checkpoints_in_another_order_are_an_error_that_says_so(case, call):
+    states = [{k: v + i for k, v in case.model.state_dict().items()} for i in range(2)]
+    call(case.batches, checkpoints=states)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="the order of before, where it is model_id 1"):
+            call(case.batches, checkpoints=states[::-1])
+
+
+def test_settings_of_a_call_that_failed_before_it_stored_anything_can_be_done_away_with(case, call, tmp_path):
+    with pytest.raises(ValueError, match="input 0 of the batch holds NaN"):
+        call([(torch.full_like(x, torch.nan), y) for x, y in case.batches])
+    with pytest.raises(ValueError, match=r"train_set_size=23, .* no row is stored yet, so delete .*store"):
+        call(case.batches[:1])
+    shutil.rmtree(tmp_path / "store")
+    call(case.batches[:1])
+    with pytest.raises(ValueError, match=r"Nothing stored was changed$"):
+        call(case.batches)
 
 
 def test_other_targets_of_the_same_name_replace_those_that_were_stored_with_a_warning(case, call):

@@ -234,6 +234,7 @@ class TRAKer:
         # Nothing of the last checkpoint may be written to if this one can't be loaded.
         self._engine = self._experiment = self._targets = self._table = self._model_id = None
         model_id, fingerprint = check_model_id(model_id), load_into(self.model, checkpoint)
+        table = self.store.add_checkpoint(model_id, fingerprint)
         others = [i for i in self.store.checkpoints() if i != model_id and self.store.fingerprint(i) == fingerprint]
         if others:
             warnings.warn(
@@ -242,7 +243,6 @@ class TRAKer:
                 "copy.deepcopy(model.state_dict())",
                 stacklevel=2,
             )
-        table = self.store.add_checkpoint(model_id, fingerprint)
         self._versions, self._compared = versions(self.model), False
         with self._ready():
             self.task.prepare(self.model)
