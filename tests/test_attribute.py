@@ -307,7 +307,7 @@ def test_checkpoints_in_another_order_are_an_error_that_says_so(case, call):
 def test_settings_of_a_call_that_failed_before_it_stored_anything_can_be_done_away_with(case, call, tmp_path):
     with pytest.raises(ValueError, match="input 0 of the batch holds NaN"):
         call([(torch.full_like(x, torch.nan), y) for x, y in case.batches])
-    with pytest.raises(ValueError, match=r"train_set_size=23, .* no row is stored yet, so delete .*store"):
+    with pytest.raises(ValueError, match=r"train_set_size=23, .* or delete .*store, where no row is stored yet"):
         call(case.batches[:1])
     shutil.rmtree(tmp_path / "store")
     call(case.batches[:1])

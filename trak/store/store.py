@@ -63,7 +63,7 @@ class FeatureStore:
             store.config.check_same(config, store.where)
         except ValueError as error:
             if store.is_empty():
-                raise ValueError(f"{error}; no row is stored yet, so delete {store.where}") from None
+                raise ValueError(f"{error}; or delete {store.where}, where no row is stored yet") from None
             raise
         return store
 
