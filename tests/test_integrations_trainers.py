@@ -81,7 +81,9 @@ def test_what_can_not_be_done_is_said_before_training(tokenizer, tmp_path):
     with pytest.raises(TypeError, match=r"proj_dim is for an attribution .* needs task="):
         TrakCallback(tmp_path, proj_dim=16)
     callback = TrakCallback(tmp_path / "runs", task="text_classification")
-    with pytest.raises(ValueError, match=r"evaluates nothing .* pass targets=, or let it evaluate .*eval_strategy=.epoch"):
+    with pytest.raises(
+        ValueError, match=r"evaluates nothing .* pass targets=, or let it evaluate .*eval_strategy=.epoch"
+    ):
         trainer(tmp_path, tokenizer, callback, eval_strategy="no").train()
     (tmp_path / "runs/run-0").mkdir(parents=True)
     (tmp_path / "runs/run-0/final.pt").touch()
@@ -118,7 +120,9 @@ def test_runs_on_different_data_in_one_folder_are_an_error_in_training_and_in_at
         (other, "as many examples, 9, with other values"),
         (shuffled, "or in another order"),
     ):
-        with pytest.raises(ValueError, match=rf"this run \(run-1\) has other .* than run-0 in .*{how}.*use another folder"):
+        with pytest.raises(
+            ValueError, match=rf"this run \(run-1\) has other .* than run-0 in .*{how}.*use another folder"
+        ):
             run(1, data).train()
         with pytest.raises(ValueError, match=rf"the Trainer has other training data than run-0 in .*{how}"):
             integration.attribute(run(1, data), "text_classification", tmp_path / "runs", texts([4], 5), **SMALL)
@@ -131,7 +135,9 @@ def test_runs_on_different_data_in_one_folder_are_an_error_in_training_and_in_at
 def test_reading_a_few_examples_to_tell_data_apart_changes_no_random_number_of_training(tokenizer, tmp_path):
     def trained(*callbacks):
         made = trainer(tmp_path, tokenizer, transformers.TrainerCallback(), num_train_epochs=1, eval_strategy="no")
-        made.train_dataset = texts().with_transform(lambda rows: {**rows, "noise": [torch.rand(1)] * len(rows["label"])})
+        made.train_dataset = texts().with_transform(
+            lambda rows: {**rows, "noise": [torch.rand(1)] * len(rows["label"])}
+        )
         for callback in callbacks:
             made.add_callback(callback)
         made.train()
@@ -159,7 +165,6 @@ def test_data_are_told_apart_by_their_examples_and_random_ones_by_their_number()
 @pytest.mark.parametrize("evaluates", ["epoch", "steps", "no"])
 def test_a_run_that_ended_is_not_trained_again_if_it_is_reused(evaluates, tokenizer, tmp_path):
     targets = {"targets": texts([4, 6], 5)} if evaluates == "no" else {}
-    TrakCallback(tmp_path / "runs", reuse=True)
     first = TrakCallback(tmp_path / "runs", task="text_classification", reuse=True, **targets, **SMALL)
     made = trainer(tmp_path, tokenizer, first, eval_strategy=evaluates, eval_steps=2)
     made.train()

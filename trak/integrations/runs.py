@@ -97,7 +97,10 @@ class Run:
             )
         done = done and self.reuse
         others = [path for path in ended(self.folder) if done or path != self.directory]
-        check_same([*((path.name, Data.read(path)) for path in others), (f"this run ({self.directory.name})", data)], self.folder)
+        check_same(
+            [*((path.name, Data.read(path)) for path in others), (f"this run ({self.directory.name})", data)],
+            self.folder,
+        )
         if done or not write:
             return done
         epochs = () if resumed else self.directory.glob("epoch-*.pt")
