@@ -124,7 +124,7 @@ def _compared(engine: Engine, few: Batch, tolerances: Mapping[str, float]) -> En
             f"gradients of {_some(wrong)} by engine={engine.name!r} disagree with single-example autograd, and the "
             "scores are as wrong; use engine='auto', or mend the rule if the layer has one of "
             "trak.gradients.register_layer",
-            stacklevel=2,
+            stacklevel=3,
         )
     return engine
 
