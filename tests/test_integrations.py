@@ -204,7 +204,7 @@ def test_text_that_is_not_tokenized_and_labels_that_are_strings_say_the_cure(lab
         with pytest.raises(TypeError, match=rf"train is not tokenized: .*map\(lambda row: tokenizer\(row\['{named}'\]"):
             list(as_loader(data, bert(), "train", collate_fn=collate))
     ready = data.map(lambda row: tokenizer(row["sentence"]))
-    assert list(as_loader(ready, bert(), "train", collate_fn=tokenizer))[0]["input_ids"].shape == (2, 2)
+    assert next(iter(as_loader(ready, bert(), "train", collate_fn=tokenizer)))["input_ids"].shape == (2, 2)
     spoken = ready.remove_columns(label).add_column(label, ["good", "bad"])
     with pytest.raises(
         TypeError, match=rf"column '{label}' of train has strings, such as 'good'; .*class_encode_column"

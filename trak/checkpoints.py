@@ -29,8 +29,8 @@ def load_state(checkpoint: Checkpoint, mapped: bool = False) -> State:
     """The state dict of a checkpoint: a state dict, a path to one, a module, or a function that returns any of them.
 
     A path is read with `torch.load(weights_only=True)`, or by safetensors if it ends so; with `mapped` only what is
-    used of it comes into memory. A folder is one that `save_pretrained` wrote, in one file or several. A dict that holds the state dict under "state_dict", "model_state_dict" or "model" is
-    unwrapped.
+    used of it comes into memory. A folder is one that `save_pretrained` wrote, in one file or several. A dict that
+    holds the state dict under "state_dict", "model_state_dict" or "model" is unwrapped.
 
     Raises:
         FileNotFoundError: if the path does not exist.

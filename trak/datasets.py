@@ -138,9 +138,10 @@ class _Tokenized:
                 f"{rows[0][name]!r:.40}; number the classes: dataset.class_encode_column({name!r})"
             )
         if "input_ids" in self.accepted and self.accepted.isdisjoint(names.difference(LABEL_KEYS)):
+            text = texts[0] if texts else "text"
             raise TypeError(
-                f"{self.what} is not tokenized: of its columns there are {', '.join(map(repr, rows[0]))}, and no input_ids; "
-                f"tokenize it first: dataset.map(lambda row: tokenizer(row[{(texts or ['text'])[0]!r}], truncation=True))"
+                f"{self.what} is not tokenized: of its columns the model gets {', '.join(map(repr, rows[0]))}, but no "
+                f"input_ids; tokenize it first: dataset.map(lambda row: tokenizer(row[{text!r}], truncation=True))"
             )
         return self.collate(rows)
 

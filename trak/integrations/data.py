@@ -79,7 +79,7 @@ def check_same(found: Iterable[tuple[str, Data | None]], folder: Path) -> None:
 
 
 def _rows(loader: DataLoader[Any]) -> str | None:
-    count = len(loader.dataset)  # type: ignore[arg-type]
+    count = len(loader.dataset)
     chosen = np.unique(np.linspace(0, count - 1, _ROWS).round().astype(int)).tolist()
     with seeded(0):
         try:
