@@ -88,6 +88,36 @@ def test_missing_file_is_refused_with_its_path(tmp_path):
             load_state(path)
 
 
+@pytest.mark.parametrize("size", ["5GB", "10KB"])
+@pytest.mark.parametrize("kind", ["BertForSequenceClassification", "GPT2LMHeadModel"])
+def test_a_folder_of_save_pretrained_has_the_weights_of_the_model(kind, size, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    small = {
+        "BertForSequenceClassification": transformers.BertConfig(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, vocab_size=99
+        ),
+        "GPT2LMHeadModel": transformers.GPT2Config(n_embd=16, n_layer=2, n_head=1, vocab_size=99, n_positions=8),
+    }[kind]
+    saved, model = (getattr(transformers, kind)(small) for _ in range(2))
+    saved.save_pretrained(tmp_path / "saved", max_shard_size=size)
+    assert (tmp_path / "saved/model.safetensors.index.json").exists() == (size == "10KB")
+    assert load_into(model, tmp_path / "saved") == fingerprint(saved.state_dict())
+
+
+def test_a_name_that_is_missing_is_not_taken_from_another_weight_of_its_shape():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    state = {name: value for name, value in model.state_dict().items() if name != "1.weight"}
+    with pytest.raises(ValueError, match=r"Missing key.*1\.weight"):
+        load_into(model, state)
+
+
+def test_a_folder_of_runs_is_refused_with_the_way_to_their_checkpoints(tmp_path):
+    (tmp_path / "run-0").mkdir()
+    (tmp_path / "run-0/final.pt").touch()
+    with pytest.raises(ValueError, match=r"or of several runs; pass checkpoints\('.*'\), of trak\.integrations"):
+        load_state(tmp_path)
+
+
 def test_folder_is_refused_with_its_path(tmp_path):
     with pytest.raises(ValueError, match=f"{tmp_path.name}' is a folder"):
         load_state(tmp_path)

@@ -101,3 +101,13 @@ def test_every_command_prints_the_same_as_json(stored, tmp_path, capsys):
     assert printed("info", str(stored), "--missing", "--checkpoints", "2") == [[0, 23]]
     assert printed("repair", str(stored)) == []
     assert printed("plan", "--examples", "1e6", "--params", "1e6")["work"]["examples"] == 1e6
+
+
+@pytest.mark.parametrize("below", ["store", "run-0/store"])
+def test_a_folder_of_runs_names_the_store_in_it(below, tmp_path, capsys):
+    assert main(["info", str(tmp_path)]) == 1
+    assert "there is one at" not in capsys.readouterr().err
+    (tmp_path / below).mkdir(parents=True)
+    (tmp_path / below / "zarr.json").touch()
+    assert main(["info", str(tmp_path)]) == 1
+    assert f"there is one at {tmp_path / below}" in capsys.readouterr().err

@@ -196,6 +196,24 @@ def test_what_can_not_be_collated_names_the_column_and_the_cure():
         scores(bert(), datasets.DatasetDict(a=texts()), texts(), "nowhere", batch_size=4)
 
 
+@pytest.mark.parametrize("label", ["label", "labels"])
+def test_text_that_is_not_tokenized_and_labels_that_are_strings_say_the_cure(label, tokenizer):
+    data = datasets.Dataset.from_dict({"sentence": ["w1 w2", "w3"], label: [0, 1]})
+    named = "sentence" if label == "label" else "text"  # forward names labels alone, so that other columns are dropped
+    for collate in (None, tokenizer, transformers.DataCollatorForTokenClassification(tokenizer)):
+        with pytest.raises(TypeError, match=rf"train is not tokenized: .*map\(lambda row: tokenizer\(row\['{named}'\]"):
+            list(as_loader(data, bert(), "train", collate_fn=collate))
+    ready = data.map(lambda row: tokenizer(row["sentence"]))
+    assert next(iter(as_loader(ready, bert(), "train", collate_fn=tokenizer)))["input_ids"].shape == (2, 2)
+    spoken = ready.remove_columns(label).add_column(label, ["good", "bad"])
+    with pytest.raises(
+        TypeError, match=rf"column '{label}' of train has strings, such as 'good'; .*class_encode_column"
+    ):
+        list(as_loader(spoken, bert(), "train", collate_fn=tokenizer))
+    own = as_loader(data, bert(), "train", collate_fn=lambda rows: len(rows))
+    assert list(own) == [2]
+
+
 def test_a_dataset_works_with_ranks_which_load_only_their_batches(tokenizer):
     from trak.loaders import known_batches
 
@@ -325,7 +343,7 @@ def test_runs_are_in_order_and_never_overwrite_each_other(tmp_path):
         run.begin(resumed=False, write=True)
         run.save(model)
     assert [path.parent.name for path in checkpoints(tmp_path)] == ["run-0", "run-2", "run-10"]
-    with pytest.raises(FileExistsError, match=r"run 2 ended before: .*run-2/final\.pt' exists.*run=3, or pass replace"):
+    with pytest.raises(FileExistsError, match=r"run 2 ended before: .* exists.* run=3 .*, or another folder"):
         Run(tmp_path, 2).begin(resumed=False, write=True)
     Run(tmp_path, 2, replace=True).begin(resumed=False, write=True)
     assert len(checkpoints(tmp_path)) == 2

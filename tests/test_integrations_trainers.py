@@ -1,15 +1,18 @@
 """Callbacks in transformers' and Lightning's trainers."""
 
 import importlib
+import shutil
+import warnings
 
 import numpy as np
 import pytest
 import torch
-from test_integrations import assert_same_state, bert, by_hand, scores, texts, tokenizer, transformers
+from test_integrations import SIZES, assert_same_state, bert, by_hand, scores, texts, tokenizer, transformers
 from torch import nn
 
 import trak
 from trak.integrations import transformers as integration
+from trak.integrations.data import Data
 from trak.integrations.transformers import TrakCallback, checkpoints
 
 __all__ = ["tokenizer"]
@@ -69,7 +72,7 @@ def test_mixed_precision_changes_no_score_of_the_same_weights(tokenizer, tmp_pat
 
 def test_half_an_epoch_is_no_checkpoint_of_an_epoch(tokenizer, tmp_path):
     trainer(tmp_path, tokenizer, TrakCallback(tmp_path / "runs", epochs=True), max_steps=2, eval_strategy="no").train()
-    assert [path.name for path in (tmp_path / "runs/run-0").iterdir()] == ["final.pt"]
+    assert [path.name for path in (tmp_path / "runs/run-0").glob("*.pt")] == ["final.pt"]
 
 
 def test_what_can_not_be_done_is_said_before_training(tokenizer, tmp_path):
@@ -78,7 +81,9 @@ def test_what_can_not_be_done_is_said_before_training(tokenizer, tmp_path):
     with pytest.raises(TypeError, match=r"proj_dim is for an attribution .* needs task="):
         TrakCallback(tmp_path, proj_dim=16)
     callback = TrakCallback(tmp_path / "runs", task="text_classification")
-    with pytest.raises(ValueError, match=r"evaluates nothing .* pass targets=, or let the Trainer evaluate"):
+    with pytest.raises(
+        ValueError, match=r"evaluates nothing .* pass targets=, or let it evaluate .*eval_strategy=.epoch"
+    ):
         trainer(tmp_path, tokenizer, callback, eval_strategy="no").train()
     (tmp_path / "runs/run-0").mkdir(parents=True)
     (tmp_path / "runs/run-0/final.pt").touch()
@@ -99,6 +104,113 @@ def test_targets_have_to_be_named_where_the_trainer_evaluates_several_data_sets(
     made.train()
     made.evaluate(sets["b"], metric_key_prefix="test")
     assert callback.attribution.shape == (len(texts()), 2)
+
+
+def test_runs_on_different_data_in_one_folder_are_an_error_in_training_and_in_attribution(tokenizer, tmp_path):
+    def run(number, data, folder="runs"):
+        made = trainer(tmp_path, tokenizer, TrakCallback(tmp_path / folder, number), max_steps=1, eval_strategy="no")
+        made.train_dataset = data
+        return made
+
+    first = run(0, texts())
+    first.train()
+    longer, other, shuffled = texts([*SIZES, 4]), texts(seed=8), texts().select([*range(1, len(texts())), 0])
+    for data, how in (
+        (longer, "10 examples, not 9"),
+        (other, "as many examples, 9, with other values"),
+        (shuffled, "or in another order"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"this run \(run-1\) has other .* than run-0 in .*{how}.*use another folder"
+        ):
+            run(1, data).train()
+        with pytest.raises(ValueError, match=rf"the Trainer has other training data than run-0 in .*{how}"):
+            integration.attribute(run(1, data), "text_classification", tmp_path / "runs", texts([4], 5), **SMALL)
+    run(0, other, "others").train()
+    shutil.copytree(tmp_path / "others/run-0", tmp_path / "runs/run-1")
+    with pytest.raises(ValueError, match=r"run-1 has other training data than run-0 in .*use another folder"):
+        integration.attribute(first, "text_classification", tmp_path / "runs", texts([4], 5), **SMALL)
+
+
+def test_reading_a_few_examples_to_tell_data_apart_changes_no_random_number_of_training(tokenizer, tmp_path):
+    def trained(*callbacks):
+        made = trainer(tmp_path, tokenizer, transformers.TrainerCallback(), num_train_epochs=1, eval_strategy="no")
+        made.train_dataset = texts().with_transform(
+            lambda rows: {**rows, "noise": [torch.rand(1)] * len(rows["label"])}
+        )
+        for callback in callbacks:
+            made.add_callback(callback)
+        made.train()
+        return made.model.state_dict()
+
+    assert_same_state(trained(TrakCallback(tmp_path / "runs")), trained())
+
+
+def test_data_are_told_apart_by_their_examples_and_random_ones_by_their_number():
+    def of(values, collate=None):
+        return Data.of(torch.utils.data.DataLoader(values, 2, shuffle=True, collate_fn=collate))
+
+    generator = torch.Generator()
+    assert of(torch.arange(40)) == of(torch.arange(40))
+    assert of(torch.arange(40)).difference(of(torch.arange(40).float()))
+    seeded = of(torch.zeros(9), lambda rows: torch.rand(len(rows)))
+    assert seeded == of(torch.zeros(9), lambda rows: torch.rand(len(rows)))
+    assert seeded.rows is not None
+    assert of(torch.zeros(9), lambda rows: torch.rand(len(rows), generator=generator)) == Data(9, None)
+    assert of(["a"] * 9, lambda rows: rows) == Data(9, None)
+    assert Data(9, None).difference(Data(9, "a")) is None
+    assert Data(9, None).difference(Data(8, "a")) == "9 examples, not 8"
+
+
+@pytest.mark.parametrize("evaluates", ["epoch", "steps", "no"])
+def test_a_run_that_ended_is_not_trained_again_if_it_is_reused(evaluates, tokenizer, tmp_path):
+    targets = {"targets": texts([4, 6], 5)} if evaluates == "no" else {}
+    first = TrakCallback(tmp_path / "runs", task="text_classification", reuse=True, **targets, **SMALL)
+    made = trainer(tmp_path, tokenizer, first, eval_strategy=evaluates, eval_steps=2)
+    made.train()
+    before = (tmp_path / "runs/run-0/final.pt").read_bytes()
+    again = TrakCallback(tmp_path / "runs", task="text_classification", reuse=True, **targets, **SMALL)
+    rerun = trainer(
+        tmp_path, tokenizer, again, seed=5, eval_strategy=evaluates, save_strategy="epoch", weight_decay=0.5
+    )
+    rerun.train()
+    assert_same_state(rerun.model.state_dict(), made.model.state_dict())
+    assert rerun.state.global_step == 1
+    assert not list((tmp_path / "out").glob("checkpoint-*"))
+    assert (tmp_path / "runs/run-0/final.pt").read_bytes() == before
+    np.testing.assert_array_equal(again.attribution.scores, first.attribution.scores)
+    rerun.train_dataset = texts(seed=8)
+    with pytest.raises(ValueError, match=r"this run \(run-0\) has other training data than run-0"):
+        rerun.train()
+    with pytest.raises(ValueError, match=r"replace=True .* reuse=True .*leave one out"):
+        TrakCallback(tmp_path / "runs", replace=True, reuse=True)
+
+
+def test_a_trainer_that_never_trained_attributes_the_runs_of_a_folder_to_a_store_in_it(tokenizer, tmp_path):
+    trained = trainer(tmp_path, tokenizer, TrakCallback(tmp_path / "runs"), max_steps=1)
+    trained.train()
+    fresh = trainer(tmp_path, tokenizer, transformers.TrainerCallback(), seed=7)
+    found = integration.attribute(fresh, "text_classification", tmp_path / "runs", **SMALL)
+    expected = scores(bert(), by_hand(), by_hand([4, 6], 5), tmp_path / "hand", trained.model.state_dict())
+    np.testing.assert_array_equal(found.scores, expected)
+    np.testing.assert_array_equal(trak.Attribution.open(tmp_path / "runs/store").scores, expected)
+
+
+def test_label_smoothing_is_said_not_to_be_in_the_scores_of_a_task_without_it(tokenizer, tmp_path):
+    class Own(trak.tasks.TextClassification):
+        pass
+
+    options = {"label_smoothing_factor": 0.2, "max_steps": 1}
+    warning = r"label_smoothing_factor=0\.2, but task='text_classification' .*leave .* out, or pass a task of your own"
+    callback = TrakCallback(tmp_path / "runs", task="text_classification", **SMALL)
+    made = trainer(tmp_path, tokenizer, callback, **options)
+    with pytest.warns(UserWarning, match=warning):
+        made.train()
+    with pytest.warns(UserWarning, match=warning):
+        integration.attribute(made, "text_classification", tmp_path / "runs", **SMALL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        integration._check_loss(made.args, Own())
 
 
 # -- Lightning
@@ -147,6 +259,18 @@ def package(request):
     name = request.param
     found = pytest.importorskip("lightning.pytorch" if name == "lightning" else name)
     return found, importlib.import_module(f"trak.integrations.{name}").TrakCallback
+
+
+def test_lightnings_run_that_ended_is_not_trained_again_if_it_is_reused(package, tmp_path):
+    lightning, callback_class = package
+    found = []
+    for _ in range(2):
+        callback = callback_class(tmp_path / "runs", reuse=True, task="image_classification", **SMALL)
+        found.append((fitted(lightning, tmp_path, callback).state_dict(), callback))
+        torch.manual_seed(5)
+    (trained, first), (again, second) = found
+    assert_same_state(again, trained)
+    np.testing.assert_array_equal(first.attribution.scores, second.attribution.scores)
 
 
 @pytest.mark.parametrize("name", [None, "model"])

@@ -87,8 +87,8 @@ print(json.dumps({"seconds": seconds, "new": sorted({m.split(".")[0] for m in se
 
 def test_layers_import_one_way():
     order = [
-        "version", "naming", "extras", "ranks", "sharded", "batches", "loaders", "modes", "weights", "projectors",
-        "tasks", "gradients", "store", "scoring", "sharing", "lockstep", "drawing", "looking", "pictures",
+        "version", "naming", "extras", "ranks", "seeding", "sharded", "batches", "loaders", "modes", "weights",
+        "projectors", "tasks", "gradients", "store", "scoring", "sharing", "lockstep", "drawing", "looking", "pictures",
         "attribution", "wrappers", "checkpoints", "datasets", "traker", "distributed", "api", "integrations",
         "evaluation", "questions", "baselines", "planning", "cli",
     ]  # fmt: skip

@@ -373,6 +373,22 @@ def test_changes_are_against_the_model_of_the_same_seed():
     assert "flip" not in str(unknown)
 
 
+def test_a_prediction_that_was_wrong_before_is_not_said_to_stand():
+    outputs = np.array([[-1.0, -3.0], [-2.0, -4.0], [-1.0, -3.0]])
+    assert "the prediction was wrong already, and stays so (right in 0%" in str(
+        Removed(0, 5, -2.0, outputs, outputs > 0)
+    )
+    assert "the prediction does not flip" in str(Removed(0, 5, -2.0, -outputs, -outputs > 0))
+
+
+def test_one_seed_and_one_random_set_are_said_to_have_no_spread():
+    outputs = np.array([[1.0, 3.0], [-1.0, 0.0], [1.5, 3.5], [0.0, 3.0]])
+    found = str(Removed(0, 5, -2.0, outputs[:3, :1], None))
+    assert "without random ones +0.500, one set)" in found
+    assert found.endswith("one seed: how much of this is its noise is not known, take seeds=5")
+    assert "one s" not in str(Removed(0, 5, -2.0, outputs, None))
+
+
 # ------------------------------------------------------------------------------------------------------- bad inputs
 
 

@@ -522,6 +522,11 @@ def test_progress_counts_the_models_that_are_there(call, capsys):
         ({"train": None}, TypeError, r"train must be a function of \(indices, seed\), got NoneType"),
         ({"targets": iter(BATCHES)}, TypeError, "targets is an iterator"),
         ({"targets": DataLoader(TensorDataset(X, Y), shuffle=True)}, ValueError, "use shuffle=False"),
+        (
+            {"targets": TensorDataset(X, Y)},
+            TypeError,
+            r"targets is a data set .* pass trak\.datasets\.as_loader\(targets",
+        ),
         ({"task": "images"}, ValueError, "unknown task 'images'"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 import os
 import pickle
 import zipfile
@@ -20,6 +21,7 @@ State = Mapping[str, Tensor]
 Checkpoint: TypeAlias = State | str | Path | nn.Module | Callable[[], Any]
 
 _EXTRA = "_extra_state"
+_SAVED = ("model.safetensors", "pytorch_model.bin")
 _NESTED = ("state_dict", "model_state_dict", "model")
 
 
@@ -27,12 +29,12 @@ def load_state(checkpoint: Checkpoint, mapped: bool = False) -> State:
     """The state dict of a checkpoint: a state dict, a path to one, a module, or a function that returns any of them.
 
     A path is read with `torch.load(weights_only=True)`, or by safetensors if it ends so; with `mapped` only what is
-    used of it comes into memory. A dict that holds the state dict under "state_dict", "model_state_dict" or "model" is
-    unwrapped.
+    used of it comes into memory. A folder is one that `save_pretrained` wrote, in one file or several. A dict that
+    holds the state dict under "state_dict", "model_state_dict" or "model" is unwrapped.
 
     Raises:
         FileNotFoundError: if the path does not exist.
-        ValueError: if the file holds no weights, or code that loading would run.
+        ValueError: if the file or folder holds no weights, or code that loading would run.
         TypeError: for anything else.
     """
     if isinstance(checkpoint, nn.Module):
@@ -53,7 +55,7 @@ def _read(path: Path, mapped: bool) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"checkpoint file {str(path)!r} does not exist; check the path")
     if path.is_dir():
-        raise ValueError(f"checkpoint {str(path)!r} is a folder; pass the file of weights in it")
+        return _read_folder(path, mapped)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -69,6 +71,26 @@ def _read(path: Path, mapped: bool) -> Any:
             f"checkpoint file {str(path)!r} can't be read as weights ({reason}), and only tensors are loaded, since a "
             "pickle can run code; save it with torch.save(model.state_dict(), path)"
         ) from error
+
+
+def weights_in(folder: Path) -> Path | None:
+    """The file of weights that `save_pretrained` wrote in a folder, or the index of several; None if there is none."""
+    names = (f"{file}{index}" for file in _SAVED for index in ("", ".index.json"))
+    return next((folder / name for name in names if (folder / name).exists()), None)
+
+
+def _read_folder(folder: Path, mapped: bool) -> Any:
+    found = weights_in(folder)
+    if found is None:
+        runs = " or of several runs; pass checkpoints({!r}), of trak.integrations.transformers or .lightning, for these"
+        raise ValueError(
+            f"checkpoint {str(folder)!r} is a folder without {' or '.join(_SAVED)}; pass the file of weights in it"
+            + runs.format(str(folder)) * any(folder.glob("run-*/final.pt"))
+        )
+    if found.suffix != ".json":
+        return _read(found, mapped)
+    parts = sorted(set(json.loads(found.read_text())["weight_map"].values()))
+    return {name: value for part in parts for name, value in _read(folder / part, mapped).items()}
 
 
 def _unwrap(state: Any, what: str) -> State:
@@ -94,6 +116,7 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> str:
     state, own = load_state(checkpoint, sharded.is_sharded(model)), model.state_dict()
     # Of a sharded model each rank takes its parts of what it has whole.
     state = {name: sharded.like(value, own.get(name)) for name, value in renamed(state, own).items()}
+    state |= _tied(own, state)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -102,6 +125,20 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> str:
             "architecture, or build the model that it was saved from"
         ) from error
     return fingerprint(model.state_dict())
+
+
+def _tied(own: State, state: State) -> dict[str, Tensor]:
+    """What a checkpoint leaves out, as safetensors' do, since the model has it under another name as well."""
+    missing = [name for name in own if name not in state and isinstance(own[name], Tensor) and own[name].numel()]
+    given = {_place(own[name]): state[name] for name in own if name in state} if missing else {}
+    return {name: given[place] for name in missing if (place := _place(own[name])) in given}
+
+
+def _place(value: Any) -> Any:
+    """Where a tensor's values are, and how; something else for each of those that are nowhere or spread over ranks."""
+    if not isinstance(value, Tensor) or sharded.is_part(value) or not value.data_ptr():
+        return id(value)
+    return value.data_ptr(), value.dtype, tuple(value.shape), value.stride()
 
 
 def snapshot(checkpoint: Checkpoint) -> State:

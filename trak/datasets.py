@@ -40,14 +40,15 @@ def as_loader(
         index_key: a column that is kept besides.
 
     Raises:
-        TypeError: for several data sets in one.
+        TypeError: for several data sets in one; when read, for text that is not tokenized and labels that are strings,
+            which no collator of transformers takes.
         ValueError: if batch_size is no positive integer.
     """
     if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
         raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}; leave it out for {BATCH_SIZE}")
     if _is(data, "datasets.dataset_dict.DatasetDict"):
         raise TypeError(f"{what} is a DatasetDict; pass one of its data sets: {', '.join(map(repr, data))}")
-    if not _is_dataset(data):
+    if not is_dataset(data):
         return data
     size, collate = batch_size or BATCH_SIZE, _padding(collate_fn)
     rows = _within(data)
@@ -57,6 +58,8 @@ def as_loader(
         need = f"{what} is a datasets.Dataset, whose rows transformers collates unless collate_fn is given"
         collate = _Plain(imported("transformers", need, "transformers").default_data_collator, what)
     accepted = _accepted(model)
+    if _of_transformers(collate):
+        collate = _Tokenized(collate, what, accepted)
     if data is not rows or data.format["type"] == "custom":  # a transform, which may need any column
         return DataLoader(data, size, collate_fn=_Kept(collate, accepted, index_key))
     if data.format["type"] not in (None, "numpy", "torch"):  # tables, whose rows no collator takes
@@ -64,7 +67,7 @@ def as_loader(
     return DataLoader(data.select_columns(_kept(data.column_names, accepted, index_key)), size, collate_fn=collate)
 
 
-def _is_dataset(data: Any) -> bool:
+def is_dataset(data: Any) -> bool:
     """Whether it is a data set of single examples that `as_loader` makes a loader of."""
     mapped = isinstance(data, Dataset) and not isinstance(data, IterableDataset)
     return mapped or _is(data, _ROWS)
@@ -112,6 +115,35 @@ class _Kept:
     def __call__(self, rows: list[dict[str, Any]]) -> Batch:
         names = _kept(list(rows[0]), self.accepted, self.index_key)
         return self.collate([{name: row[name] for name in names} for row in rows])
+
+
+def _of_transformers(collate: Any) -> bool:
+    return isinstance(collate, _Plain) or type(collate).__module__.partition(".")[0] == "transformers"
+
+
+@dataclass(frozen=True)
+class _Tokenized:
+    """Collates rows of numbers, and says what to do with text."""
+
+    collate: Callable[[list[Any]], Batch]
+    what: str
+    accepted: frozenset[str]
+
+    def __call__(self, rows: list[dict[str, Any]]) -> Batch:
+        names = set(rows[0])
+        texts = [name for name, value in rows[0].items() if isinstance(value, str)]
+        for name in names.intersection(LABEL_KEYS, texts):
+            raise TypeError(
+                f"labels must be integers, but column {name!r} of {self.what} has strings, such as "
+                f"{rows[0][name]!r:.40}; number the classes: dataset.class_encode_column({name!r})"
+            )
+        if "input_ids" in self.accepted and self.accepted.isdisjoint(names.difference(LABEL_KEYS)):
+            text = texts[0] if texts else "text"
+            raise TypeError(
+                f"{self.what} is not tokenized: of its columns the model gets {', '.join(map(repr, rows[0]))}, but no "
+                f"input_ids; tokenize it first: dataset.map(lambda row: tokenizer(row[{text!r}], truncation=True))"
+            )
+        return self.collate(rows)
 
 
 @dataclass(frozen=True)

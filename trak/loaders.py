@@ -69,7 +69,8 @@ def check_loader(loader: Iterable[Any], what: str, index_key: str | int | None =
         )
     if isinstance(loader, torch.utils.data.Dataset):
         raise TypeError(
-            f"{what} is a Dataset, which yields single examples; wrap it: DataLoader({what}, batch_size=100)"
+            f"{what} is a Dataset, which yields single examples; wrap it: DataLoader({what}, batch_size=100), with a "
+            "collate_fn that pads where rows have different lengths, such as DataCollatorWithPadding(tokenizer)"
         )
     if isinstance(loader, DataLoader) and _is_sharded(loader):
         raise ValueError(

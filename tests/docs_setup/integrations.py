@@ -31,9 +31,11 @@ def make_bert(seed):
 
 
 bert = make_bert(0)
-tokenizer = transformers.PreTrainedTokenizerFast(
-    tokenizer_object=tokenizers.Tokenizer(tokenizers.models.WordLevel({"[PAD]": 0}, "[PAD]")), pad_token="[PAD]"
+words = tokenizers.Tokenizer(
+    tokenizers.models.WordLevel({"[PAD]": 0, "so": 1, "good": 2, "a": 3, "bore": 4, "fun": 5}, "[PAD]")
 )
+words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]")
 
 
 class DigitsModule(lightning.LightningModule):

@@ -43,7 +43,8 @@ class LDS:
     """Of the mean, over subsets and targets."""
     confidence: float
     p_value: float
-    """Chance that scores which know nothing reach this mean or more."""
+    """Chance that this mean or more is reached, on these targets, if the outcomes of the subsets are shuffled. Random
+    scores reach it more often where subsets are not few beside training examples: by accident they have some truth."""
     noise_ceiling: float
     """What a perfect attribution could reach with this ground truth; NaN with one seed a subset."""
     targets: Array

@@ -8,7 +8,9 @@ from torch import nn
 
 from trak.api import attribute
 from trak.attribution import StoredAttribution
+from trak.checkpoints import load_into
 from trak.datasets import as_loader
+from trak.integrations.data import Data
 from trak.integrations.runs import Run
 from trak.loaders import in_order
 from trak.sharded import is_sharded
@@ -22,6 +24,8 @@ class Keeping:
 
     attribution: StoredAttribution | None = None
     """Of the targets to the training set by the run's last checkpoint, once it ended; None if no task was given."""
+    _reused = False
+    """Whether the run ended before, and is not trained again."""
 
     def __init__(
         self,
@@ -30,6 +34,7 @@ class Keeping:
         *,
         epochs: bool | Iterable[int] = False,
         replace: bool = False,
+        reuse: bool = False,
         task: Task | str | Any = None,
         train: Any = None,
         targets: Any = None,
@@ -43,6 +48,8 @@ class Keeping:
             run: the run's number, from 0.
             epochs: after which epochs, counted from 1, to keep a checkpoint besides the last; True for all.
             replace: whether a run of this number may have ended before; what it left is deleted.
+            reuse: whether a run of this number may have ended before, and is not trained again then: the model gets
+                its last weights, and they are attributed, which goes on in the store that is there.
             task: if given, the last checkpoint is attributed when training ends, see `attribution`.
             train: what to attribute to, by default the trainer's training data; a loader in order, or a data set.
             targets: what to attribute, by default the trainer's evaluation data; a loader, or a data set, which is
@@ -51,22 +58,26 @@ class Keeping:
             options: of `trak.attribute`; save_dir is FOLDER/run-RUN/store by default.
 
         Raises:
-            ValueError, TypeError: for numbers that can't be, an unknown task, or options without a task.
+            ValueError, TypeError: for numbers that can't be, an unknown task, options without a task, or both replace
+                and reuse.
         """
-        self.run = Run(folder, run, epochs, replace)
+        self.run = Run(folder, run, epochs, replace, reuse)
         if task is None and (given := [*options, *(["targets"] if targets is not None else [])]):
             raise TypeError(f"{given[0]} is for an attribution when training ends, which needs task=; add it")
         self._task = None if task is None else make_task(task)
         self._train, self._targets, self._batch_size, self._options = train, targets, batch_size, options
 
-    def _begin(self, model: nn.Module, train: Any, resumed: bool, write: bool) -> None:
-        """Check that the run is new, that its weights can be kept and its data be attributed to, and clear what an
-        earlier attempt left.
+    def _begin(self, model: nn.Module, train: Any, resumed: bool, write: bool) -> bool:
+        """Check that the run is new, that its weights can be kept and its data be attributed to and are those of the
+        folder, and clear what an earlier attempt left; or load what a run that is reused left.
 
         Args:
             model: as it is trained.
             train: the trainer's loader.
             resumed, write: as of `Run.begin`.
+
+        Returns:
+            Whether the run is reused, so that training has to stop.
         """
         if any(hasattr(p, "ds_id") for p in model.parameters()):
             raise ValueError(
@@ -75,7 +86,14 @@ class Keeping:
         is_sharded(unwrapped(model))  # raises where the state dict is not the model's
         if self._task is not None and self._train is None:
             in_order(train, "the trainer's loader of train", self._batch_size)
-        self.run.begin(resumed, write)
+        self._reused = self.run.begin(resumed, write, Data.of(train))
+        self._restore(model)
+        return self._reused
+
+    def _restore(self, model: nn.Module) -> None:
+        """Give the model the weights of the run that is reused, if one is."""
+        if self._reused:
+            load_into(unwrapped(model), self.run.path())
 
     def _lacks_targets(self, evaluates: bool, cure: str) -> None:
         if self._task is not None and self._targets is None and not evaluates:
@@ -87,7 +105,7 @@ class Keeping:
     def _end(
         self, model: nn.Module, train: Any, evaluated: Any, collate_fn: Callable[..., Any] | None, write: bool
     ) -> None:
-        """Keep the last checkpoint, and attribute it if that is asked for.
+        """Keep the last checkpoint unless the run is reused, and attribute it if that is asked for.
 
         Args:
             model: as it was trained.
@@ -96,7 +114,10 @@ class Keeping:
             collate_fn: of data sets.
             write: whether this process writes the checkpoint.
         """
-        self.run.save(model, write=write)
+        if self._reused:
+            self._restore(model)
+        else:
+            self.run.save(model, write=write)
         if self._task is None:
             return
         options = {"save_dir": self.run.store, "device": device_of(model), **self._options}

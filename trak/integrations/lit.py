@@ -37,7 +37,7 @@ class Hooks(Keeping):
         return found
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Check that the run is new, that there is a model, and something to attribute."""
+        """Check that the run is new, or stop if it is reused, and that there are a model and something to attribute."""
         self._lacks_targets(trainer.enable_validation, "or give the Trainer a validation loader")
         loaders = trainer.val_dataloaders
         if self._task is not None and self._targets is None and isinstance(loaders, list | tuple) and len(loaders) > 1:
@@ -45,12 +45,14 @@ class Hooks(Keeping):
                 f"the Trainer has {len(loaders)} validation loaders, and it is not said which is to be attributed; "
                 "pass targets="
             )
-        self._begin(self._model(pl_module), trainer.train_dataloader, trainer.global_step > 0, trainer.is_global_zero)
+        train, resumed = trainer.train_dataloader, trainer.global_step > 0
+        if self._begin(self._model(pl_module), train, resumed, trainer.is_global_zero):
+            trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Keep a checkpoint after a whole epoch, if it is to be kept."""
         epoch = trainer.current_epoch + 1
-        if trainer.is_last_batch and self.run.keeps(epoch):
+        if not self._reused and trainer.is_last_batch and self.run.keeps(epoch):
             self.run.save(self._model(pl_module), epoch, trainer.is_global_zero)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:

@@ -9,11 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from trak.integrations.data import FILE, Data, check_same
 from trak.sharded import is_sharded, whole
 from trak.wrappers import unwrapped
 
 _RUN = re.compile(r"run-(\d+)")
 _PARTIAL = ".partial"
+
+
+def ended(folder: str | Path) -> list[Path]:
+    """The folders of the runs that ended, in their order."""
+    return [path for path in _runs(Path(folder).expanduser()) if (path / _name(None)).exists()]
 
 
 def checkpoints(folder: str | Path, epoch: int | None = None) -> list[Path]:
@@ -23,8 +29,7 @@ def checkpoints(folder: str | Path, epoch: int | None = None) -> list[Path]:
         FileNotFoundError: if there are none.
     """
     folder, name = Path(folder).expanduser(), _name(epoch)
-    runs = [(int(found[1]), path) for path in folder.glob("run-*") if (found := _RUN.fullmatch(path.name))]
-    kept = [path / name for _, path in sorted(runs) if (path / name).exists()]
+    kept = [path / name for path in _runs(folder) if (path / name).exists()]
     if not kept:
         raise FileNotFoundError(
             f"no run in {str(folder)!r} has a checkpoint {name}; train with a TrakCallback({str(folder)!r}, run=0)"
@@ -32,11 +37,21 @@ def checkpoints(folder: str | Path, epoch: int | None = None) -> list[Path]:
     return kept
 
 
+def _runs(folder: Path) -> list[Path]:
+    found = [(int(match[1]), path) for path in folder.glob("run-*") if (match := _RUN.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
 class Run:
     """The checkpoints of one training run."""
 
     def __init__(
-        self, folder: str | Path, number: int = 0, epochs: bool | Iterable[int] = False, replace: bool = False
+        self,
+        folder: str | Path,
+        number: int = 0,
+        epochs: bool | Iterable[int] = False,
+        replace: bool = False,
+        reuse: bool = False,
     ) -> None:
         """
         Args:
@@ -44,37 +59,58 @@ class Run:
             number: the run's, from 0.
             epochs: after which epochs, counted from 1, to keep a checkpoint besides the last; True for all.
             replace: whether the run may have ended before, and is done again.
+            reuse: whether the run may have ended before, and is not done again.
 
         Raises:
-            ValueError: for a number below 0 or an epoch below 1.
+            ValueError: for a number below 0 or an epoch below 1, or for both replace and reuse.
             TypeError: if they are no integers.
         """
         _check("run", number, 0)
+        if replace and reuse:
+            raise ValueError(f"replace={replace} does run {number} again, and reuse={reuse} does not; leave one out")
         self.epochs = epochs if isinstance(epochs, bool) else frozenset(_check("epochs", one, 1) for one in epochs)
-        self.directory, self.replace = Path(folder).expanduser() / f"run-{number}", replace
+        self.folder, self.replace, self.reuse = Path(folder).expanduser(), replace, reuse
+        self.directory = self.folder / f"run-{number}"
         self.number, self.store = number, self.directory / "store"
 
-    def begin(self, resumed: bool, write: bool) -> None:
-        """Delete what an earlier attempt at the run left.
+    def begin(self, resumed: bool, write: bool, data: Data | None = None) -> bool:
+        """Delete what an earlier attempt at the run left, unless that ended and is reused; record the training data.
 
         Args:
             resumed: whether this one goes on where that was, and keeps what that kept after epochs.
             write: whether this process is the one that writes.
+            data: what is trained on, if it is known.
+
+        Returns:
+            Whether the run ended before, and what it left is kept.
 
         Raises:
-            FileExistsError: if the run ended before and is not to be replaced.
+            FileExistsError: if the run ended before, and is neither to be replaced nor reused.
+            ValueError: if another run of the folder that ended had other training data, or this one, if it is reused.
         """
-        if self.path().exists() and not self.replace:
+        done = self.path().exists()
+        if done and not self.replace and not self.reuse:
             raise FileExistsError(
-                f"run {self.number} ended before: {str(self.path())!r} exists; give this one another number, "
-                f"run={self.number + 1}, or pass replace=True"
+                f"run {self.number} ended before: {str(self.path())!r} exists; pass reuse=True to go on from its "
+                f"weights, replace=True to train it again, run={self.number + 1} for one more run on the same data, or "
+                "another folder for another experiment"
             )
-        if not write:
-            return
+        done = done and self.reuse
+        others = [path for path in ended(self.folder) if done or path != self.directory]
+        check_same(
+            [*((path.name, Data.read(path)) for path in others), (f"this run ({self.directory.name})", data)],
+            self.folder,
+        )
+        if done or not write:
+            return done
         epochs = () if resumed else self.directory.glob("epoch-*.pt")
         for path in [*epochs, self.path(), *self.directory.glob(f"*{_PARTIAL}")]:
             path.unlink(missing_ok=True)
         shutil.rmtree(self.store, ignore_errors=True)
+        (self.directory / FILE).unlink(missing_ok=True)
+        if data is not None:
+            data.write(self.directory)
+        return False
 
     def keeps(self, epoch: int) -> bool:
         """Whether a checkpoint is kept after an epoch."""

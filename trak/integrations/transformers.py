@@ -7,6 +7,7 @@ A run, and its attribution::
     callback.attribution.top(10)
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,22 @@ import transformers
 
 from trak import api
 from trak.attribution import StoredAttribution
-from trak.checkpoints import Checkpoint
+from trak.checkpoints import Checkpoint, weights_in
 from trak.datasets import as_loader
+from trak.integrations.data import Data, check_same
 from trak.integrations.keeping import Keeping
-from trak.integrations.runs import checkpoints
+from trak.integrations.runs import checkpoints, ended
 from trak.loaders import in_order
 from trak.store.location import Location
-from trak.tasks import Task
+from trak.tasks import Task, make_task
 
 __all__ = ["TrakCallback", "attribute", "checkpoints"]
+
+
+_EVALUATE = (
+    'or let it evaluate while it trains: TrainingArguments(eval_strategy="epoch"), since without eval_strategy '
+    "eval_dataset is never loaded"
+)
 
 
 class TrakCallback(Keeping, transformers.TrainerCallback):
@@ -37,9 +45,10 @@ class TrakCallback(Keeping, transformers.TrainerCallback):
     """Of evaluation data, by the prefix of its metrics; None unless the Trainer trains."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Check that the run is new, and that there is something to attribute."""
+        """Check that the run is new, or reuse it, and that there is something to attribute."""
         evaluates = given.get("eval_dataloader") is not None or args.eval_strategy != "no"
-        self._lacks_targets(evaluates, "or let the Trainer evaluate (eval_strategy)")
+        self._lacks_targets(evaluates, _EVALUATE)
+        _check_loss(args, self._task)
         self._begin(given["model"], given["train_dataloader"], state.global_step > 0, state.is_world_process_zero)
         self._loaders = {}
 
@@ -56,10 +65,19 @@ class TrakCallback(Keeping, transformers.TrainerCallback):
                 "be attributed; pass targets="
             )
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Stop if the run is reused."""
+        if self._reused:  # before the first step the Trainer doesn't look; `on_epoch_end` undoes it
+            control.should_training_stop = True
+            control.should_save = control.should_evaluate = False
+
     def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Keep a checkpoint after a whole epoch, if it is to be kept."""
         epoch = round(state.epoch)
-        if abs(state.epoch - epoch) < 1e-6 and self.run.keeps(epoch):
+        if self._reused:
+            self._restore(given["model"])
+            control.should_save, control.should_evaluate = False, args.eval_strategy != "no"
+        elif abs(state.epoch - epoch) < 1e-6 and self.run.keeps(epoch):
             self.run.save(given["model"], epoch, state.is_world_process_zero)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -74,12 +92,14 @@ def attribute(
     task: Task | str | Any,
     weights: str | Path | Checkpoint | Sequence[Checkpoint],
     targets: Any = None,
-    save_dir: Location = "./trak_results",
+    save_dir: Location | None = None,
     *,
     batch_size: int | None = None,
     **options: Any,
 ) -> StoredAttribution:
     """`trak.attribute` with the model and the data of a Trainer, as it sees them, in order.
+
+    The Trainer needn't have trained: its model may have any weights of the same architecture.
 
     Args:
         trainer: a `transformers.Trainer` with a training set.
@@ -88,21 +108,40 @@ def attribute(
             `trak.attribute` takes them.
         targets: what to attribute, by default the Trainer's evaluation set; a loader, or a data set, which is collated
             as the training set.
-        save_dir: directory or URL of the feature store.
+        save_dir: directory or URL of the feature store; by default "store" in the folder of runs, or "./trak_results"
+            for other weights.
         batch_size: examples of a batch, by default the Trainer's.
         options: of `trak.attribute`.
 
     Raises:
-        ValueError, TypeError: as `trak.attribute`, and for training data without an order.
+        ValueError, TypeError: as `trak.attribute`, for training data without an order, and if the runs of the folder
+            or the Trainer have different training data.
         FileNotFoundError: if the folder has no run that ended.
     """
-    found = weights
-    if isinstance(weights, str | Path) and Path(weights).expanduser().is_dir():
-        found = list(checkpoints(weights))
-    trained = in_order(trainer.get_train_dataloader(), "the Trainer's training loader", batch_size)
+    found, train = weights, trainer.get_train_dataloader()
+    trained = in_order(train, "the Trainer's training loader", batch_size)
+    _check_loss(trainer.args, make_task(task))
+    if isinstance(weights, str | Path) and (folder := Path(weights).expanduser()).is_dir() and not weights_in(folder):
+        found = list(checkpoints(folder))
+        known = [(path.name, Data.read(path)) for path in ended(folder)]
+        check_same([*known, ("the Trainer", Data.of(train))], folder)
+        save_dir = folder / "store" if save_dir is None else save_dir
     if targets is None:
         asked = in_order(trainer.get_eval_dataloader(), "the Trainer's evaluation loader", batch_size)
     else:
         asked = as_loader(targets, trainer.model, "targets", batch_size, trained.collate_fn)
     options = {"device": trainer.args.device, **options}
+    save_dir = "./trak_results" if save_dir is None else save_dir
     return api.attribute(trainer.model, task, found, trained, asked, save_dir, **options)
+
+
+def _check_loss(args: Any, task: Task | None) -> None:
+    """Warn if the Trainer's loss is not that of a task of this library."""
+    smoothing = args.label_smoothing_factor
+    if task is not None and smoothing and type(task).__module__.startswith("trak."):
+        warnings.warn(
+            f"the Trainer trains with label_smoothing_factor={smoothing}, but task={task.describe()['name']!r} has the "
+            "loss without smoothing, so scores are of another loss than was trained; leave label_smoothing_factor out, "
+            "or pass a task of your own that has it",
+            stacklevel=3,
+        )

@@ -71,14 +71,18 @@ class Removed:
         flips = ""
         if self.right is not None:
             was, now = self.right[:2].mean(axis=1)
+            stays = "does not flip" if was > 0.5 else "was wrong already, and stays so"
             flips = (
-                f"; the prediction {'flips' if self.flipped else 'does not flip'} (right in {was:.0%} of models "
+                f"; the prediction {'flips' if self.flipped else stays} (right in {was:.0%} of models "
                 f"before, {now:.0%} after; {self.random_flips:.0%} of random sets flip it)"
             )
+        spread = f", from {random.min():+.3f} to {random.max():+.3f}" if len(random) > 1 else ", one set"
+        seeds = self.outputs.shape[1]
+        alone = "; one seed: how much of this is its noise is not known, take seeds=5" if seeds == 1 else ""
         return (
             f"Without {self.k} training example{'s' * (self.k > 1)} the output of target {self.target} changes by "
             f"{self.change:+.3f}{f' ± {error:.3f}' * bool(np.isfinite(error))} (predicted {self.predicted:+.3f}; "
-            f"without random ones {random.mean():+.3f}, from {random.min():+.3f} to {random.max():+.3f}){flips}"
+            f"without random ones {random.mean():+.3f}{spread}){flips}{alone}"
         )
 
     def to_frame(self) -> "pandas.DataFrame":

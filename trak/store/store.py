@@ -2,6 +2,7 @@
 
 import re
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import zarr
@@ -245,8 +246,10 @@ def _open(where: Location, mode: str) -> FeatureStore:
         group = places.open_group(where, mode)
         attributes = group.attrs.asdict()
     except FileNotFoundError as error:
+        kept = [] if root is None else [*Path(root).glob("store/zarr.json"), *Path(root).glob("run-*/store/zarr.json")]
         raise FileNotFoundError(
             f"there is no feature store at {shown}; check the path, or make one with trak.attribute"
+            + f"; there is one at {kept[0].parent if kept else None}" * bool(kept)
         ) from error
     except UNREADABLE as error:
         raise StoreError(

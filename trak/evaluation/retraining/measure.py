@@ -1,6 +1,5 @@
 """Train one model and read its outputs on the targets."""
 
-import random
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from torch import nn
 from trak import batches
 from trak.batches import Batch
 from trak.evaluation.retraining.runs import Run
+from trak.seeding import seeded
 from trak.tasks import Task
 from trak.weights import device_of
 
@@ -64,7 +64,7 @@ class Recipe:
         Threads, generators and gradient mode are as found afterwards.
         """
         try:
-            with _one_thread(), _seeded(run.seed), torch.inference_mode(False), torch.enable_grad():
+            with _one_thread(), seeded(run.seed), torch.inference_mode(False), torch.enable_grad():
                 start = time.perf_counter()
                 model = self.train(run.indices.copy(), run.seed)
                 seconds = time.perf_counter() - start
@@ -115,17 +115,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(found)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    plain, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(plain)
-            np.random.set_state(legacy)  # noqa: NPY002

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from trak import batches
 from trak.batches import Batch
+from trak.datasets import is_dataset
 from trak.distributed import Ray
 from trak.evaluation.inputs import count
 from trak.evaluation.retraining.measure import Failed, Recipe, Train
@@ -65,7 +66,8 @@ def retrain_on(
             scratch. PyTorch's, NumPy's and Python's global generators are seeded with the seed before. It may be
             defined in a notebook; whatever it refers to is sent to the other processes once.
         task: a task or its name, see `trak.tasks.TASKS`.
-        targets: yields the batches whose outputs are wanted, in order. The model is in eval mode for them.
+        targets: yields the batches whose outputs are wanted, in order; of a data set
+            `trak.datasets.as_loader(targets, model)` does. The model is in eval mode for them.
         train_set_size: number of training examples.
         save_dir: directory or URL of the models' outputs.
         config: anything that describes training (JSON): learning rate, epochs, data set, version of the code. It is
@@ -186,6 +188,12 @@ def stored(store: ModelStore, keys: Sequence[str]) -> Retrained:
 
 
 def _loaded(targets: Iterable[Batch]) -> list[Batch]:
+    if is_dataset(targets):
+        raise TypeError(
+            f"targets is a data set of single examples ({type(targets).__name__}), whose batches depend on the model, "
+            "and that is not trained yet; pass trak.datasets.as_loader(targets, model, batch_size=32, collate_fn=f), "
+            "with any model of this kind and the collate_fn f that trak.attribute has"
+        )
     count_examples(targets, "targets")
     return [batches.to_device(batch, torch.device("cpu")) for batch in targets]
 
