@@ -133,6 +133,61 @@ def test_a_model_that_names_no_column_gets_all_of_them(tmp_path):
     scores(nn.Linear(4, 3), data, data, tmp_path, task="image_classification")
 
 
+def numbers(columns=("x", "label", "text")):
+    x = torch.rand(7, 4, generator=torch.Generator().manual_seed(0))
+    every = {"x": x.tolist(), "label": [0, 1, 2, 0, 1, 2, 0], "text": list("abcdefg"), "nothing": [None] * 7}
+    return datasets.Dataset.from_dict({name: every[name] for name in columns})
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+@pytest.mark.parametrize("kind", [None, "torch", "numpy", "arrow", "pandas", "polars"])
+def test_rows_in_every_format_are_collated_alike_without_a_collator(kind):
+    if kind in ("pandas", "polars"):
+        pytest.importorskip(kind)
+    data = numbers(["x", "label", "text", "nothing"])
+    found = list(as_loader(data.with_format(kind), Named(), batch_size=3))
+    assert [set(batch) for batch in found] == [{"x", "labels"}] * 3
+    assert torch.equal(torch.cat([batch["x"] for batch in found]), torch.tensor(data["x"][:]))
+    assert torch.equal(torch.cat([batch["labels"] for batch in found]), torch.tensor(data["label"][:]))
+
+
+def test_parts_of_a_dataset_are_collated_as_the_dataset():
+    data, utils = numbers(), torch.utils.data
+    split = utils.Subset(data, [6, 0, 2]), utils.ConcatDataset([data.select([6]), utils.Subset(data, [0, 2])])
+    (expected,) = as_loader(data.select([6, 0, 2]), Named())
+    for part in split:
+        (found,) = as_loader(part, Named())
+        assert set(found) == set(expected)
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_columns_are_those_of_the_model_within_wrappers():
+    data = numbers().add_column("other", range(7))
+    for model in (torch.compile(Named()), nn.DataParallel(Named())):
+        assert set(next(iter(as_loader(data, model)))) == {"x", "labels"}
+
+
+def test_a_label_that_some_rows_lack_is_an_error_and_not_left_out():
+    data = numbers().remove_columns("label").add_column("label", [None, 1, 2, 0, 1, 2, 0])
+    with pytest.raises(ValueError, match=r"1 of 7 rows of train .* None in column 'label'; fill it in"):
+        list(as_loader(data, Named(), "train"))
+
+
+def test_rows_of_no_tensors_name_their_columns_and_the_cure():
+    data = datasets.Dataset.from_dict({"x": [[[1.0], [2.0]], [[1.0, 2.0], [3.0]]], "label": [0, 1]})
+    with pytest.raises(ValueError, match=r"train can't be made into a batch .* 'x' \(list\), 'label' .* collate_fn"):
+        list(as_loader(data, Named(), "train"))
+
+
 def test_what_can_not_be_collated_names_the_column_and_the_cure():
     with pytest.raises(ValueError, match=r"train have 2 to 7 entries in column 'input_ids'; pass collate_fn=tokenizer"):
         list(as_loader(texts(), bert(), "train"))
@@ -163,6 +218,10 @@ class Prepared:
             return accelerate.Accelerator(cpu=True, mixed_precision="bf16").prepare(model)
         finally:
             accelerate.state.AcceleratorState._reset_state(True)
+
+    @staticmethod
+    def accelerate_bf16_compiled(model):
+        return Prepared.accelerate_bf16(torch.compile(model))
 
     @staticmethod
     def accelerate(model):

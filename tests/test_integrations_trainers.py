@@ -86,6 +86,21 @@ def test_what_can_not_be_done_is_said_before_training(tokenizer, tmp_path):
         trainer(tmp_path, tokenizer, TrakCallback(tmp_path / "runs")).train()
 
 
+def test_targets_have_to_be_named_where_the_trainer_evaluates_several_data_sets(tokenizer, tmp_path):
+    sets, options = {"a": texts([4, 6], 5), "b": texts([3, 5, 7], 6)}, {"num_train_epochs": 1}
+    callback = TrakCallback(tmp_path / "runs", task="text_classification", **SMALL)
+    made = trainer(tmp_path, tokenizer, callback, **options)
+    made.eval_dataset = sets
+    with pytest.raises(ValueError, match=r"evaluates several data sets \(eval_a, eval_b\).* pass targets="):
+        made.train()
+    callback = TrakCallback(tmp_path / "runs", task="text_classification", targets=sets["a"], **SMALL)
+    made = trainer(tmp_path, tokenizer, callback, **options)
+    made.eval_dataset = sets
+    made.train()
+    made.evaluate(sets["b"], metric_key_prefix="test")
+    assert callback.attribution.shape == (len(texts()), 2)
+
+
 # -- Lightning
 
 X = torch.rand(22, 4, generator=torch.Generator().manual_seed(0))
@@ -105,7 +120,7 @@ def lightning_module(package):
         def training_step(self, batch, _):
             return nn.functional.cross_entropy(self(batch[0]), batch[1])
 
-        def validation_step(self, batch, _):
+        def validation_step(self, batch, _, dataloader_idx=0):
             self.log("loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
 
         def configure_optimizers(self):
@@ -114,16 +129,16 @@ def lightning_module(package):
     return Module()
 
 
-def fitted(package, folder, callback, validate=True, **options):
+def fitted(package, folder, callback, validate=1, **options):
     data = torch.utils.data.TensorDataset(X, Y)
     train = torch.utils.data.DataLoader(data, 5, shuffle=True)
-    val = torch.utils.data.DataLoader(torch.utils.data.Subset(data, range(6)), 5) if validate else None
+    val = [torch.utils.data.DataLoader(torch.utils.data.Subset(data, range(6)), 5)] * validate
     module = lightning_module(package)
     made = package.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=[callback], default_root_dir=folder, **options,
     )  # fmt: skip
-    made.fit(module, train, val)
+    made.fit(module, train, val[0] if len(val) == 1 else val or None)
     return module
 
 
@@ -155,7 +170,33 @@ def test_what_lightnings_callback_finds_equals_attribution_by_hand(package, name
 
 def test_lightnings_callback_says_what_can_not_be_done_before_training(package, tmp_path):
     lightning, callback_class = package
-    with pytest.raises(ValueError, match=r"module='net' is no module of Module; its modules are: model"):
+    with pytest.raises(ValueError, match=r"module='net' is no module of Module; use one of its modules: model"):
         fitted(lightning, tmp_path, callback_class(tmp_path, module="net"))
     with pytest.raises(ValueError, match=r"evaluates nothing .* give the Trainer a validation loader"):
-        fitted(lightning, tmp_path, callback_class(tmp_path, task="image_classification"), validate=False)
+        fitted(lightning, tmp_path, callback_class(tmp_path, task="image_classification"), validate=0)
+    with pytest.raises(ValueError, match=r"2 validation loaders, and it is not said which .* pass targets="):
+        fitted(lightning, tmp_path, callback_class(tmp_path, task="image_classification"), validate=2)
+    assert not list(tmp_path.glob("run-0/*.pt"))
+
+
+def test_what_was_trained_is_kept_where_no_targets_were_ever_loaded(package, tmp_path):
+    lightning, callback_class = package
+    options = {"num_sanity_val_steps": 0, "check_val_every_n_epoch": 5}
+    with pytest.raises(ValueError, match=r"never loaded its targets.* pass targets="):
+        fitted(lightning, tmp_path, callback_class(tmp_path, task="image_classification"), **options)
+    assert checkpoints(tmp_path)
+
+
+def test_weights_that_are_not_the_models_are_refused_before_training(tmp_path):
+    flat, model = nn.Linear(2, 2), nn.Linear(2, 2)
+    flat.weight.ds_id = 0
+    with pytest.raises(ValueError, match=r"Linear has its weights spread over ranks by DeepSpeed"):
+        TrakCallback(tmp_path)._begin(flat, resumed=False, write=True)
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        wrapped = torch.distributed.fsdp.FullyShardedDataParallel(model, device_id=torch.device("cpu"))
+        with pytest.raises(ValueError, match=r"wrapped by FullyShardedDataParallel.*use .*fully_shard"):
+            TrakCallback(tmp_path)._begin(wrapped, resumed=False, write=True)
+    finally:
+        torch.distributed.destroy_process_group()

@@ -532,6 +532,25 @@ def test_wrong_rule_for_a_layer_is_refused_or_replaced():
     ]
 
 
+@pytest.mark.parametrize("engine", ["layers", "functional", "single"])
+def test_an_engine_asked_for_by_name_warns_of_gradients_that_are_not_autograds_and_of_no_others(engine):
+    torch.manual_seed(0)
+    model, batch = nn.Sequential(nn.Linear(3, 4), Scale(), nn.Linear(4, 2)), (torch.randn(5, 3),)
+    names = [name for name, _ in model.named_parameters()]
+    for factor in (1, 1.01):
+        with (
+            registered(lambda module, inputs, g, by=factor: {"gain": by * g * inputs[0]}),
+            differentiable(model, names),
+            warnings.catch_warnings(record=True) as caught,
+        ):
+            warnings.simplefilter("always")
+            assert choose_engine(engine, model, Curved(), names, batch).name == engine
+        wrong = engine == "layers" and factor != 1
+        assert len(caught) == wrong
+        if wrong:
+            assert "'1.gain' by engine='layers' disagree with single-example autograd" in str(caught[0].message)
+
+
 def test_input_changed_in_place_after_its_use_is_an_error():
     class Careless(nn.Module):
         def __init__(self):

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 
 from trak.batches import Batch
 from trak.extras import imported
 from trak.tasks.inputs import arguments
 from trak.tasks.logits import LABEL_KEYS
+from trak.wrappers import unwrapped
 
 BATCH_SIZE = 32
+_ROWS = "datasets.arrow_dataset.Dataset"
 
 
 def as_loader(
@@ -27,7 +29,8 @@ def as_loader(
 
     Args:
         data: a `datasets.Dataset`, of which those columns are kept that the forward method of the model names, and
-            labels, as by transformers' Trainer (all, if it names none); or a map-style data set of torch.
+            labels, as by transformers' Trainer (all, if it names none), also within torch's Subset or ConcatDataset;
+            or a map-style data set of torch.
         model: the model that the batches are for.
         what: what the user calls the data.
         batch_size: examples of a batch, 32 by default.
@@ -47,21 +50,31 @@ def as_loader(
     if not _is_dataset(data):
         return data
     size, collate = batch_size or BATCH_SIZE, _padding(collate_fn)
-    if not _is(data, "datasets.arrow_dataset.Dataset"):
+    rows = _within(data)
+    if not _is(rows, _ROWS):
         return DataLoader(data, size, collate_fn=collate)
     if collate is None:
         need = f"{what} is a datasets.Dataset, whose rows transformers collates unless collate_fn is given"
         collate = _Plain(imported("transformers", need, "transformers").default_data_collator, what)
     accepted = _accepted(model)
-    if data.format["type"] == "custom":  # a transform, which may need any column
+    if data is not rows or data.format["type"] == "custom":  # a transform, which may need any column
         return DataLoader(data, size, collate_fn=_Kept(collate, accepted, index_key))
+    if data.format["type"] not in (None, "numpy", "torch"):  # tables, whose rows no collator takes
+        data = data.with_format(None, columns=data.format["columns"])
     return DataLoader(data.select_columns(_kept(data.column_names, accepted, index_key)), size, collate_fn=collate)
 
 
 def _is_dataset(data: Any) -> bool:
     """Whether it is a data set of single examples that `as_loader` makes a loader of."""
     mapped = isinstance(data, Dataset) and not isinstance(data, IterableDataset)
-    return mapped or _is(data, "datasets.arrow_dataset.Dataset")
+    return mapped or _is(data, _ROWS)
+
+
+def _within(data: Any) -> Any:
+    """The data set that a part of one, or several put together, are made of; of several the first."""
+    while isinstance(data, Subset | ConcatDataset):
+        data = data.dataset if isinstance(data, Subset) else data.datasets[0]
+    return data
 
 
 def _is(data: Any, name: str) -> bool:
@@ -77,6 +90,7 @@ def _padding(collate_fn: Any) -> Callable[[list[Any]], Batch] | None:
 
 
 def _accepted(model: nn.Module) -> frozenset[str]:
+    model = unwrapped(model)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model  # what PEFT wraps
     return frozenset(arguments(base)[0])
 
@@ -108,11 +122,27 @@ class _Plain:
     what: str
 
     def __call__(self, rows: list[dict[str, Any]]) -> Batch:
-        for name, first in rows[0].items():
-            lengths = [len(row[name]) for row in rows if hasattr(row[name], "__len__")]
-            if not isinstance(first, str) and len(set(lengths)) > 1:
+        for name in rows[0]:
+            column = [row[name] for row in rows]
+            missing = sum(value is None for value in column)
+            if 0 < missing < len(column):
+                raise ValueError(
+                    f"{missing} of {len(column)} rows of {self.what} that come together have None in column {name!r}; "
+                    "fill it in, leave these rows out, or remove the column"
+                )
+            lengths = {
+                len(value) for value in column if hasattr(value, "__len__") and getattr(value, "ndim", None) != 0
+            }
+            if not isinstance(column[0], str) and len(lengths) > 1:
                 raise ValueError(
                     f"rows of {self.what} have {min(lengths)} to {max(lengths)} entries in column {name!r}; pass "
                     "collate_fn=tokenizer, which pads them, or a collator of transformers that pads labels too"
                 )
-        return self.collate(rows)
+        try:
+            return self.collate(rows)
+        except (RuntimeError, TypeError, ValueError) as error:
+            kinds = ", ".join(f"{name!r} ({type(value).__name__})" for name, value in rows[0].items())
+            raise ValueError(
+                f"rows of {self.what} can't be made into a batch ({error}), with columns {kinds}; pass a collate_fn "
+                "that does, or make tensors of them by with_transform"
+            ) from error

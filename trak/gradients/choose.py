@@ -65,7 +65,8 @@ def choose_engine(name: str, model: nn.Module, task: Task, parameters: Sequence[
 
     "auto" compares engines with single-example autograd on the batch's first two examples and takes
     for each parameter the first that is right of: layers, functional, single. It warns if it must
-    take the last, and says in one line what it took.
+    take the last, and says in one line what it took. An engine asked for by name is taken whatever the comparison
+    says; it warns where they disagree.
 
     Raises:
         ValueError: if the model gives an example another output the second time, or without the other
@@ -76,10 +77,10 @@ def choose_engine(name: str, model: nn.Module, task: Task, parameters: Sequence[
     check_independent(model, task, few)
     if is_sharded(model):
         return _layers_of_sharded(name, model, task, parameters, few)
-    if name != "auto":
-        return ENGINES[name](model, task, parameters)
-    truth = collect(Single(model, task, parameters), few)
     tolerances = {name: _tolerance(parameter) for name, parameter in model.named_parameters()}
+    if name != "auto":
+        return _compared(ENGINES[name](model, task, parameters), few, tolerances)
+    truth = collect(Single(model, task, parameters), few)
     chosen: list[Engine] = []
     left, reason = tuple(parameters), ""
     for kind in (Layers, Functional):
@@ -104,6 +105,27 @@ def choose_engine(name: str, model: nn.Module, task: Task, parameters: Sequence[
     engine, *others = chosen
     for other in others:
         engine = Mixed(engine, other)
+    return engine
+
+
+def _compared(engine: Engine, few: Batch, tolerances: Mapping[str, float]) -> Engine:
+    """The engine, with a warning if it disagrees with single-example autograd."""
+    if isinstance(engine, Single):
+        return engine
+    found = sketched(engine, few)  # a large model's gradients of two examples may not fit
+    try:
+        truth = sketched(Single(engine.model, engine.task, engine.parameters), few)
+    except torch.OutOfMemoryError:
+        logger.info("engine %s: not compared with single-example autograd, for want of memory", engine.name)
+        return engine
+    wrong = _disagreeing(found, truth, tolerances)
+    if wrong:
+        warnings.warn(
+            f"gradients of {_some(wrong)} by engine={engine.name!r} disagree with single-example autograd, and the "
+            "scores are as wrong; use engine='auto', or mend the rule if the layer has one of "
+            "trak.gradients.register_layer",
+            stacklevel=2,
+        )
     return engine
 
 
@@ -143,16 +165,20 @@ def _wrong(
     except Exception as error:  # whatever an engine can't do, plain autograd just did
         what = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
         return names, f"the {kind.name} engine can't run this model ({what})"
-    whole = torch.stack([expected.norm() for expected in truth.values()]).norm()
-    wrong = [
-        name
-        for name in names
-        if name in uncovered or not _agree(found[name], truth[name], float(whole), tolerances[name])
-    ]
+    disagreeing = _disagreeing(found, truth, tolerances)
+    wrong = [name for name in names if name in uncovered or name in disagreeing]
     if not wrong:
         return wrong, ""
     why = "has no rule for how it is used" if set(wrong) == set(uncovered) else "disagrees with single-example autograd"
     return wrong, f"the {kind.name} engine {why}"
+
+
+def _disagreeing(
+    found: Mapping[str, Tensor], truth: Mapping[str, Tensor], tolerances: Mapping[str, float]
+) -> list[str]:
+    """Of the parameters found, those that differ from the truth."""
+    whole = float(torch.stack([expected.norm() for expected in truth.values()]).norm())
+    return [name for name, g in found.items() if not _agree(g, truth[name], whole, tolerances[name])]
 
 
 def _collected(engine: Engine, batch: Batch, gather: Gather) -> tuple[dict[str, Tensor], Sequence[str]]:

@@ -11,8 +11,10 @@ from trak.attribution import StoredAttribution
 from trak.datasets import as_loader
 from trak.integrations.runs import Run
 from trak.loaders import in_order
+from trak.sharded import is_sharded
 from trak.tasks import Task, make_task
 from trak.weights import device_of
+from trak.wrappers import unwrapped
 
 
 class Keeping:
@@ -57,6 +59,20 @@ class Keeping:
         self._task = None if task is None else make_task(task)
         self._train, self._targets, self._batch_size, self._options = train, targets, batch_size, options
 
+    def _begin(self, model: nn.Module, resumed: bool, write: bool) -> None:
+        """Check that the run is new and that its weights can be kept, and clear what an earlier attempt left.
+
+        Args:
+            model: as it is trained.
+            resumed, write: as of `Run.begin`.
+        """
+        if any(hasattr(p, "ds_id") for p in model.parameters()):
+            raise ValueError(
+                f"{type(model).__name__} has its weights spread over ranks by DeepSpeed (ZeRO-3); use FSDP2, or ZeRO-2"
+            )
+        is_sharded(unwrapped(model))  # raises where the state dict is not the model's
+        self.run.begin(resumed, write)
+
     def _lacks_targets(self, evaluates: bool, cure: str) -> None:
         if self._task is not None and self._targets is None and not evaluates:
             raise ValueError(
@@ -82,6 +98,8 @@ class Keeping:
         options = {"save_dir": self.run.store, "device": device_of(model), **self._options}
         loaders = []
         for what, given, own in (("train", self._train, train), ("targets", self._targets, evaluated)):
+            if given is None and own is None:
+                raise ValueError(f"the trainer never loaded its {what}, which can't be attributed so; pass {what}=")
             if given is None:
                 loaders.append(in_order(own, f"the trainer's loader of {what}", self._batch_size))
             else:

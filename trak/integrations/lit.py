@@ -38,9 +38,14 @@ class Hooks(Keeping):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Check that the run is new, that there is a model, and something to attribute."""
-        self._model(pl_module)
         self._lacks_targets(trainer.enable_validation, "or give the Trainer a validation loader")
-        self.run.begin(trainer.global_step > 0, trainer.is_global_zero)
+        loaders = trainer.val_dataloaders
+        if self._task is not None and self._targets is None and isinstance(loaders, list | tuple) and len(loaders) > 1:
+            raise ValueError(
+                f"the Trainer has {len(loaders)} validation loaders, and it is not said which is to be attributed; "
+                "pass targets="
+            )
+        self._begin(self._model(pl_module), trainer.global_step > 0, trainer.is_global_zero)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Keep a checkpoint after a whole epoch, if it is to be kept."""

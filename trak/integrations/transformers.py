@@ -31,16 +31,28 @@ class TrakCallback(Keeping, transformers.TrainerCallback):
     `load_best_model_at_end` loads is the last checkpoint.
     """
 
+    _loaders: dict[str, Any] | None = None
+    """Of evaluation data, by the prefix of its metrics; None unless the Trainer trains."""
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Check that the run is new, and that there is something to attribute."""
-        if any(hasattr(p, "ds_id") for p in given["model"].parameters()):
-            raise ValueError(
-                f"{type(given['model']).__name__} has its weights spread over ranks by DeepSpeed (ZeRO-3); use FSDP2, "
-                "or ZeRO-2"
-            )
         evaluates = given.get("eval_dataloader") is not None or args.eval_strategy != "no"
         self._lacks_targets(evaluates, "or let the Trainer evaluate (eval_strategy)")
-        self.run.begin(state.global_step > 0, state.is_world_process_zero)
+        self._begin(given["model"], state.global_step > 0, state.is_world_process_zero)
+        self._loaders = {}
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Check that it is said which of several data sets are the targets; later the Trainer knows the last alone."""
+        if self._loaders is None:
+            return
+        for key in given["metrics"]:
+            if key.endswith("_runtime"):
+                self._loaders[key.removesuffix("_runtime")] = given["eval_dataloader"]
+        if self._task is not None and self._targets is None and len(self._loaders) > 1:
+            raise ValueError(
+                f"the Trainer evaluates several data sets ({', '.join(self._loaders)}), and it is not said which is to "
+                "be attributed; pass targets="
+            )
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Keep a checkpoint after a whole epoch, if it is to be kept."""
@@ -50,8 +62,9 @@ class TrakCallback(Keeping, transformers.TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Keep the last checkpoint, and attribute it if a task was given."""
-        train = given["train_dataloader"]
-        self._end(given["model"], train, given["eval_dataloader"], train.collate_fn, state.is_world_process_zero)
+        train, found, self._loaders = given["train_dataloader"], self._loaders or {}, None
+        evaluated = next(iter(found.values()), given["eval_dataloader"])
+        self._end(given["model"], train, evaluated, train.collate_fn, state.is_world_process_zero)
 
 
 def attribute(
