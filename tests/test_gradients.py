@@ -168,10 +168,10 @@ def test_auto_mixes_engines_so_that_every_parameter_has_the_first_that_is_right(
     assert len(caught) == 1
     assert [(part.name, part.parameters) for part in parts(engine)] == [
         ("layers", ("head.weight", "head.bias")),
-        ("single", ("lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.bias_ih_l0", "lstm.bias_hh_l0")),
+        ("single", tuple(f"lstm.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"))),
     ]
     assert caplog.messages[-1] == (
-        "engine: layers for 2 parameters, single for 4 parameters, equal to single-example autograd on the first batch"
+        "engine: layers for 2 parameters, single for 5 parameters, equal to single-example autograd on the first batch"
     )
     found, _ = collect(engine, case.batches[0])
     truth = gradients(case.model, make_task(case.task), case.batches[0])
@@ -324,7 +324,7 @@ class TestSelectParameters:
         model, *_ = sequences()
         model.requires_grad_(False)
         assert list(select_parameters(model, ["head.bias", "lstm.weight_*"])) == [
-            "lstm.weight_ih_l0", "lstm.weight_hh_l0", "head.bias",
+            "lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.weight_hr_l0", "head.bias",
         ]  # fmt: skip
         assert list(select_parameters(model, "head.*")) == ["head.weight", "head.bias"]
 
