@@ -95,7 +95,7 @@ def _signature(model: nn.Module) -> inspect.Signature:
 
 
 def call(model: nn.Module, batch: Batch, what: str) -> Any:
-    """What the model returns for (inputs, labels), a dict of both, or of labels and several inputs by name, as a text's.
+    """What the model returns for (inputs, labels), or a dict of labels and the inputs, by name if several or a text's.
 
     Raises:
         ValueError: for another batch.
