@@ -137,6 +137,11 @@ ARGUMENTS = {
     "no loader": ({"train": None}, "NoneType", "pass a DataLoader"),
     "one tensor as loader": ({"train": X}, "got Tensor", "pass a DataLoader"),
     "name of a loader": ({"targets": "data"}, "targets must yield batches, got str", "pass a DataLoader"),
+    "array of examples": (
+        {"targets": np.zeros((3, 4))},
+        "targets must yield batches, got ndarray",
+        "pass a DataLoader",
+    ),
     "empty loader": ({"train": []}, "train yields no examples", "pass at least one"),
     "empty batch": ({"train": [(X[:0], Y[:0])]}, "[(0, 8), (0,)]", "leave empty batches out"),
     "lists": ({"train": [(X.tolist(), Y.tolist())]}, "tuple", "convert"),

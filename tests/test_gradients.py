@@ -312,6 +312,17 @@ def test_modes_flags_hooks_and_gradients_are_as_found_even_after_an_error():
         assert torch.equal(v, before[k])
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
+def test_recurrent_layers_drop_nothing_in_the_mode_that_cudnn_differentiates_and_are_as_found(kind, training):
+    model, x = nn.Sequential(kind(3, 4, 2, dropout=0.9)).train(training), torch.randn(5, 2, 3)
+    with differentiable(model, ["0.weight_hh_l1"]):
+        assert model[0].training
+        found = model(x)[0]
+    assert (model.training, model[0].training, model[0].dropout) == (training, training, 0.9)
+    assert torch.equal(found, model.eval()(x)[0])
+
+
 class TestSelectParameters:
     """Which parameters take part."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import trak
+import trak.baselines
 from trak.datasets import as_loader
 from trak.integrations.runs import Run, checkpoints
 
@@ -265,6 +266,18 @@ def test_a_prepared_model_has_the_scores_of_the_bare_one_with_any_names_in_check
     assert_same_state(prepared.state_dict(), state)
     # One store serves both.
     np.testing.assert_array_equal(scores(prepared, batches, batches, tmp_path / "bare"), expected)
+
+
+def test_a_baseline_of_a_model_in_mixed_precision_is_that_of_the_bare_one():
+    batches = [(torch.rand(6, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3)]
+    weights = [Named().state_dict()]
+    expected, found = (
+        trak.baselines.GradientDot()
+        .attribute(model, "image_classification", weights, batches, batches, progress=False)
+        .scores
+        for model in (Named(), Prepared.accelerate_bf16(Named()))
+    )
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_model_with_a_module_of_that_name_keeps_its_names(tmp_path):

@@ -179,6 +179,15 @@ def test_lightnings_callback_says_what_can_not_be_done_before_training(package, 
     assert not list(tmp_path.glob("run-0/*.pt"))
 
 
+def test_training_data_without_an_order_are_refused_before_training(tokenizer, tmp_path):
+    callback = TrakCallback(tmp_path / "runs", task="text_classification", **SMALL)
+    made = trainer(tmp_path, tokenizer, callback, max_steps=2)
+    made.train_dataset = texts().to_iterable_dataset()
+    with pytest.raises(TypeError, match=r"trainer's loader of train is a DataLoader over IterableDataset"):
+        made.train()
+    assert not list(tmp_path.glob("runs/run-0/*.pt"))
+
+
 def test_what_was_trained_is_kept_where_no_targets_were_ever_loaded(package, tmp_path):
     lightning, callback_class = package
     options = {"num_sanity_val_steps": 0, "check_val_every_n_epoch": 5}
@@ -191,12 +200,12 @@ def test_weights_that_are_not_the_models_are_refused_before_training(tmp_path):
     flat, model = nn.Linear(2, 2), nn.Linear(2, 2)
     flat.weight.ds_id = 0
     with pytest.raises(ValueError, match=r"Linear has its weights spread over ranks by DeepSpeed"):
-        TrakCallback(tmp_path)._begin(flat, resumed=False, write=True)
+        TrakCallback(tmp_path)._begin(flat, None, resumed=False, write=True)
     store = torch.distributed.HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         wrapped = torch.distributed.fsdp.FullyShardedDataParallel(model, device_id=torch.device("cpu"))
         with pytest.raises(ValueError, match=r"wrapped by FullyShardedDataParallel.*use .*fully_shard"):
-            TrakCallback(tmp_path)._begin(wrapped, resumed=False, write=True)
+            TrakCallback(tmp_path)._begin(wrapped, None, resumed=False, write=True)
     finally:
         torch.distributed.destroy_process_group()

@@ -307,6 +307,21 @@ def influences():
     return np.stack([without([]) - without([i]) for i in range(40)])
 
 
+def test_the_given_label_is_suggested_where_nothing_pushes_against_it():
+    scores = np.ones((6, 6))
+    scores[4, 2] = -1.0
+    found = mislabelled(np.arange(6.0), [0, 0, 1, 1, 2, 2], to_itself=scores)
+    assert found.indices.tolist() == [5, 4, 3, 2, 1, 0]
+    assert found.suggested.tolist() == [2, 2, 1, 2, 0, 0]
+    assert "#2 (labelled 1, perhaps 2)" in str(found)
+    assert "#3 (labelled 1)" in str(found)
+
+
+def test_scores_in_bfloat16_are_those_numbers():
+    scores = torch.tensor(random_scores()).bfloat16()
+    np.testing.assert_array_equal(value(scores).mean, value(scores.float().numpy()).mean)
+
+
 @pytest.mark.parametrize("target", [0, 1])
 def test_removal_flips_a_ridge_regression_as_the_closed_form_says(target, tmp_path):
     *_, targets = two_clouds()
@@ -386,6 +401,15 @@ def test_changes_are_against_the_model_of_the_same_seed():
         (lambda s: mislabelled(ArrayAttribution(s), np.zeros(40)), TypeError, "self_influence needs stored features"),
         (lambda s: mislabelled(s[:, 0], np.arange(40), to_itself=s), ValueError, r"of shape \(40, 40\), got \(40, 7\)"),
         (lambda s: mislabelled(s[:, 0], np.zeros(40), to_itself=s @ s.T), ValueError, "no other to suggest"),
+        (lambda s: mislabelled(s[:, 0], ["a", None] * 20), TypeError, "labels are a mixture of NoneType and str"),
+        (lambda s: rests_on(s, groups=["a", None] * 20), TypeError, "groups are a mixture of NoneType and str"),
+        (lambda s: removal(s[:1], 0, k=1), ValueError, "scores are of 1 training example, and one has to stay"),
+        (lambda s: removal(s, 0, output="much"), TypeError, "output must be a number, got 'much'"),
+        (lambda s: removal(s, [0, 1], k=1), TypeError, r"target must be one integer, got \[0, 1\]"),
+        (lambda s: compare(s, s).of_target([0, 1]), TypeError, "target must be one integer"),
+        (lambda s: compare(s, s, names="ab"), ValueError, "names must be two, got 'ab'"),
+        (lambda s: value(s).keep("half"), ValueError, "share must be above 0 and at most 1, got 'half'"),
+        (lambda s: value(s).helpful("0.9"), ValueError, "confidence must be between 0 and 1, got '0.9'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_answered_is_an_error_that_says_why(call, error, message):

@@ -82,6 +82,10 @@ class TestFile:
         data = embedded(path)
         assert data["title"] == data["targets"][0]["text"] == data["targets"][0]["label"] == HOSTILE
 
+    def test_what_is_no_utf8_is_replaced_in_titles_and_labels(self, tmp_path):
+        path = attribution().report(tmp_path / "a.html", target_labels=["\ud800"] * 4, title="\ud800")
+        assert "<title>\ufffd" in path.read_text(encoding="utf-8")
+
     def test_nothing_is_fetched_and_nothing_runs_but_its_own_script(self, tmp_path):
         source = attribution().report(tmp_path / "a.html").read_text()
         assert "http://" not in source

@@ -57,7 +57,7 @@ def _is_iterable(loader: Any) -> bool:
 def check_loader(loader: Iterable[Any], what: str, index_key: str | int | None = None) -> None:
     """Raise a TypeError or ValueError that says what to do, if a loader can't be read in a known order more than once;
     arguments as for `count_examples`."""
-    if isinstance(loader, str | torch.Tensor | Mapping) or not _is_iterable(loader):
+    if isinstance(loader, str | torch.Tensor | np.ndarray | Mapping) or not _is_iterable(loader):
         raise TypeError(
             f"{what} must yield batches, got {type(loader).__name__}; pass a DataLoader, or a list of batches such as "
             "[(inputs, labels)]"

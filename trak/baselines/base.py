@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from trak import batches
-from trak.arguments import check_model
 from trak.attribution import ArrayAttribution, Attribution
 from trak.batches import Batch
 from trak.checkpoints import Checkpoint, load_into, loadable
@@ -20,6 +19,7 @@ from trak.loaders import count_examples
 from trak.tasks import Task, make_task
 from trak.tasks.base import plain_settings
 from trak.weights import device_of
+from trak.wrappers import unwrapped
 
 
 class Baseline(ABC):
@@ -135,7 +135,7 @@ class CheckpointBaseline(Baseline):
         *,
         progress: bool = True,
     ) -> Attribution:
-        check_model(model)
+        model = unwrapped(model)
         task = self._check_task(make_task(task))
         device = device_of(model)
         data = Data(train, "train", device), Data(targets, "targets", device)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+import torch
+from torch import Tensor
 
 Array = np.ndarray[Any, Any]
 
@@ -40,7 +42,10 @@ def as_scores(given: Scores, what: str = "scores") -> Array:
 
 def as_array(given: Any) -> Array:
     """The array meant by an array, a list or a tensor on any device."""
-    return np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    if isinstance(given, Tensor):
+        given = given.detach().cpu()
+        given = given.float() if given.dtype == torch.bfloat16 else given  # which NumPy has not
+    return np.asarray(given)
 
 
 def finite(values: Array, what: str) -> Array:

@@ -114,10 +114,10 @@ def choose_engine(
     return engine
 
 
-def _warn(message: str, said: set[str]) -> None:
+def _warn(message: str, said: set[str], stacklevel: int = 3) -> None:
     if message not in said:
         said.add(message)
-        warnings.warn(message, stacklevel=3)
+        warnings.warn(message, stacklevel=stacklevel)
 
 
 def _compared(engine: Engine, few: Batch, tolerances: Mapping[str, float], said: set[str]) -> Engine:
@@ -137,6 +137,7 @@ def _compared(engine: Engine, few: Batch, tolerances: Mapping[str, float], said:
             "scores are as wrong; use engine='auto', or mend the rule if the layer has one of "
             "trak.gradients.register_layer",
             said,
+            stacklevel=4,
         )
     return engine
 

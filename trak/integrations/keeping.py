@@ -59,11 +59,13 @@ class Keeping:
         self._task = None if task is None else make_task(task)
         self._train, self._targets, self._batch_size, self._options = train, targets, batch_size, options
 
-    def _begin(self, model: nn.Module, resumed: bool, write: bool) -> None:
-        """Check that the run is new and that its weights can be kept, and clear what an earlier attempt left.
+    def _begin(self, model: nn.Module, train: Any, resumed: bool, write: bool) -> None:
+        """Check that the run is new, that its weights can be kept and its data be attributed to, and clear what an
+        earlier attempt left.
 
         Args:
             model: as it is trained.
+            train: the trainer's loader.
             resumed, write: as of `Run.begin`.
         """
         if any(hasattr(p, "ds_id") for p in model.parameters()):
@@ -71,6 +73,8 @@ class Keeping:
                 f"{type(model).__name__} has its weights spread over ranks by DeepSpeed (ZeRO-3); use FSDP2, or ZeRO-2"
             )
         is_sharded(unwrapped(model))  # raises where the state dict is not the model's
+        if self._task is not None and self._train is None:
+            in_order(train, "the trainer's loader of train", self._batch_size)
         self.run.begin(resumed, write)
 
     def _lacks_targets(self, evaluates: bool, cure: str) -> None:

@@ -45,7 +45,7 @@ class Hooks(Keeping):
                 f"the Trainer has {len(loaders)} validation loaders, and it is not said which is to be attributed; "
                 "pass targets="
             )
-        self._begin(self._model(pl_module), trainer.global_step > 0, trainer.is_global_zero)
+        self._begin(self._model(pl_module), trainer.train_dataloader, trainer.global_step > 0, trainer.is_global_zero)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Keep a checkpoint after a whole epoch, if it is to be kept."""

@@ -38,7 +38,7 @@ class TrakCallback(Keeping, transformers.TrainerCallback):
         """Check that the run is new, and that there is something to attribute."""
         evaluates = given.get("eval_dataloader") is not None or args.eval_strategy != "no"
         self._lacks_targets(evaluates, "or let the Trainer evaluate (eval_strategy)")
-        self._begin(given["model"], state.global_step > 0, state.is_world_process_zero)
+        self._begin(given["model"], given["train_dataloader"], state.global_step > 0, state.is_world_process_zero)
         self._loaders = {}
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:

@@ -66,6 +66,8 @@ def write_report(
     page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], page_file("report.html"))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # A lone surrogate is no UTF-8.
+    page = page.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     path.write_text(page, encoding="utf-8", newline="\n")
     return path
 
@@ -142,8 +144,6 @@ def _images(some: list[str]) -> str:
 def _embedded(value: Any) -> str:
     """As JSON that no HTML parser sees an end of the script in."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    # A lone surrogate is no UTF-8.
-    text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text

@@ -10,8 +10,7 @@ from trak.drawing import CHANCE, STYLES, axes, legend
 from trak.evaluation.agreement import Agreement, agreement
 from trak.evaluation.inputs import Scores, as_scores, numbers_of_examples
 from trak.evaluation.results import frame
-from trak.looking.selection import check_targets
-from trak.questions.inputs import listed, row_blocks, strongest
+from trak.questions.inputs import listed, one_target, row_blocks, strongest
 
 if TYPE_CHECKING:
     import pandas
@@ -52,7 +51,7 @@ class Comparison:
         Raises:
             ValueError, TypeError: if there is no such target.
         """
-        (target,) = check_targets([target], len(self.agreement.correlations))
+        target = one_target(target, len(self.agreement.correlations))
         return np.stack([one.column(target) for one in self._normalized], axis=1)
 
     def __str__(self) -> str:
@@ -137,9 +136,11 @@ def compare(
         seed: of the bootstrap of the agreement's intervals.
 
     Raises:
-        ValueError: for shapes that differ, scores that are not finite, or k out of range.
+        ValueError: for shapes that differ, scores that are not finite, k out of range, or another number of names.
         ImportError: if scipy is not installed.
     """
+    if isinstance(names, str) or len(names) != 2:
+        raise ValueError(f"names must be two, got {names!r}; give one for a and one for b")
     found = agreement(a, b, k, seed=seed)
     both = tuple(_Normalized(scores, _scale(scores)) for scores in (as_scores(a, "a"), as_scores(b, "b")))
     shift, difference = [], []

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from trak.evaluation.inputs import Choice, as_array, choice
+from trak.looking.selection import check_targets
 
 Array = np.ndarray[Any, Any]
 Slice: TypeAlias = Choice
@@ -36,11 +37,28 @@ def one_each(given: Any, size: int, what: str) -> Array:
 
     Raises:
         ValueError: for another number of them.
+        TypeError: for a mixture, such as of strings and None.
     """
     array = as_array(given)
     if array.shape != (size,):
         raise ValueError(f"expected {what} of shape {(size,)}, one for each, got {array.shape}; give as many")
+    kinds = {type(one).__name__ for one in array.tolist()} if array.dtype == object else set()
+    if len(kinds) > 1:
+        raise TypeError(f"{what} are a mixture of {' and '.join(sorted(kinds))}; give all of one type")
     return array
+
+
+def one_target(target: int, count: int) -> int:
+    """The target as a plain number.
+
+    Raises:
+        ValueError: if it is out of range.
+        TypeError: if it is not one integer.
+    """
+    if np.ndim(target):
+        raise TypeError(f"target must be one integer, got {target!r:.80}; ask for one target after the other")
+    (found,) = check_targets([target], count)
+    return found
 
 
 def row_blocks(scores: Array, columns: Array | None = None) -> Iterator[tuple[int, Array]]:

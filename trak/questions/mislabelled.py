@@ -29,14 +29,16 @@ class Suspects:
     labels: Array
     """As given, (k,)."""
     suggested: Array | None
-    """The label whose training examples push most against the given one, (k,); None if nobody could say."""
+    """The label whose training examples push most against the given one, (k,), or that itself if none do; None if
+    nobody could say."""
     suspicion: Array
     """Of all training examples, float64 (n_train,)."""
 
     def __str__(self) -> str:
         n, parts = len(self.suspicion), []
         for rank, i in enumerate(self.indices[:_SHOWN].tolist()):
-            perhaps = "" if self.suggested is None else f", perhaps {self.suggested[rank]}"
+            other = self.labels[rank] if self.suggested is None else self.suggested[rank]
+            perhaps = "" if other == self.labels[rank] else f", perhaps {other}"
             parts.append(f"#{i} (labelled {self.labels[rank]}{perhaps})")
         more = f" and {len(self.indices) - _SHOWN} more" if len(self.indices) > _SHOWN else ""
         return f"{len(self.indices)} most suspicious of {n} training examples: {', '.join(parts)}{more}"
@@ -72,7 +74,7 @@ class Suspects:
 def mislabelled(
     source: Any,
     labels: Any,
-    k: int = 20,
+    k: int | None = None,
     *,
     to_itself: Scores | None = None,
     device: torch.device | str = "cpu",
@@ -87,9 +89,10 @@ def mislabelled(
         source: what `trak.attribute` returned, a `TRAKer` or a store, whose `self_influence` is the suspicion; or any
             suspicion, (n_train,), higher for likelier mislabelled, such as `trak.evaluation.harmfulness`.
         labels: the given ones, (n_train,).
-        k: how many suspects.
+        k: how many suspects; by default 20, or n_train if that is less.
         to_itself: scores of the training set attributed to itself, (n_train, n_train), for suggestions: of the other
-            labels the one whose training examples together push the suspect's output for its given label down most.
+            labels the one whose training examples together push the suspect's output for its given label down most,
+            or the given one if none of them pushes it down.
         device, progress: of `self_influence`.
 
     Raises:
@@ -108,7 +111,7 @@ def mislabelled(
         suspicion = self_influence(source, device=device, progress=progress)
     n = len(suspicion)
     labels = one_each(labels, n, "labels")
-    (k,) = numbers_of_examples(k, n)
+    (k,) = numbers_of_examples(min(20, n) if k is None else k, n)
     indices = strongest(suspicion, k)
     suggested = None if to_itself is None else _suggested(as_scores(to_itself, "to_itself"), indices, labels)
     return Suspects(indices, labels[indices], suggested, suspicion)
@@ -127,5 +130,6 @@ def _suggested(scores: Array, suspects: Array, labels: Array) -> Array:
     against = np.zeros((len(names), len(suspects)))
     for start, block in row_blocks(scores, suspects):
         np.add.at(against, numbers[start : start + len(block)], (-block).clip(0))
-    against[numbers[suspects], np.arange(len(suspects))] = -1.0
-    return names[against.argmax(axis=0)]
+    given = numbers[suspects], np.arange(len(suspects))
+    against[given] = 0.0
+    return names[np.where(against.max(axis=0) > 0, against.argmax(axis=0), given[0])]

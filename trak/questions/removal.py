@@ -13,8 +13,7 @@ from trak.drawing import CHANCE, STYLES, axes, legend
 from trak.evaluation.inputs import Scores, as_scores, count, finite, numbers_of_examples
 from trak.evaluation.results import frame
 from trak.evaluation.retraining import Retrainer, Train, random_subset, runs_without
-from trak.looking.selection import check_targets
-from trak.questions.inputs import listed, strongest
+from trak.questions.inputs import listed, one_target, strongest
 from trak.questions.removed import Removed
 from trak.store.location import Location
 from trak.tasks import Task
@@ -159,13 +158,20 @@ def removal(
             predicted with p below ½: then give k and lower=True.
 
     Raises:
-        ValueError: if neither k nor output is given, or without k the output has the wanted sign; for a target or k out
-            of range, or numbers that are not finite; if no training example pushes the output the way it is.
+        ValueError: for a single training example; if neither k nor output is given, or without k the output has the
+            wanted sign; for a target or k out of range, or numbers that are not finite; if no training example pushes
+            the output the way it is.
         TypeError: for anything else that can't be.
     """
     scores = as_scores(scores)
     n, num_targets = scores.shape
-    (target,) = check_targets([target], num_targets)
+    target = one_target(target, num_targets)
+    if n < 2:
+        raise ValueError(f"scores are of {n} training example, and one has to stay; give those of two or more")
+    try:
+        output = None if output is None else float(output)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"output must be a number, got {output!r:.80}; give f of target {target}") from error
     if output is not None and not math.isfinite(output):
         raise ValueError(f"output must be finite, got {output}; give f of target {target}")
     column = finite(scores[:, target], f"the scores of target {target}")
@@ -191,7 +197,7 @@ def removal(
                 f"no training example pushes the output of target {target} {'down' if sign < 0 else 'up'}: there is "
                 "none whose removal brings it nearer to 0; give k to remove some all the same"
             )
-    return Removal(target, order[:k], column, num_targets, None if output is None else float(output))
+    return Removal(target, order[:k], column, num_targets, output)
 
 
 def _fewest(pushes: Array, needed: float) -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trak.arguments import is_number
 from trak.drawing import CHANCE, STYLES, axes, legend
 from trak.evaluation.inputs import Scores, as_scores, count
 from trak.evaluation.results import frame
@@ -41,8 +42,10 @@ class Values:
         Raises:
             ValueError: if `share` is not between 0 and 1.
         """
-        if not 0 < share <= 1:
-            raise ValueError(f"share must be above 0 and at most 1, got {share}; use 0.9 to keep nine of ten examples")
+        if not is_number(share) or not 0 < share <= 1:
+            raise ValueError(
+                f"share must be above 0 and at most 1, got {share!r}; use 0.9 to keep nine of ten examples"
+            )
         return np.sort(self.ranking()[: max(1, round(share * len(self.mean)))])
 
     def helpful(self, confidence: float = CONFIDENCE) -> Array:
@@ -59,8 +62,8 @@ class Values:
         return np.flatnonzero(self.mean < -self._margin(confidence))
 
     def _margin(self, confidence: float) -> Array:
-        if not 0 < confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, got {confidence}; use 0.95")
+        if not is_number(confidence) or not 0 < confidence < 1:
+            raise ValueError(f"confidence must be between 0 and 1, got {confidence!r}; use 0.95")
         if self.targets < 2:
             raise ValueError(
                 f"{self.targets} target tells nothing of how certain a mean over targets is; give two or more"
