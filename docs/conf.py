@@ -29,6 +29,7 @@ html_theme = "furo"
 html_title = "trak"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_theme_options = {"light_css_variables": {"color-code-background": "#f6f8fa"}}
 html_show_copyright = False
 html_copy_source = False
 html_show_sourcelink = False

@@ -271,6 +271,81 @@ def test_logging_says_which_engine_was_chosen(case, call, caplog):
     assert "engine: layers for 6 parameters" in caplog.text
 
 
+@pytest.mark.parametrize("row", [0, 8, 22])
+@pytest.mark.parametrize("what", [0, 1])
+def test_training_data_that_changed_anywhere_is_an_error_once_all_is_done(case, data, call, row, what):
+    states = [{k: v + i for k, v in case.model.state_dict().items()} for i in range(2)]
+    call(DataLoader(data, batch_size=8), DataLoader(data, batch_size=5), checkpoints=states)
+    changed = [t.clone() for t in data.tensors]
+    changed[what][row] = (changed[what][row] + 1) % 3
+    with pytest.raises(ValueError, match=f"training example {row} was featurized from other data"):
+        call(DataLoader(TensorDataset(*changed), batch_size=8), DataLoader(data, batch_size=5), checkpoints=states)
+
+
+def test_the_data_of_a_finished_store_is_read_once_and_not_for_each_checkpoint(case, call):
+    read = []
+
+    class Batches(list):
+        def __iter__(self):
+            for batch in super().__iter__():
+                read.append(len(batch[0]))
+                yield batch
+
+    states = [{k: v + i for k, v in case.model.state_dict().items()} for i in range(3)]
+    train = Batches(case.batches)
+    for _ in range(2):
+        read.clear()
+        call(train, case.batches, checkpoints=states, train_set_size=23)
+    assert sum(read) == 23 + 2 * len(case.batches[0][0])
+
+
+def test_weights_of_ones_own_task_that_changed_are_an_error(case, tmp_path):
+    class Weighted(trak.tasks.ImageClassification):
+        factor = staticmethod(lambda: 1.0)
+
+        def weights(self, model, batch, output):
+            q, r = super().weights(model, batch, output)
+            return q * self.factor(), r
+
+    def attribute():
+        args = case.model, Weighted(), case.model.state_dict(), case.batches, case.batches, tmp_path
+        return trak.attribute(*args, proj_dim=16, progress=False)
+
+    attribute()
+    Weighted.factor = staticmethod(lambda: 100.0)
+    with pytest.raises(ValueError, match=r"has out_to_loss_grad .* now, .* the code of the model or the task has chan"):
+        attribute()
+
+
+def test_checkpoints_in_another_order_are_an_error_that_says_so(case, call):
+    states = [{k: v + i for k, v in case.model.state_dict().items()} for i in range(2)]
+    call(case.batches, checkpoints=states)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="the order of before, where it is model_id 1"):
+            call(case.batches, checkpoints=states[::-1])
+
+
+def test_settings_of_a_call_that_failed_before_it_stored_anything_can_be_done_away_with(case, call, tmp_path):
+    with pytest.raises(ValueError, match="input 0 of the batch holds NaN"):
+        call([(torch.full_like(x, torch.nan), y) for x, y in case.batches])
+    with pytest.raises(ValueError, match=r"train_set_size=23, .* or delete .*store, where no row is stored yet"):
+        call(case.batches[:1])
+    shutil.rmtree(tmp_path / "store")
+    call(case.batches[:1])
+    with pytest.raises(ValueError, match=r"Nothing stored was changed$"):
+        call(case.batches)
+
+
+def test_other_targets_of_the_same_name_replace_those_that_were_stored_with_a_warning(case, call):
+    call(case.batches)
+    with pytest.warns(
+        UserWarning, match="target 0 of experiment 'targets' is another .* an exp_name of its own"
+    ) as said:
+        call(case.batches, case.batches[::-1])
+    assert len(said) == 1
+
+
 def test_an_attribution_whose_targets_were_replaced_says_so(case, call):
     first = call(case.batches)
     first.top(2)

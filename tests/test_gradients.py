@@ -222,6 +222,15 @@ def warned(case):
         return parts(chosen(case))
 
 
+def test_randomness_of_the_task_is_refused_by_the_name_of_the_task():
+    class Shaky(Task):
+        def output(self, model, batch):
+            return model(batch[0])[:, 0] * torch.rand(1)
+
+    with pytest.raises(ValueError, match=r"the output f of Shaky, .* gives another result .*make it deterministic"):
+        chosen(Case(nn.Linear(4, 3), Shaky(), [(torch.randn(4, 4), torch.randint(3, (4,)))]))
+
+
 def test_random_outputs_are_refused_by_the_name_of_the_module():
     class Noisy(nn.Module):
         def forward(self, x):

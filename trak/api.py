@@ -18,7 +18,7 @@ from trak.datasets import as_loader
 from trak.distributed import Job, Ray, attribute_on, dealt
 from trak.loaders import count_examples, indexed
 from trak.naming import did_you_mean
-from trak.ranks import rank
+from trak.ranks import rank, world_size
 from trak.store.location import Location
 from trak.tasks import Task
 from trak.traker import TRAKer
@@ -54,7 +54,8 @@ def attribute(
             shuffling, a list, or anything that can be iterated again. Or a data set: a `datasets.Dataset`, of
             which columns are kept as by transformers' Trainer, or a map-style one of torch.
         targets: yields the batches whose outputs are attributed, likewise.
-        save_dir: directory or URL of the feature store. What is there already is not done again.
+        save_dir: directory or URL of the feature store. What is there already is not done again; a single process
+            compares all of `train` with it, while `Attribution.open` needs no data.
         exp_name: name under which the targets are stored.
         train_set_size, num_targets: number of examples, if the loaders can't tell without a pass.
         index_key: key or position of the field that holds each example's index, if batches carry
@@ -109,6 +110,7 @@ def attribute(
             job = Job(model, task, train, targets, n, m, index_key, save_dir, exp_name, options)
             return attribute_on(engine, job, several, bar)
         traker = TRAKer(model, task, n, save_dir, **options)
+        compared = False
         with traker.overlapped():
             for model_id, checkpoint in enumerate(several):
                 traker.load_checkpoint(checkpoint, model_id)
@@ -120,8 +122,11 @@ def attribute(
                     _each(traker.featurize, given, bar)
                     traker.finalize_features([model_id])
                 else:
-                    # Enough to notice other data, or code that changed.
-                    bar.update(n - _each(traker.featurize, indexed(islice(train, 1), index_key), bar))
+                    # One batch tells whether code has changed, all of them whether data has. Several processes, which
+                    # would each have to read all of it, compare their first alone.
+                    again = islice(train, 1) if compared or world_size() > 1 else train
+                    bar.update(n - _each(traker.featurize, indexed(again, index_key), bar))
+                compared = True
                 traker.start_scoring_checkpoint(exp_name, checkpoint, model_id, m)
                 _each(traker.score, indexed(targets, index_key), bar)
     return traker.attribution(exp_name, range(len(several)))

@@ -195,6 +195,7 @@ class TRAKer:
         self._versions: list[tuple[int, int]] = []
         self._compared = False
         self._said: set[str] = set()
+        self._replaced: set[str] = set()
 
     def overlapped(self) -> AbstractContextManager[None]:
         """While entered, `featurize` and `score` return before what they computed is on disk, and write it while the
@@ -234,6 +235,7 @@ class TRAKer:
         # Nothing of the last checkpoint may be written to if this one can't be loaded.
         self._engine = self._experiment = self._targets = self._table = self._model_id = None
         model_id, fingerprint = check_model_id(model_id), load_into(self.model, checkpoint)
+        table = self.store.add_checkpoint(model_id, fingerprint)
         others = [i for i in self.store.checkpoints() if i != model_id and self.store.fingerprint(i) == fingerprint]
         if others:
             warnings.warn(
@@ -242,7 +244,6 @@ class TRAKer:
                 "copy.deepcopy(model.state_dict())",
                 stacklevel=2,
             )
-        table = self.store.add_checkpoint(model_id, fingerprint)
         self._versions, self._compared = versions(self.model), False
         with self._ready():
             self.task.prepare(self.model)
@@ -360,12 +361,24 @@ class TRAKer:
         same = done & (self._targets.hashes(indices) == hashes) if done.any() else done
         done, same = self._sharing.agreed((done, same), indices, hashes)
         self._compare_outputs(self._targets, batch, indices, same, "target")
+        self._warn_of_others(indices[done & ~same])
         if not same.all():
             self._sharing.add(Work(self._targets, batch, indices, hashes, "target", done & ~same))
         if inds is None:
             self._next_target += len(indices)
             if self._next_target == self._experiment.num_targets:
                 self._sharing.settle()
+
+    def _warn_of_others(self, replaced: np.ndarray) -> None:
+        assert self._experiment is not None  # its targets are being scored
+        name = self._experiment.name
+        if len(replaced) and name not in self._replaced:
+            self._replaced.add(name)
+            warnings.warn(
+                f"target {int(replaced[0])} of experiment {name!r} is another than the one stored, which it replaces; "
+                "give each set of targets an exp_name of its own to keep both",
+                stacklevel=3,
+            )
 
     def finalize_scores(
         self, exp_name: str, model_ids: Iterable[int] | None = None, allow_skip: bool = False
@@ -413,21 +426,24 @@ class TRAKer:
         return [check_model_id(i) for i in model_ids]
 
     def _compare_outputs(self, table: Table, batch: Batch, indices: np.ndarray, done: np.ndarray, what: str) -> None:
-        """Once for each checkpoint loaded: does code that changed since give the outputs that are stored?"""
+        """Once for each checkpoint loaded: does code that changed since give what is stored?"""
         if self._compared or not done.any():
             return
         self._compared = True
         with self._ready():
-            found = self.task.output(self.model, batches.to_device(batch, self.device))
-        outputs, stored = found.detach().double().cpu().numpy(), table.column("output", indices)
+            batch = batches.to_device(batch, self.device)
+            output = self.task.output(self.model, batch).detach()
+            q, r = self.task.softened_weights(self.model, batch, output, self.softening)
         tolerance = 1e-3 if next(self.model.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
-        different = done & ~np.isclose(outputs, stored, rtol=tolerance, atol=tolerance)
-        if different.any():
-            row = int(np.argmax(different))
-            raise ValueError(
-                f"{what} example {int(indices[row])} has output {outputs[row]:.4g} now, {stored[row]:.4g} was stored "
-                "for the same data and weights: the code of the model or the task has changed; use another save_dir"
-            )
+        for name, values in (("output", output), ("out_to_loss_grad", q), ("out_to_loss_curvature", r)):
+            found, stored = values.detach().double().cpu().numpy(), table.column(name, indices)
+            different = done & ~np.isclose(found, stored, rtol=tolerance, atol=tolerance)
+            if different.any():
+                row = int(np.argmax(different))
+                raise ValueError(
+                    f"{what} example {int(indices[row])} has {name} {found[row]:.4g} now, {stored[row]:.4g} was stored "
+                    "for the same data and weights: the code of the model or the task has changed; use another save_dir"
+                )
 
     @contextmanager
     def _ready(self) -> Iterator[None]:

@@ -93,6 +93,13 @@ def _restore(app: Sphinx, what: str, name: str, value: Any, options: Any, lines:
     lines[:] = [line.replace(_COLON, ":") for line in lines]
 
 
+def _signature(
+    app: Sphinx, what: str, name: str, value: Any, options: Any, arguments: str | None, returned: str | None
+) -> tuple[str | None, str | None] | None:
+    """A protocol is not made by a call: Python says (*args, **kwargs) of it, which nobody wrote."""
+    return ("", None) if what == "class" and arguments == "(*args, **kwargs)" else None
+
+
 def _without_object(app: Sphinx, doctree: nodes.document) -> None:
     for paragraph in list(doctree.findall(nodes.paragraph)):
         if paragraph.astext() == "Bases: object":
@@ -104,6 +111,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     roles.register_local_role("name", _name)
     app.connect("doctree-read", _without_object)
     app.connect("autodoc-skip-member", _skip)
+    app.connect("autodoc-process-signature", _signature)
     app.connect("autodoc-process-docstring", _clean, priority=100)
     app.connect("autodoc-process-docstring", _restore, priority=900)
     return {"version": "1", "parallel_read_safe": True}

@@ -215,8 +215,8 @@ def _agree(found: Tensor, expected: Tensor, whole: float, tolerance: float) -> b
 def _owners(model: nn.Module, parameters: Sequence[str]) -> str:
     """The modules that have parameters, each with how many of them, the first few of many."""
     counts = Counter(name.rpartition(".")[0] for name in parameters)
-    several = [f"{_kind(model, name)} ({count} parameter{'s' if count > 1 else ''})" for name, count in counts.items()]
-    return ", ".join(several[:3]) + (f" and {len(several) - 3} more modules" if len(several) > 3 else "")
+    shown = [f"{_module(model, name)} ({n} parameter{'s' if n > 1 else ''})" for name, n in counts.items()]
+    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more modules" if len(shown) > 3 else "")
 
 
 def _some(names: Sequence[str]) -> str:
@@ -231,10 +231,10 @@ def check_repeatable(model: nn.Module, task: Task, batch: Batch) -> None:
         if _same(*outputs):
             return
         pairs = zip(*(_results(model, task, batch) for _ in range(2)), strict=False)
-    name = next((a[0] for a, b in pairs if not _same(a[1], b[1])), "")
+    name = next((a[0] for a, b in pairs if not _same(a[1], b[1])), None)
     raise ValueError(
-        f"{_kind(model, name)} gives another result when the same batch comes again, though the model is in evaluation "
-        "mode: dropout called with training=True, or other randomness; make it deterministic"
+        f"{_kind(model, task, name)} gives another result when the same batch comes again, though the model is in "
+        "evaluation mode: dropout called with training=True, or other randomness; make it deterministic"
     )
 
 
@@ -256,15 +256,22 @@ def check_independent(model: nn.Module, task: Task, batch: Batch) -> None:
         if _same(together, alone, 1e-2):
             return
         pairs = zip(_results(model, task, batch), _results(model, task, first), strict=False)
-    name = next((a[0] for a, b in pairs if not _same(a[1][: len(b[1])], b[1], 1e-2)), "")
+    name = next((a[0] for a, b in pairs if not _same(a[1][: len(b[1])], b[1], 1e-2)), None)
     raise ValueError(
-        f"{_kind(model, name)} gives an example another result without the other examples of its batch, so that none "
-        "has a gradient of its own; let normalizations use running statistics (track_running_stats=True, eval()), or "
-        "use GroupNorm"
+        f"{_kind(model, task, name)} gives an example another result without the other examples of its batch, so that "
+        "none has a gradient of its own; let normalizations use running statistics (track_running_stats=True, eval()), "
+        "or use GroupNorm"
     )
 
 
-def _kind(model: nn.Module, name: str) -> str:
+def _kind(model: nn.Module, task: Task, name: str | None) -> str:
+    """A module in words, or what the task makes of the same tensors."""
+    if name is None:
+        return f"the output f of {type(task).__name__}, with the same tensors from every module,"
+    return _module(model, name)
+
+
+def _module(model: nn.Module, name: str) -> str:
     return type(model.get_submodule(name)).__name__ + (f" {name!r}" if name else "")
 
 

@@ -1,8 +1,10 @@
 """For the Trainer of `import pytorch_lightning`: checkpoints for attribution, and attribution of what was trained.
 
-callback = TrakCallback("runs", run=0, module="model", task="image_classification", targets=test_loader)
-Trainer(..., callbacks=[callback]).fit(module, train_loader)
-callback.attribution.top(10)
+A run, and its attribution::
+
+    callback = TrakCallback("runs", run=0, module="model", task="image_classification", targets=test_loader)
+    Trainer(..., callbacks=[callback]).fit(module, train_loader)
+    callback.attribution.top(10)
 """
 
 from pytorch_lightning.callbacks import Callback

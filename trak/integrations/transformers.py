@@ -1,8 +1,10 @@
 """For transformers' Trainer: checkpoints that attribution needs, and attribution of what was trained.
 
-callback = TrakCallback("runs", run=0, task="text_classification", targets=eval_dataset)
-Trainer(..., callbacks=[callback]).train()
-callback.attribution.top(10)
+A run, and its attribution::
+
+    callback = TrakCallback("runs", run=0, task="text_classification", targets=eval_dataset)
+    Trainer(..., callbacks=[callback]).train()
+    callback.attribution.top(10)
 """
 
 from collections.abc import Sequence

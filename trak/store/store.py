@@ -59,8 +59,17 @@ class FeatureStore:
                     shown = places.shown(where)
                     raise StoreError(f"{shown} holds no feature store ({error}); choose another save_dir") from error
         store = _open(where, "r+")
-        store.config.check_same(config, store.where)
+        try:
+            store.config.check_same(config, store.where)
+        except ValueError as error:
+            if store.is_empty():
+                raise ValueError(f"{error}; or delete {store.where}, where no row is stored yet") from None
+            raise
         return store
+
+    def is_empty(self) -> bool:
+        """Whether no row of any checkpoint is stored."""
+        return all(self.table(i).count_undone() == self.config.train_set_size for i in self.checkpoints())
 
     @cached_property
     def claims(self) -> Claims:
@@ -97,10 +106,16 @@ class FeatureStore:
         with places.locked(self.location):
             group = subgroup(self._group, path, {"fingerprint": fingerprint})
             if group.attrs.get("fingerprint") != fingerprint:
+                same = [i for i in self.checkpoints() if self.fingerprint(i) == fingerprint]
+                cure = (
+                    f"pass the checkpoints in the order of before, where it is model_id {same[0]}"
+                    if same
+                    else "give each checkpoint an id of its own, or use another save_dir"
+                )
                 raise ValueError(
                     f"model_id {model_id} in {self.where} belongs to a checkpoint with fingerprint "
-                    f"{group.attrs.get('fingerprint')}, the one loaded has {fingerprint}; give each checkpoint an id "
-                    "of its own, or use another save_dir"
+                    f"{group.attrs.get('fingerprint')}, the one loaded has {fingerprint}: other weights, or the same "
+                    f"in another dtype; {cure}"
                 )
             return Table.create(group, *self._layout(self.config.train_set_size))
 

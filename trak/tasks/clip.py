@@ -25,7 +25,7 @@ class CLIP(Task):
     model gives to the right caption among the batch's for x_i, and p₂ that of the right image for y_i
     (Radford et al., "Learning transferable visual models from natural language supervision", 2021). Each direction has
     its margin f_d = log(p_d / (1 - p_d)), so that -log p_d = softplus(-f_d). For embeddings φ of
-    images and ψ of texts of length 1, and s the model's logit scale,
+    images and ψ of texts of length 1, and s the model's logit scale::
 
         f₁ = -log Σ_{j≠i} exp(s⟨φ(x_i), ψ(y_j)⟩ - s⟨φ(x_i), ψ(y_i)⟩),
         f₂ = -log Σ_{j≠i} exp(s⟨φ(x_j), ψ(y_i)⟩ - s⟨φ(x_i), ψ(y_i)⟩),
@@ -43,7 +43,7 @@ class CLIP(Task):
     checkpoint; only the example's own embeddings and s and b are differentiated.
 
     ℓ is no function of f alone. Q and R are derivatives along the path on which both margins take
-    equal parts of f, which is exact where f₁ and f₂ have one gradient:
+    equal parts of f, which is exact where f₁ and f₂ have one gradient::
 
         Q = ((1 - p₁) + (1 - p₂)) / 2,    R = (p₁(1 - p₁) + p₂(1 - p₂)) / 4.
 
