@@ -102,11 +102,11 @@ def bert(n: int = 5, seed: int = 0) -> Case:
 
 
 class Recurrent(nn.Module):
-    """What torch.vmap can't run: a packed LSTM, and a branch on a tensor's value."""
+    """What torch.vmap can't run, a branch on a tensor's value, and an LSTM with a projection, for which no rule is."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.lstm, self.head = nn.LSTM(3, 5, batch_first=True), nn.Linear(5, 3)
+        self.lstm, self.head = nn.LSTM(3, 5, batch_first=True, proj_size=4), nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.lstm(x)[0][:, -1]

@@ -1,13 +1,15 @@
 """One call for the common case, and its result."""
 
+import inspect
 import logging
+import re
 import shutil
 import warnings
 
 import numpy as np
 import pytest
 import torch
-from models import images, numbers, texts
+from models import images, numbers, sequences, texts
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
 
 import trak
@@ -49,6 +51,26 @@ def test_attribute_equals_traker_step_by_step(case, data, call, tmp_path):
         for batch in DataLoader(data, batch_size=5):
             traker.score(batch)
     np.testing.assert_array_equal(found.scores, traker.finalize_scores("targets"))
+
+
+def test_each_option_of_traker_is_named_in_the_help_of_attribute_and_no_other():
+    own, of_traker = (inspect.signature(f).parameters.keys() for f in (trak.attribute, trak.TRAKer))
+    obsolete = {"load_from_save_dir", "gradient_computer", "saver", "score_computer", "use_half_precision"}
+    named = set(re.findall(r"^ +- (\w+): \w", trak.attribute.__doc__, flags=re.MULTILINE))
+    assert named == of_traker - own - obsolete - {"proj_max_batch_size"}
+
+
+def test_parameters_without_a_fast_engine_are_told_once_with_their_layer_and_the_ways_out(tmp_path):
+    model, task, batches = sequences()
+    states = [{k: v + i for k, v in model.state_dict().items()} for i in range(2)]
+    for folder in ("a", "b"):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trak.attribute(model, task, states, batches, batches, tmp_path / folder, proj_dim=16, progress=False)
+        (said,) = [str(w.message) for w in caught if "one example at a time" in str(w.message)]
+        for part in ("of LSTM 'lstm' (5 parameters) are", "by grad_wrt", "trak.gradients.register_layer"):
+            assert part in said
+        assert "Error" not in said
 
 
 @pytest.mark.parametrize("kind", ["path", "module", "callable", "single state", "single path"])

@@ -168,10 +168,10 @@ def test_auto_mixes_engines_so_that_every_parameter_has_the_first_that_is_right(
     assert len(caught) == 1
     assert [(part.name, part.parameters) for part in parts(engine)] == [
         ("layers", ("head.weight", "head.bias")),
-        ("single", ("lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.bias_ih_l0", "lstm.bias_hh_l0")),
+        ("single", tuple(f"lstm.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"))),
     ]
     assert caplog.messages[-1] == (
-        "engine: layers for 2 parameters, single for 4 parameters, equal to single-example autograd on the first batch"
+        "engine: layers for 2 parameters, single for 5 parameters, equal to single-example autograd on the first batch"
     )
     found, _ = collect(engine, case.batches[0])
     truth = gradients(case.model, make_task(case.task), case.batches[0])
@@ -321,6 +321,17 @@ def test_modes_flags_hooks_and_gradients_are_as_found_even_after_an_error():
         assert torch.equal(v, before[k])
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
+def test_recurrent_layers_drop_nothing_in_the_mode_that_cudnn_differentiates_and_are_as_found(kind, training):
+    model, x = nn.Sequential(kind(3, 4, 2, dropout=0.9)).train(training), torch.randn(5, 2, 3)
+    with differentiable(model, ["0.weight_hh_l1"]):
+        assert model[0].training
+        found = model(x)[0]
+    assert (model.training, model[0].training, model[0].dropout) == (training, training, 0.9)
+    assert torch.equal(found, model.eval()(x)[0])
+
+
 class TestSelectParameters:
     """Which parameters take part."""
 
@@ -333,7 +344,7 @@ class TestSelectParameters:
         model, *_ = sequences()
         model.requires_grad_(False)
         assert list(select_parameters(model, ["head.bias", "lstm.weight_*"])) == [
-            "lstm.weight_ih_l0", "lstm.weight_hh_l0", "head.bias",
+            "lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.weight_hr_l0", "head.bias",
         ]  # fmt: skip
         assert list(select_parameters(model, "head.*")) == ["head.weight", "head.bias"]
 

@@ -673,3 +673,116 @@ def test_gradients_of_the_users_own_case_type_are_plain_tensors():
     with differentiable(case.model, names):
         found = collect(Layers(case.model, make_task(case.task), names), case.batches[0])
     assert all(type(t) is Tensor for t in found.values())
+
+
+class Recurring(nn.Module):
+    """All that a recurrent layer returns: every output, and the last states of every layer and direction."""
+
+    def __init__(self, kind, packed=False, initial=False, **options):
+        super().__init__()
+        torch.manual_seed(0)
+        self.packed, self.initial = packed, initial
+        self.inner, self.recurrent = nn.Linear(3, 3), kind(3, 4, **options)
+
+    def forward(self, x, lengths, h):
+        x, first = torch.tanh(self.inner(x)), self.recurrent.batch_first
+        if self.packed:
+            x = nn.utils.rnn.pack_padded_sequence(
+                x if first else x.transpose(0, 1), lengths, batch_first=first, enforce_sorted=self.packed == "sorted"
+            )
+        elif not first:
+            x = x.transpose(0, 1)
+        count = self.recurrent.num_layers * (1 + self.recurrent.bidirectional)
+        start = h[:, :count].transpose(0, 1).contiguous()
+        pair = (start, start.sin()) if isinstance(self.recurrent, nn.LSTM) else start
+        output, last = self.recurrent(x, pair if self.initial else None)
+        if self.packed:
+            output, _ = nn.utils.rnn.pad_packed_sequence(output, batch_first=first, total_length=6)
+        output = output if first else output.transpose(0, 1)
+        last = last if isinstance(last, tuple) else (last,)
+        return torch.cat([output.flatten(1), *(t.transpose(0, 1).flatten(1) for t in last)], 1)
+
+
+def series(count=5):
+    torch.manual_seed(1)
+    return torch.randn(count, 6, 3), torch.tensor([3, 6, 1, 4, 6])[:count], torch.randn(count, 4, 4)
+
+
+RELU = {"nonlinearity": "relu"}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("initial", [False, True])
+@pytest.mark.parametrize("kind, options", [
+    (nn.GRU, {}), (nn.GRU, {"num_layers": 2, "bidirectional": True, "batch_first": True}),
+    (nn.GRU, {"bias": False, "bidirectional": True}), (nn.LSTM, {"batch_first": True, "num_layers": 2}),
+    (nn.LSTM, {"num_layers": 2, "bidirectional": True}), (nn.LSTM, {"bias": False, "batch_first": True}),
+    (nn.RNN, {"bidirectional": True}), (nn.RNN, {**RELU, "num_layers": 2, "batch_first": True}),
+])  # fmt: skip
+def test_recurrent_layers_have_the_gradients_of_the_loop(kind, options, initial, packed):
+    model = Recurring(kind, packed, initial, **options)
+    assert_engine_is_right(Layers, model, series())
+    assert_engine_is_right(Layers, model, series(1))
+    with differentiable(model, names := [name for name, _ in model.named_parameters()]):
+        outputs = Layers(model, Curved(), names).gradients(series(), lambda *_: None)
+    torch.testing.assert_close(outputs, Curved().output(model, series()).detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("frozen", ["recurrent.weight_hh_l0", "recurrent.bias_ih_l0_reverse", "inner.weight"])
+def test_recurrent_layers_some_of_whose_parameters_are_left_out(frozen):
+    model = Recurring(nn.GRU, True, bidirectional=True)
+    model.get_parameter(frozen).requires_grad_(False)
+    assert_engine_is_right(Layers, model, series())
+
+
+def test_recurrent_layers_that_run_twice_or_share_weights():
+    model = Recurring(nn.LSTM, batch_first=True, bidirectional=True)
+    model.recurrent.weight_ih_l0_reverse = model.recurrent.weight_ih_l0
+    assert_engine_is_right(Layers, model, series())
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru = nn.GRU(3, 3, batch_first=True)
+
+        def forward(self, x):
+            return self.gru(self.gru(x)[0].flip(1))[0]
+
+    assert_engine_is_right(Layers, Twice(), (series()[0],))
+
+
+class Sorting(nn.Module):
+    """Sorts a batch by hand, so that nothing tells the layer whose rows it gets."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru, self.head = nn.GRU(3, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x, lengths):
+        lengths, order = lengths.sort(descending=True)
+        packed = nn.utils.rnn.pack_padded_sequence(x[order], lengths, batch_first=True)
+        return self.head(self.gru(packed)[1][-1][order.argsort()])
+
+
+@pytest.mark.parametrize("lengths", [[6, 5, 3, 4, 6], [3, 6, 1, 4, 6]])
+def test_a_recurrent_layer_whose_rows_may_be_in_another_order_is_left_to_the_loop(lengths):
+    torch.manual_seed(0)
+    model, batch = Sorting(), (series()[0], torch.tensor(lengths))
+    names = [name for name, _ in model.named_parameters()]
+    with differentiable(model, names):
+        with pytest.warns(UserWarning, match=r"GRU 'gru' \(4 parameters\) are computed one example at a time"):
+            engine = choose_engine("auto", model, Curved(), names, batch)
+        found = collect(engine, batch)
+    for name, expected in gradients(model, Curved(), batch, names).items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("model, batch", [
+    (Recurring(nn.LSTM, proj_size=2), series()),
+    (Recurring(nn.GRU, "sorted"), (series()[0], torch.arange(6, 1, -1))),
+])  # fmt: skip
+def test_recurrent_layers_that_no_rule_covers_are_uncovered_and_as_they_were(model, batch):
+    names = [name for name, _ in model.named_parameters()]
+    with differentiable(model, names), pytest.raises(Uncovered, match="'recurrent"):
+        Layers(model, Curved(), names).gradients((*batch[:2], series()[2]), lambda *_: None)
+    assert "forward" not in vars(model.recurrent)

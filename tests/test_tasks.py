@@ -14,7 +14,17 @@ from trak.modelout_functions import (
     IterativeImageClassificationModelOutput,
     TextClassificationModelOutput,
 )
-from trak.tasks import TASKS, ImageClassification, Regression, Task, TextClassification, make_task, register_task
+from trak.tasks import (
+    TASKS,
+    Classification,
+    ImageClassification,
+    MultiLabel,
+    Regression,
+    Task,
+    TextClassification,
+    make_task,
+    register_task,
+)
 
 CLASSES = 3
 
@@ -276,6 +286,55 @@ class TestDistilBertDropsTokenTypes(TestBertWithTokenTypes):
         return log_odds(model(input_ids=batch[0], attention_mask=batch[2]).logits, batch[3])
 
 
+def series(count):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, 6, 2, dtype=torch.float64, generator=generator), torch.arange(count) % 5 + 2
+
+
+class OfSeries(nn.Module):
+    """A recurrent classifier of series padded to one length."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.gru, self.head = nn.GRU(2, 3, batch_first=True, bidirectional=True), nn.Linear(6, CLASSES)
+
+    def forward(self, x, lengths):
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return self.head(torch.cat(tuple(self.gru(packed)[1]), 1))
+
+
+class TestSeriesTuple(CurvatureFromLoss):
+    def task(self):
+        return make_task("classification")
+
+    def model(self):
+        return OfSeries().double()
+
+    def batch(self, count):
+        return (*series(count), labels(count))
+
+    def expected_output(self, model, batch):
+        return log_odds(model(batch[0], batch[1]), batch[2])
+
+
+class TestSeriesDict(TestSeriesTuple):
+    def task(self):
+        return Classification(temperature=2)
+
+    def batch(self, count):
+        x, lengths = series(count)
+        return {"index": torch.arange(count), "y": labels(count), "lengths": lengths, "x": x}
+
+    def expected_output(self, model, batch):
+        return log_odds(model(batch["x"], batch["lengths"]) / 2, batch["y"])
+
+
+class TestTable(CurvatureFromLoss):
+    def task(self):
+        return Classification()
+
+
 class TestRegression(CurvatureFromLoss):
     def task(self):
         return make_task("regression")
@@ -492,7 +551,7 @@ def test_temperature_enters_output_and_q_so_that_they_give_the_gradient_of_the_l
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, math.nan])
-@pytest.mark.parametrize("task", [ImageClassification, TextClassification])
+@pytest.mark.parametrize("task", [Classification, ImageClassification, TextClassification])
 def test_temperature_that_is_not_positive_is_refused_with_its_value(task, temperature):
     with pytest.raises(ValueError, match=f"temperature must be positive, got {temperature}"):
         task(temperature)
@@ -517,6 +576,7 @@ class IdentityByKeyword(nn.Module):
         (ImageClassification(), nn.Identity(), "images"),
         (TextClassification(), IdentityByKeyword(), "input_ids"),
         (ImageClassification(2.0), nn.Identity(), "x"),
+        (Classification(), IdentityByKeyword(), "input_ids"),
     ],
 )
 @pytest.mark.parametrize(
@@ -548,6 +608,10 @@ def test_check_names_what_is_wrong_with_logits_or_labels(task, model, key, logit
         (ImageClassification(), {}, "got nothing"),
         (ImageClassification(), torch.zeros(2), r"is \(images, labels\)"),
         (ImageClassification(), (torch.zeros(2),), r"is \(images, labels\)"),
+        (Classification(), torch.zeros(2), r"is \(inputs ..., labels\) or a dict of both, got Tensor"),
+        (Classification(), (torch.zeros(2),), r"is \(inputs ..., labels\) or a dict of both, got tuple of 1"),
+        (Classification(), {"input_ids": torch.zeros(2), "kind": labels(2)}, "no labels.* got input_ids, kind"),
+        (Classification(), {"ids": torch.zeros(2), "labels": labels(2)}, r"\(ids, labels\).*forward \(input_ids\)"),
         (TextClassification(), {"input_ids": torch.zeros(2), "kind": labels(2)}, "no labels.* got input_ids, kind"),
         (TextClassification(), {"ids": torch.zeros(2), "labels": labels(2)}, r"\(ids, labels\).*forward \(input_ids\)"),
         (TextClassification(), torch.zeros(2), r"a tuple \(input_ids, labels\)"),
@@ -557,6 +621,47 @@ def test_check_names_what_is_wrong_with_logits_or_labels(task, model, key, logit
 def test_check_names_missing_members_of_a_batch(task, batch, message):
     with pytest.raises(ValueError, match=message):
         task.check(IdentityByKeyword(), batch)
+
+
+@pytest.mark.parametrize("task", [ImageClassification(), Regression(), MultiLabel(), Classification()])
+def test_inputs_that_a_model_misses_are_named_with_the_ways_to_give_them(task):
+    (x, lengths), y = series(4), labels(4)
+    batch = (x, y) if isinstance(task, Classification) else (x, lengths, y)
+    with pytest.raises(TypeError, match=r"OfSeries.forward \(x, lengths\) was given 1 .*'lengths'") as error:
+        task.check(OfSeries().double(), batch)
+    for way in ('task="classification"', "dicts with its names", "write a Task"):
+        assert way in str(error.value)
+
+
+def test_inputs_that_a_dict_lacks_are_named_and_an_error_within_the_model_is_passed_on():
+    with pytest.raises(TypeError, match=r"was given x: missing a required argument: 'lengths'"):
+        Classification().check(OfSeries().double(), {"x": series(4)[0], "y": labels(4)})
+    with pytest.raises(TypeError, match="shape is text"):
+        Classification().check(Fails(), (torch.zeros(4, 2), labels(4)))
+
+
+class Fails(nn.Module):
+    def forward(self, x):
+        raise TypeError("shape is text")
+
+
+class SumOfBoth(nn.Module):
+    def forward(self, first, second):
+        return first + second
+
+
+def test_a_dict_reaches_a_model_with_several_inputs_by_their_names_whatever_is_predicted():
+    first, second = torch.randn(4, 1), torch.randn(4, 1)
+    for task, y in ((Regression(), torch.randn(4)), (MultiLabel(), labels(4) % 2)):
+        expected = task.output(nn.Identity(), (first + second, y))
+        found = task.output(SumOfBoth(), {"second": second, "y": y, "first": first})
+        assert torch.equal(found, expected)
+
+
+def test_a_scripted_model_which_does_not_tell_its_arguments_is_called_all_the_same():
+    model, x, y = torch.jit.trace(nn.Linear(2, 1), torch.zeros(1, 2)), torch.randn(4, 2), torch.randn(4)
+    expected = Regression().output(model, (x, y))
+    assert torch.equal(Regression().output(model, {"x": x, "y": y}), expected)
 
 
 class Returns(nn.Module):
@@ -631,7 +736,7 @@ def test_two_tasks_of_one_kind_do_not_touch_each_other(task):
 def test_unknown_task_suggests_the_nearest():
     with pytest.raises(ValueError, match=r"'image_clasification': did you mean 'image_classification'\?"):
         make_task("image_clasification")
-    with pytest.raises(ValueError, match="'zzz': use one of clip, image_classification"):
+    with pytest.raises(ValueError, match="'zzz': use one of classification, clip, image_classification"):
         make_task("zzz")
 
 

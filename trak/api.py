@@ -64,8 +64,22 @@ def attribute(
         collate_fn: of data sets: makes a batch of a list of examples, or is a tokenizer, which pads them; see
             `trak.datasets.as_loader`.
         progress: whether to show a progress bar.
-        options: of `TRAKer`: proj_dim, projector, damping, weighting, grad_wrt, device, ...; `engine` may also be a
-            `trak.distributed.Ray`, with which the work is done on a cluster.
+        options: of `TRAKer`, which says more of each:
+
+            - proj_dim: number of features, 2048
+            - projector: how gradients are projected, "sketch"
+            - projector_seed: of the projection, 0
+            - grad_wrt: parameters to differentiate by, all
+            - engine: how gradients are computed, "auto"; or a `trak.distributed.Ray`, to work on a cluster
+            - damping: relative strength of regularisation, "auto"
+            - lambda_reg: the same, absolute
+            - weighting: of training examples, "curvature"
+            - balanced: checkpoints count the same, True
+            - softening: temperature of the weights, 3
+            - dtype: of stored features, "float32"
+            - device: where to compute, CUDA first
+            - memory_budget: bytes for gradients, activations
+            - logging_level: of the logger "trak", INFO
 
     Returns:
         The attribution; scores are computed when asked for.

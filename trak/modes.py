@@ -18,3 +18,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Recurrent layers in training mode with a dropout of 0, which is what they are in evaluation mode; as they were on
+    leaving. cuDNN has no backward pass for them otherwise."""
+    changed = [
+        (module, module.training, module.dropout)
+        for module in model.modules()
+        if type(module).forward in (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward)
+    ]
+    try:
+        for module, *_ in changed:
+            module.training, module.dropout = True, 0.0
+        yield
+    finally:
+        for module, mode, dropout in changed:
+            module.training, module.dropout = mode, dropout

@@ -194,6 +194,7 @@ class TRAKer:
         self._next_row = self._next_target = 0
         self._versions: list[tuple[int, int]] = []
         self._compared = False
+        self._said: set[str] = set()
         self._replaced: set[str] = set()
 
     def overlapped(self) -> AbstractContextManager[None]:
@@ -470,7 +471,9 @@ class TRAKer:
                 batch = batches.to_device(batch, self.device)
                 with torch.no_grad():
                     self.task.check(self.model, batch)
-                self._engine = choose_engine(self._engine_name, self.model, self.task, self.parameters, batch)
+                self._engine = choose_engine(
+                    self._engine_name, self.model, self.task, self.parameters, batch, self._said
+                )
         return self._engine
 
     def _values(self, work: Work) -> RowValues:

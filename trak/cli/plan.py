@@ -18,7 +18,8 @@ examples:
   python -m trak plan --examples 1e6 --params 1e6 --constants benchmarks/output/constants.json --json
 
 --step-seconds is what you measured for one example, forward and backward, on one worker; without it, 6 operations for
-each parameter and token are assumed (--tokens, --flops). docs/scaling.md has the formulas.
+each parameter and token are assumed (--tokens, --flops). docs/scaling.md has the formulas. Models are taken to be
+covered by the layers engine; parameters that are differentiated one example at a time (a warning says so) cost more.
 """
 _SHOWN = 5
 
@@ -118,6 +119,7 @@ def summarize(work: Work, constants: Constants, costs: list[Cost], found: list[L
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     stored = f"{size(work.stored_bytes)} stored"
     ends = f"{work.step_seconds:.3g} s a training step of one example; constants of {constants.machine}"
+    ends += "; for models that the layers engine covers"
     lines += ["", f"{stored}, {work.row_bytes:,} bytes a row; {ends}", "", "what breaks first:"]
     for limit in found[:_SHOWN]:
         verdict = f"{limit.margin:.3g} times more is too much" if limit.margin >= 1 else "TOO MUCH"

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -60,26 +61,28 @@ def check_engine_name(name: str, model: nn.Module | None = None) -> str:
     return name
 
 
-def choose_engine(name: str, model: nn.Module, task: Task, parameters: Sequence[str], batch: Batch) -> Engine:
+def choose_engine(
+    name: str, model: nn.Module, task: Task, parameters: Sequence[str], batch: Batch, said: set[str] | None = None
+) -> Engine:
     """The engine for a model whose state is that of `differentiable`.
 
     "auto" compares engines with single-example autograd on the batch's first two examples and takes
     for each parameter the first that is right of: layers, functional, single. It warns if it must
     take the last, and says in one line what it took. An engine asked for by name is taken whatever the comparison
-    says; it warns where they disagree.
+    says; it warns where they disagree. Warnings in `said` are not given again, and those given are added.
 
     Raises:
         ValueError: if the model gives an example another output the second time, or without the other
             examples of its batch.
     """
-    few = batches.take(batch, 0, 2)
+    few, said = batches.take(batch, 0, 2), set() if said is None else said
     check_repeatable(model, task, few)
     check_independent(model, task, few)
     if is_sharded(model):
         return _layers_of_sharded(name, model, task, parameters, few)
     tolerances = {name: _tolerance(parameter) for name, parameter in model.named_parameters()}
     if name != "auto":
-        return _compared(ENGINES[name](model, task, parameters), few, tolerances)
+        return _compared(ENGINES[name](model, task, parameters), few, tolerances, said)
     truth = collect(Single(model, task, parameters), few)
     chosen: list[Engine] = []
     left, reason = tuple(parameters), ""
@@ -94,9 +97,12 @@ def choose_engine(name: str, model: nn.Module, task: Task, parameters: Sequence[
         logger.info("engine %s: not for %s: %s", kind.name, _some(left), reason)
     if left:
         chosen.append(Single(model, task, left))
-        warnings.warn(
-            f"gradients of {_some(left)} are computed one example at a time, which is exact but slower: {reason}",
-            stacklevel=2,
+        # An exception's own words, which the log has, read like an error of the data.
+        _warn(
+            f"gradients of {_owners(model, left)} are computed one example at a time, which is exact but slower: "
+            f"{reason.partition(' (')[0]}; to be faster leave these parameters out by grad_wrt (scores then say "
+            "nothing of what they learnt), or write a rule, see trak.gradients.register_layer",
+            said,
         )
     logger.info(
         "engine: %s, equal to single-example autograd on the first batch",
@@ -108,7 +114,13 @@ def choose_engine(name: str, model: nn.Module, task: Task, parameters: Sequence[
     return engine
 
 
-def _compared(engine: Engine, few: Batch, tolerances: Mapping[str, float]) -> Engine:
+def _warn(message: str, said: set[str], stacklevel: int = 3) -> None:
+    if message not in said:
+        said.add(message)
+        warnings.warn(message, stacklevel=stacklevel)
+
+
+def _compared(engine: Engine, few: Batch, tolerances: Mapping[str, float], said: set[str]) -> Engine:
     """The engine, with a warning if it disagrees with single-example autograd."""
     if isinstance(engine, Single):
         return engine
@@ -120,11 +132,12 @@ def _compared(engine: Engine, few: Batch, tolerances: Mapping[str, float]) -> En
         return engine
     wrong = _disagreeing(found, truth, tolerances)
     if wrong:
-        warnings.warn(
+        _warn(
             f"gradients of {_some(wrong)} by engine={engine.name!r} disagree with single-example autograd, and the "
             "scores are as wrong; use engine='auto', or mend the rule if the layer has one of "
             "trak.gradients.register_layer",
-            stacklevel=3,
+            said,
+            stacklevel=4,
         )
     return engine
 
@@ -199,6 +212,13 @@ def _agree(found: Tensor, expected: Tensor, whole: float, tolerance: float) -> b
     return float((found - expected).norm()) <= tolerance * size + 1e-12
 
 
+def _owners(model: nn.Module, parameters: Sequence[str]) -> str:
+    """The modules that have parameters, each with how many of them, the first few of many."""
+    counts = Counter(name.rpartition(".")[0] for name in parameters)
+    shown = [f"{_module(model, name)} ({n} parameter{'s' if n > 1 else ''})" for name, n in counts.items()]
+    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more modules" if len(shown) > 3 else "")
+
+
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return ", ".join(map(repr, names[:2])) + more
@@ -248,7 +268,11 @@ def _kind(model: nn.Module, task: Task, name: str | None) -> str:
     """A module in words, or what the task makes of the same tensors."""
     if name is None:
         return f"the output f of {type(task).__name__}, with the same tensors from every module,"
-    return f"{type(model.get_submodule(name)).__name__} {name!r}"
+    return _module(model, name)
+
+
+def _module(model: nn.Module, name: str) -> str:
+    return type(model.get_submodule(name)).__name__ + (f" {name!r}" if name else "")
 
 
 def _results(model: nn.Module, task: Task, batch: Batch) -> list[tuple[str, Tensor]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from trak import batches
 from trak.batches import Batch
 from trak.gradients.base import Engine, Sink, check_output
-from trak.gradients.layers import Capture, Uncovered
+from trak.gradients.layers import Capture, Uncovered, unfused
 from trak.gradients.state import differentiable
 
 
@@ -36,7 +36,7 @@ class Layers(Engine):
         capture = self._watch(batches.tensors(batch), batches.size(batch), sink)
         # Parameters of other engines would keep autograd from going through the operations that are watched.
         alone = differentiable(self.model, self.parameters)
-        with torch.enable_grad(), _eager(), alone, capture.layers(self.model), capture:
+        with torch.enable_grad(), _eager(), alone, capture.layers(self.model), unfused(self.model, capture), capture:
             outputs = check_output(self.task, self.task.output(self.model, batch), batches.size(batch))
             uncovered = capture.backward(outputs)
         return outputs.detach(), uncovered

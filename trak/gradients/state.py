@@ -6,19 +6,19 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-from trak.modes import evaluating
+from trak.modes import evaluating, without_dropout
 from trak.naming import did_you_mean
 from trak.sharded import reshard
 
 
 @contextmanager
 def differentiable(model: nn.Module, parameters: Sequence[str]) -> Iterator[None]:
-    """Evaluation mode, gradients for just `parameters`; every flag is as it was on leaving, and a sharded model in
-    parts."""
+    """Evaluation mode, or what does the same, gradients for just `parameters`; every flag is as it was on leaving, and
+    a sharded model in parts."""
     reshard(model)  # which then gathers with the flags that are set here
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     wanted = set(parameters)
-    with evaluating(model):
+    with evaluating(model), without_dropout(model):
         try:
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(name in wanted)

@@ -1,6 +1,7 @@
 """Tasks: what is differentiated."""
 
 from trak.tasks.base import Task
+from trak.tasks.classification import Classification
 from trak.tasks.clip import CLIP
 from trak.tasks.image_classification import ImageClassification
 from trak.tasks.language_modeling import LanguageModeling
@@ -15,6 +16,7 @@ from trak.tasks.token_classification import TokenClassification
 __all__ = [
     "CLIP",
     "TASKS",
+    "Classification",
     "ImageClassification",
     "LanguageModeling",
     "MultiLabel",

@@ -1,17 +1,26 @@
-"""What classification tasks share: the margin of the labelled class."""
+"""Classification of anything by logits."""
 
-from abc import abstractmethod
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from trak.arguments import is_number
-from trak.batches import Batch
+from trak.batches import Batch, described
 from trak.tasks.base import Task
-from trak.tasks.logits import check_labels, margins
+from trak.tasks.inputs import call_by_keyword, call_model, check_text, without_empty
+from trak.tasks.logits import LABEL_KEYS, check_labels, find, logits_of, margins
+from trak.tasks.registry import register_task
 
 
+@register_task("classification")
 class Classification(Task):
-    """f is the margin log(p / (1 - p)) of the labelled class (TRAK, section 3.3)."""
+    """f is the margin log(p / (1 - p)) of the labelled class (TRAK, section 3.3), for models with any inputs: tables,
+    time series, several things at once.
+
+    Batches are tuples (inputs ..., labels), whose inputs the model gets in order, or dicts with one of "labels",
+    "label", "label_ids", "y", "target", "targets", of which the model gets what its forward names, and never the
+    labels. The model returns logits (B, classes), or an object with `.logits`.
+    """
 
     def __init__(self, temperature: float = 1.0) -> None:
         """
@@ -25,9 +34,24 @@ class Classification(Task):
             raise ValueError(f"temperature must be positive, got {temperature!r}; use 1 for none")
         self.temperature = float(temperature)
 
-    @abstractmethod
     def logits_and_labels(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The model's logits (B, classes) and the labels (B,) of a batch."""
+        """The model's logits (B, classes) and the labels (B,) of a batch.
+
+        Raises:
+            ValueError: for a batch without inputs or labels.
+            TypeError: if the model's forward needs other inputs, or returns no logits.
+        """
+        if isinstance(batch, Mapping):
+            labels = batch[find(batch, LABEL_KEYS, "labels")]
+            logits = logits_of(call_by_keyword(model, batch))
+            return logits, without_empty(labels, batch) if isinstance(labels, Tensor) else labels
+        if not isinstance(batch, tuple | list) or len(batch) < 2:
+            raise ValueError(
+                f"a batch for classification is (inputs ..., labels) or a dict of both, got {described(batch)}; yield "
+                "such batches, or write a Task that reads yours"
+            )
+        *inputs, labels = batch
+        return logits_of(call_model(model, *inputs)), labels
 
     def output(self, model: nn.Module, batch: Batch) -> Tensor:
         logits, labels = self.logits_and_labels(model, batch)
@@ -38,4 +62,6 @@ class Classification(Task):
         return logits.argmax(-1) == labels
 
     def check(self, model: nn.Module, batch: Batch) -> None:
+        if isinstance(batch, Mapping):
+            check_text(model, batch)
         check_labels(*self.logits_and_labels(model, batch))

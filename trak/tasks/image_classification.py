@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from trak.batches import Batch, described
 from trak.tasks.classification import Classification
+from trak.tasks.inputs import call_model
 from trak.tasks.logits import INPUT_KEYS, LABEL_KEYS, find, logits_of
 from trak.tasks.registry import register_task
 
@@ -31,4 +32,4 @@ class ImageClassification(Classification):
                 f"a batch for image classification is (images, labels) or a dict of both, got {described(batch)}; "
                 "yield such batches, or write a Task that reads yours"
             )
-        return logits_of(model(images)), labels
+        return logits_of(call_model(model, images)), labels

@@ -1,4 +1,4 @@
-"""How a batch reaches a model: text by keyword, anything else as the first argument."""
+"""How a batch reaches a model: by keyword, or as the first argument."""
 
 import inspect
 from collections.abc import Mapping
@@ -37,6 +37,7 @@ def call_by_keyword(model: nn.Module, batch: Mapping[str, Any]) -> Any:
 
     Raises:
         ValueError: if the forward names none of them.
+        TypeError: if it needs others.
     """
     accepted, takes_any = arguments(model)
     inputs = {k: v for k, v in batch.items() if k not in LABEL_KEYS and (takes_any or k in accepted)}
@@ -47,7 +48,29 @@ def call_by_keyword(model: nn.Module, batch: Mapping[str, Any]) -> Any:
         )
     if "use_cache" in accepted:
         inputs.setdefault("use_cache", False)
-    return model(**inputs)
+    return call_model(model, **inputs)
+
+
+def call_model(model: nn.Module, *inputs: Any, **named: Any) -> Any:
+    """What the model returns for these inputs.
+
+    Raises:
+        TypeError: if its forward takes not these, but fewer or more.
+    """
+    try:
+        return model(*inputs, **named)
+    except TypeError as error:
+        try:
+            _signature(model).bind(*inputs, **named)
+        except TypeError as reason:
+            kind, names = type(model).__name__, ", ".join(arguments(model)[0])
+            given = ", ".join(named) or f"{len(inputs)} of the batch's members"
+            raise TypeError(
+                f"{kind}.forward ({names}) was given {given}: {reason}; give all that it needs by tuples (inputs ..., "
+                'labels) with task="classification", by dicts with its names as keys (any task but '
+                "image_classification), or write a Task whose output calls the model"
+            ) from error
+        raise
 
 
 def takes(model: nn.Module, name: str) -> bool:
@@ -58,20 +81,36 @@ def takes(model: nn.Module, name: str) -> bool:
 
 def arguments(model: nn.Module) -> tuple[list[str], bool]:
     """Names of the arguments of a model's forward, and whether it takes any other keyword."""
-    parameters = inspect.signature(model.forward).parameters
+    parameters = _signature(model).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     return list(parameters), takes_any
 
 
+def _signature(model: nn.Module) -> inspect.Signature:
+    """Of a model's forward; of a scripted one, which doesn't tell, as if it took anything."""
+    try:
+        return inspect.signature(model.forward)
+    except ValueError:
+        return inspect.signature(lambda *inputs, **named: None)
+
+
 def call(model: nn.Module, batch: Batch, what: str) -> Any:
-    """What the model returns for (inputs, labels), a dict of both, or a dict with input_ids and what goes with them.
+    """What the model returns for (inputs, labels), or a dict of labels and the inputs, by name if several or a text's.
 
     Raises:
         ValueError: for another batch.
+        TypeError: if the model's forward needs other inputs.
     """
     if isinstance(batch, Mapping):
-        return call_by_keyword(model, batch) if is_text(batch) else model(batch[find(batch, INPUT_KEYS, "inputs")])
-    return model(_pair(batch, what)[0])
+        if is_text(batch) or _needs_several(model):
+            return call_by_keyword(model, batch)
+        return call_model(model, batch[find(batch, INPUT_KEYS, "inputs")])
+    return call_model(model, _pair(batch, what)[0])
+
+
+def _needs_several(model: nn.Module) -> bool:
+    parameters = _signature(model).parameters.values()
+    return sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters) > 1
 
 
 def labels_of(batch: Batch, what: str) -> Tensor:

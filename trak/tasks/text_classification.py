@@ -4,8 +4,7 @@ from torch import Tensor, nn
 
 from trak.batches import Batch
 from trak.tasks.classification import Classification
-from trak.tasks.inputs import Layouts, as_mapping, call_by_keyword, check_text, without_empty
-from trak.tasks.logits import LABEL_KEYS, find, logits_of
+from trak.tasks.inputs import Layouts, as_mapping
 from trak.tasks.registry import register_task
 
 LAYOUTS: Layouts = {
@@ -26,11 +25,7 @@ class TextClassification(Classification):
     """
 
     def logits_and_labels(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        batch = as_mapping(batch, LAYOUTS, "text classification")
-        labels = batch[find(batch, LABEL_KEYS, "labels")]
-        logits = logits_of(call_by_keyword(model, batch))
-        return logits, without_empty(labels, batch) if isinstance(labels, Tensor) else labels
+        return super().logits_and_labels(model, as_mapping(batch, LAYOUTS, "text classification"))
 
     def check(self, model: nn.Module, batch: Batch) -> None:
-        check_text(model, as_mapping(batch, LAYOUTS, "text classification"))
-        super().check(model, batch)
+        super().check(model, as_mapping(batch, LAYOUTS, "text classification"))

@@ -2,6 +2,7 @@
 
 from trak.gradients.layers import attention, convolution, elementwise, embedding, linear, normalization
 from trak.gradients.layers.capture import Capture, Uncovered
+from trak.gradients.layers.recurrent import unfused
 from trak.gradients.layers.registry import (
     LAYERS,
     OPERATIONS,
@@ -26,4 +27,5 @@ __all__ = [
     "register_decomposition",
     "register_layer",
     "register_operation",
+    "unfused",
 ]

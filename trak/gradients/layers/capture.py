@@ -1,6 +1,6 @@
 """Watches a forward pass for uses of parameters, and its backward pass for their gradients."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -143,6 +143,18 @@ class Capture(TorchFunctionMode):
             result = _Start.apply(result.clone() if result._is_view() else result, self._anchor)
         _mark(result)
         return result
+
+    def watches(self, parameters: Iterable[Tensor]) -> bool:
+        """Whether the gradients of one of these tensors are to be found."""
+        return any(id(p) in self._roots for p in parameters)
+
+    def addend(self, *shape: int, like: Tensor) -> Tensor:
+        """Zeros to be added to what parameters were used for unseen, so that their gradient reaches `watch`."""
+        return self._joined(like.new_zeros(shape))
+
+    def watch(self, result: Tensor, uses: Sequence[Use]) -> None:
+        """Emit the gradients of what `uses` tells of a result, when its own gradient is known."""
+        self._watch(result, [use for use in uses if id(use.parameter) in self._roots])
 
     def _has_batch_shape(self, uses: Sequence[Use], args: Any) -> bool:
         """Whether constants alone, such as token types all zero, were made for each example."""
