@@ -2,6 +2,7 @@
 
 import html.parser
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -200,6 +201,62 @@ class TestShow:
         with pytest.raises(ValueError, match=r"how to show example \d+ of train_dataset, a object; .*display=function"):
             attribution().show(data)._repr_html_()
         assert "told" in attribution().show(data, display=lambda example: "told")._repr_html_()
+
+    @pytest.mark.parametrize("shown", [np.zeros((4, 5)), "a series", ["two", "words"]])
+    def test_an_example_keeps_its_label_whatever_display_makes_of_it(self, shown):
+        # Of shape (2, 26, 12), which is no image: only the label is to be read of it.
+        train = [(torch.zeros(2, 26, 12), torch.tensor(i % 2)) for i in range(12)]
+        targets = [{"series": np.zeros((26, 12)), "labels": 1}] * 4
+        found = attribution().show(
+            train, targets, [0], k=12, display=lambda example: shown,
+            label_names=["cat", "dog"], predicted_labels=[0] * 4,
+        )  # fmt: skip
+        lines = repr(found).splitlines()
+        assert lines[0] == "target 0, label dog, predicted cat"
+        for index in range(12):
+            assert f"#{index}, label {['cat', 'dog'][index % 2]}" in repr(found)
+
+    def test_a_label_that_display_returns_is_the_one_shown(self):
+        found = attribution().show([("a", 3)] * 12, k=1, display=lambda example: {"text": "b", "label": "mine"})
+        assert "label mine" in repr(found)
+        assert "label 3" not in repr(found)
+
+    def test_a_number_that_is_all_of_an_example_is_no_label(self):
+        assert "label" not in repr(attribution().show(range(12), k=1, display=lambda number: f"number {number}"))
+
+    def test_what_display_returns_is_named_if_it_can_not_be_shown(self):
+        shown = attribution().show([("a", 3)] * 12, k=1, display=lambda example: (object(), None))
+        with pytest.raises(
+            ValueError, match=r"display returned a tuple of a object, None for example \d+ of train_data"
+        ):
+            shown._repr_html_()
+
+    def test_a_figure_is_shown_as_matplotlib_saves_it_and_closed(self, tmp_path):
+        plt, image = pytest.importorskip("matplotlib.pyplot"), pytest.importorskip("PIL.Image")
+
+        def drawn(series):
+            figure, axes = plt.subplots(figsize=(4, 1))
+            axes.plot(series)
+            return figure
+
+        expected = drawn([1, 3, 2])
+        expected.savefig(tmp_path / "a.png", dpi=expected.dpi)
+        plt.close(expected)
+        found = read((drawn([1, 3, 2]), "a caption"))
+        np.testing.assert_array_equal(found.image, np.asarray(image.open(tmp_path / "a.png").convert("RGB")))
+        page = Page(attribution().show(np.ones((12, 26, 1)), k=2, targets=[0], display=drawn)._repr_html_())
+        assert len(page.named("img")) == 4
+        assert not plt.get_fignums()
+
+    def test_without_pillow_it_is_said_that_an_example_was_taken_for_an_image(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "PIL.Image", None)
+        with pytest.raises(ImportError, match=r"shape \(26, 12\) was taken for an image, .*display=.*Pillow: pip"):
+            attribution().show(torch.randn(12, 26, 12))._repr_html_()
+
+    @pytest.mark.parametrize("method", ["show", "report"])
+    def test_an_unknown_option_is_named_with_the_method_and_the_nearest(self, method, tmp_path):
+        with pytest.raises(TypeError, match=rf"attribution.{method} .* 'label_name'; did you mean 'label_names'\?"):
+            getattr(attribution(), method)(*([tmp_path / "a.html"] if method == "report" else []), label_name=["cat"])
 
 
 class TestSummary:

@@ -6,10 +6,14 @@ import io
 import json
 import re
 import shutil
+import time
+from functools import partial
 
 import numpy as np
 import pytest
 from test_looking import HOSTILE, attribution
+
+import trak.looking.report as report_module
 
 LABELS = ["cat", "dog", "cat", "cow"]
 
@@ -97,6 +101,14 @@ class TestFile:
         texts = [f"train {i}" for i in range(12)]
         first = attribution().report(tmp_path / "a.html", texts).read_bytes()
         assert attribution().report(tmp_path / "b.html", texts).read_bytes() == first
+
+    def test_progress_is_told_where_reading_takes_long(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(report_module, "tqdm", partial(report_module.tqdm, mininterval=0))
+        monkeypatch.setattr("tqdm.std.tqdm.monitor_interval", 0)
+        attribution().report(tmp_path / "a.html", list("abcdefghijkl"))
+        assert "target" not in capsys.readouterr().err
+        attribution().report(tmp_path / "a.html", list("abcdefghijkl"), display=lambda text: time.sleep(0.15) or text)
+        assert re.search(r"reading examples.*\d/4.*target", capsys.readouterr().err)
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

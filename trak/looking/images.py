@@ -19,6 +19,24 @@ def is_picture(image: Any) -> bool:
     return hasattr(image, "convert") and hasattr(image, "getbands")
 
 
+def is_drawing(image: Any) -> bool:
+    """Whether it is a figure of matplotlib's."""
+    return hasattr(image, "savefig") and hasattr(image, "get_axes")
+
+
+def drawn(figure: Any) -> Array:
+    """The pixels of a figure of matplotlib's, which is closed: uint8 (H, W, 3), or (H, W, 4) if it is transparent."""
+    plt = imported("matplotlib.pyplot", "drawings need matplotlib", "pictures")
+    agg = imported("matplotlib.backends.backend_agg", "drawings need matplotlib", "pictures")
+    try:
+        canvas = agg.FigureCanvasAgg(figure)
+        canvas.draw()
+        found = np.array(canvas.buffer_rgba())
+    finally:
+        plt.close(figure)
+    return found[..., :3] if (found[..., 3] == 255).all() else found
+
+
 def pixels(image: Any) -> Array:
     """An image as uint8: (H, W) if it is grey, otherwise (H, W, 3), or (H, W, 4) with opacity.
 
@@ -26,11 +44,14 @@ def pixels(image: Any) -> Array:
     greatest.
 
     Args:
-        image: of Pillow's, or an array or tensor (H, W), (C, H, W) or (H, W, C) with 1, 3 or 4 channels.
+        image: of Pillow's, a figure of matplotlib's, which is closed, or an array or tensor (H, W), (C, H, W) or
+            (H, W, C) with 1, 3 or 4 channels.
 
     Raises:
         ValueError: for another shape, or numbers that are not finite.
     """
+    if is_drawing(image):
+        return drawn(image)
     if is_picture(image):
         grey, clear = (
             image.mode in ("1", "L", "I", "I;16", "F"),
@@ -69,7 +90,10 @@ def encode(array: Array, size: int) -> str:
     Raises:
         ImportError: if Pillow is not installed.
     """
-    image = imported("PIL.Image", "showing images needs Pillow", "pictures").fromarray(array)
+    need = (
+        f"an example of shape {array.shape} was taken for an image, which display=function changes; images need Pillow"
+    )
+    image = imported("PIL.Image", need, "pictures").fromarray(array)
     image.thumbnail((size, size))
     kind, data = "png", _written(image, "PNG")
     if len(data) > _SMALL_PNG:

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from trak.arguments import is_number
 from trak.looking.examples import Example, joined
 from trak.looking.images import Array, encode
@@ -81,7 +83,8 @@ class _Contents:
     def collect(self) -> dict[str, Any]:
         """Targets, each with both ends, and the training examples that they name."""
         targets, train = [], dict[int, Any]()
-        for row in self._selection.rows():
+        count = len(self._selection.targets)
+        for row in tqdm(self._selection.rows(), desc="reading examples", unit="target", total=count, delay=1):
             targets.append(
                 {
                     "id": row.target,
