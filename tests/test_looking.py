@@ -266,7 +266,7 @@ class TestSummary:
             model, task, model.state_dict(), batches, batches[:1], tmp_path, proj_dim=16, damping=0.5, progress=False
         )
         text = Page(found._repr_html_()).text
-        for part in ("image_classification", "23", "1 (0)", "damping", "0.5", str(tmp_path)):
+        for part in ("image_classification", "log-odds of the labelled class", "23", "1 (0)", "damping", str(tmp_path)):
             assert part in text
         assert f"#{found.top(1).indices[0, 0]} (" in text
 

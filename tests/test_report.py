@@ -11,8 +11,10 @@ from functools import partial
 
 import numpy as np
 import pytest
+from models import images
 from test_looking import HOSTILE, attribution
 
+import trak
 import trak.looking.report as report_module
 
 LABELS = ["cat", "dog", "cat", "cow"]
@@ -109,6 +111,16 @@ class TestFile:
         assert "target" not in capsys.readouterr().err
         attribution().report(tmp_path / "a.html", list("abcdefghijkl"), display=lambda text: time.sleep(0.15) or text)
         assert re.search(r"reading examples.*\d/4.*target", capsys.readouterr().err)
+
+    def test_what_the_output_is_and_what_settings_mean_is_said_in_plain_words(self, tmp_path):
+        model, task, batches = images()
+        options = {"proj_dim": 16, "progress": False}
+        found = trak.attribute(model, task, model.state_dict(), batches, batches[:1], tmp_path / "s", **options)
+        data = embedded(found.report(tmp_path / "a.html", k=2))
+        assert "Output: log-odds of the labelled class, log(p / (1 − p))." in data["meaning"]
+        assert {"damping", "softening", "balanced", "weighting", "projector"} <= data["explained"].keys()
+        assert data["explained"].keys() <= data["facts"].keys()
+        assert "Output" not in embedded(attribution().report(tmp_path / "b.html"))["meaning"]
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

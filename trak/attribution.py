@@ -17,6 +17,7 @@ from trak.ranks import world_size
 from trak.scoring import Best, Damping, Scorer, TopK, check_k, check_weighting, computed, merge_top
 from trak.store import Experiment, check_model_id, open_store
 from trak.store.location import Location
+from trak.tasks.registry import output_in_words
 
 if TYPE_CHECKING:
     import pandas
@@ -258,9 +259,11 @@ class StoredAttribution(Attribution):
 
     def describe(self) -> dict[str, Any]:
         config = self.experiment.store.config
+        output = output_in_words(config.task["name"], config.task.get("settings"))
         settled = self.__dict__["scorer"].damping if "scorer" in self.__dict__ else self._damping
         return super().describe() | {
             "task": config.task["name"],
+            **({} if output is None else {"output": output}),
             "checkpoints": self.model_ids,
             **settled.describe(),
             "weighting": self.weighting,

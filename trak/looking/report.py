@@ -15,7 +15,7 @@ from trak.looking.examples import Example, joined
 from trak.looking.images import Array, encode
 from trak.looking.selection import Neighbour, Selection
 from trak.looking.show import page_file, shortened, strengths
-from trak.looking.summary import MEANING, facts
+from trak.looking.summary import EXPLAINED, facts, meaning
 
 _CHARACTERS, _TOKENS = 2000, 400
 _IMAGES_AT_ONCE = 512
@@ -43,10 +43,12 @@ def write_report(
     if not is_number(image_size) or image_size < 1:
         raise ValueError(f"image_size must be at least 1 pixel, got {image_size!r}; use 96, or leave it out")
     contents = _Contents(selection, image_size)
+    found = facts(selection.attribution)
     data = {
         "title": title,
-        "facts": facts(selection.attribution),
-        "meaning": MEANING,
+        "facts": found,
+        "explained": {name: EXPLAINED[name] for name in found if name in EXPLAINED},
+        "meaning": meaning(selection.attribution),
         "images_at_once": _IMAGES_AT_ONCE,
         **contents.collect(),
     }

@@ -13,6 +13,8 @@ from trak.tasks.logits import check_labels, margins
 class Classification(Task):
     """f is the margin log(p / (1 - p)) of the labelled class (TRAK, section 3.3)."""
 
+    meaning = "log-odds of the labelled class, log(p / (1 − p))"
+
     def __init__(self, temperature: float = 1.0) -> None:
         """
         Args:

@@ -213,7 +213,10 @@
   }
   byId("meaning").textContent = data.meaning;
   byId("about").querySelector("summary").textContent = "How the scores were made";
-  for (const [name, value] of Object.entries(data.facts)) byId("facts").append(make("dt", {}, name), make("dd", {}, value));
+  for (const [name, value] of Object.entries(data.facts)) {
+    const words = Object.hasOwn(data.explained, name) ? make("p", {}, data.explained[name]) : null;
+    byId("facts").append(make("dt", {}, name), make("dd", {}, value, ...(words ? [words] : [])));
+  }
 
   let waiting;
   const asked = (control) => control.type !== "checkbox" ? control.value : control.checked ? "1" : "";
