@@ -12,6 +12,8 @@ Array = np.ndarray[Any, Any]
 
 _CHANNELS = (1, 3, 4)
 _SMALL_PNG = 600
+DRAWING_SIZE = 480
+"""Pixels that a drawing is legible at."""
 
 
 def is_picture(image: Any) -> bool:
@@ -82,6 +84,13 @@ def pixels(image: Any) -> Array:
     if low < 0 or high > 1:
         array = (array - low) / ((high - low) or 1)
     return np.rint(array * 255).astype(np.uint8)
+
+
+def fitted(array: Array, size: int) -> tuple[int, int]:
+    """Width and height of what `encode` makes of pixels."""
+    height, width = array.shape[:2]
+    scale = min(1.0, size / max(height, width))
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def encode(array: Array, size: int) -> str:

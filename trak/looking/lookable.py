@@ -54,7 +54,7 @@ class Lookable(Ranked):
         k: int | None = None,
         *,
         title: str = "Attribution report",
-        image_size: int = 96,
+        image_size: int | None = None,
         **options: Any,
     ) -> Path:
         """Write one HTML file, to be opened anywhere without network: all targets, to search and to sort.
@@ -65,7 +65,7 @@ class Lookable(Ranked):
             targets: which; by default all.
             k: how many training examples at either end, by default 10, or n_train if that is less.
             title: heading of the page.
-            image_size: pixels that no side of an image is longer than.
+            image_size: pixels that no side of an image is longer than; by default 96, and 480 for drawings.
             options: as of `show`.
 
         Raises:
