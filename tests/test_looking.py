@@ -257,7 +257,7 @@ class TestShow:
 
     @pytest.mark.parametrize("method", ["show", "report"])
     def test_an_unknown_option_is_named_with_the_method_and_the_nearest(self, method, tmp_path):
-        with pytest.raises(TypeError, match=rf"attribution.{method} .* 'label_name'; did you mean 'label_names'\?"):
+        with pytest.raises(TypeError, match=rf"attribution.{method} .* 'label_name': did you mean 'label_names'\?"):
             getattr(attribution(), method)(*([tmp_path / "a.html"] if method == "report" else []), label_name=["cat"])
 
 

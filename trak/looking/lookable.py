@@ -85,7 +85,7 @@ class Lookable(Ranked):
 
 
 def _check_options(method: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    known = inspect.signature(Selection).parameters.keys() | inspect.signature(method).parameters.keys()
-    for name in options.keys() - known:
-        advice = did_you_mean(name, known - {"attribution", "options"})
-        raise TypeError(f"attribution.{method.__name__} has no option {name!r}; {advice}")
+    taken = inspect.signature(Selection).parameters.keys() - {"attribution"}
+    for name in options.keys() - taken:
+        known = (taken | inspect.signature(method).parameters.keys()) - {"options"}
+        raise TypeError(f"attribution.{method.__name__} has no option {name!r}: {did_you_mean(name, known)}")
