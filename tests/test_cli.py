@@ -31,6 +31,36 @@ def test_top_prints_what_top_finds(stored, capsys):
     assert line.split() == ["1", "1", str(best.indices[1, 0]), f"{best.scores[1, 0]:+.4g}"]
 
 
+def test_top_names_the_labels_of_the_same_file_as_report(stored, tmp_path, capsys):
+    path, train = tmp_path / "labels.json", [i % 2 for i in range(23)]
+    count = trak.Attribution.open(stored).shape[1]
+    labels = {"train": train, "targets": [1] * count, "predicted": [0] * count, "names": ["cat", "dog"]}
+    path.write_text(json.dumps(labels))
+    arguments = ["top", str(stored), "--labels", str(path), "--targets", "1", "-k", "3"]
+    assert main([*arguments, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["labels"] == [labels["names"][train[i]] for i in found["indices"]]
+    assert (found["label"], found["predicted"]) == ("dog", "cat")
+    assert main(arguments) == 0
+    _, of, *lines = capsys.readouterr().out.splitlines()
+    assert of.split(maxsplit=1) == ["1", "label dog, predicted cat"]
+    assert [line.split()[-1] for line in lines] == found["labels"]
+
+
+def test_plan_takes_what_a_store_knows_and_options_go_before_it(stored, capsys):
+    def planned(*arguments):
+        assert main(["plan", *arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    known = trak.Attribution.open(stored).experiment.store.config
+    parameters = sum(p.numel() for p in images()[0].parameters())
+    given = "--examples", "23", "--params", str(parameters), "--k", "16", "--dtype", known.dtype
+    assert planned(str(stored)) == planned(*given)
+    assert planned(str(stored), "--examples", "1e6", "--k", "32")["work"]["examples"] == 1e6
+    assert main(["plan", "--examples", "23"]) == 1
+    assert "--params is missing" in capsys.readouterr().err
+
+
 def test_info_prints_json(stored, capsys):
     assert main(["info", str(stored), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["configuration"]["train_set_size"] == 23

@@ -1,7 +1,10 @@
 """What is seen of examples and of their scores, in a notebook and in a terminal."""
 
 import html.parser
+import json
+import pickle
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -201,6 +204,62 @@ class TestShow:
             attribution().show(data)._repr_html_()
         assert "told" in attribution().show(data, display=lambda example: "told")._repr_html_()
 
+    @pytest.mark.parametrize("shown", [np.zeros((4, 5)), "a series", ["two", "words"]])
+    def test_an_example_keeps_its_label_whatever_display_makes_of_it(self, shown):
+        # Of shape (2, 26, 12), which is no image: only the label is to be read of it.
+        train = [(torch.zeros(2, 26, 12), torch.tensor(i % 2)) for i in range(12)]
+        targets = [{"series": np.zeros((26, 12)), "labels": 1}] * 4
+        found = attribution().show(
+            train, targets, [0], k=12, display=lambda example: shown,
+            label_names=["cat", "dog"], predicted_labels=[0] * 4,
+        )  # fmt: skip
+        lines = repr(found).splitlines()
+        assert lines[0] == "target 0, label dog, predicted cat"
+        for index in range(12):
+            assert f"#{index}, label {['cat', 'dog'][index % 2]}" in repr(found)
+
+    def test_a_label_that_display_returns_is_the_one_shown(self):
+        found = attribution().show([("a", 3)] * 12, k=1, display=lambda example: {"text": "b", "label": "mine"})
+        assert "label mine" in repr(found)
+        assert "label 3" not in repr(found)
+
+    def test_a_number_that_is_all_of_an_example_is_no_label(self):
+        assert "label" not in repr(attribution().show(range(12), k=1, display=lambda number: f"number {number}"))
+
+    def test_what_display_returns_is_named_if_it_can_not_be_shown(self):
+        shown = attribution().show([("a", 3)] * 12, k=1, display=lambda example: (object(), None))
+        with pytest.raises(
+            ValueError, match=r"display returned a tuple of a object, None for example \d+ of train_data"
+        ):
+            shown._repr_html_()
+
+    def test_a_figure_is_shown_as_matplotlib_saves_it_and_closed(self, tmp_path):
+        plt, image = pytest.importorskip("matplotlib.pyplot"), pytest.importorskip("PIL.Image")
+
+        def drawn(series):
+            figure, axes = plt.subplots(figsize=(4, 1))
+            axes.plot(series)
+            return figure
+
+        expected = drawn([1, 3, 2])
+        expected.savefig(tmp_path / "a.png", dpi=expected.dpi)
+        plt.close(expected)
+        found = read((drawn([1, 3, 2]), "a caption"))
+        np.testing.assert_array_equal(found.image, np.asarray(image.open(tmp_path / "a.png").convert("RGB")))
+        page = Page(attribution().show(np.ones((12, 26, 1)), k=2, targets=[0], display=drawn)._repr_html_())
+        assert len(page.named("img")) == 4
+        assert not plt.get_fignums()
+
+    def test_without_pillow_it_is_said_that_an_example_was_taken_for_an_image(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "PIL.Image", None)
+        with pytest.raises(ImportError, match=r"shape \(26, 12\) was taken for an image, .*display=.*Pillow: pip"):
+            attribution().show(torch.randn(12, 26, 12))._repr_html_()
+
+    @pytest.mark.parametrize("method", ["show", "report"])
+    def test_an_unknown_option_is_named_with_the_method_and_the_nearest(self, method, tmp_path):
+        with pytest.raises(TypeError, match=rf"attribution.{method} .* 'label_name': did you mean 'label_names'\?"):
+            getattr(attribution(), method)(*([tmp_path / "a.html"] if method == "report" else []), label_name=["cat"])
+
 
 class TestSummary:
     def test_says_how_scores_were_made_and_what_the_first_targets_rest_on(self, tmp_path):
@@ -209,7 +268,7 @@ class TestSummary:
             model, task, model.state_dict(), batches, batches[:1], tmp_path, proj_dim=16, damping=0.5, progress=False
         )
         text = Page(found._repr_html_()).text
-        for part in ("image_classification", "23", "1 (0)", "damping", "0.5", str(tmp_path)):
+        for part in ("image_classification", "log-odds of the labelled class", "23", "1 (0)", "damping", str(tmp_path)):
             assert part in text
         assert f"#{found.top(1).indices[0, 0]} (" in text
 
@@ -229,6 +288,91 @@ class TestSummary:
         result = lds(found, masks, rng.normal(size=(6, 2, 4)), resamples=50, permutations=50)
         assert found.faithfulness is result
         assert str(result) in Page(found._repr_html_()).text
+
+
+class TestRemembered:
+    """What `lds` found, as another process sees it."""
+
+    @pytest.fixture
+    def measured(self, tmp_path):
+        pytest.importorskip("scipy")
+        found = self.attributed(tmp_path, images()[2][:1])
+        rng = np.random.default_rng(0)
+        shape = 6, 2, found.shape[1]
+        truth = rng.random((6, 23)) < 0.5, rng.normal(size=shape)
+        return found, lds(found, *truth, resamples=50, permutations=50), truth
+
+    def attributed(self, path, targets, **options):
+        model, task, batches = images()
+        options = {"proj_dim": 16, "damping": 0.5, "progress": False, **options}
+        return trak.attribute(model, task, model.state_dict(), batches, targets, path, **options)
+
+    def test_other_processes_are_told_the_same_figures(self, measured, tmp_path):
+        found, result, _ = measured
+        for other in (pickle.loads(pickle.dumps(found)), self.attributed(tmp_path, images()[2][:1])):
+            assert other.faithfulness == result.figures
+            assert str(other.faithfulness) == str(result) == other.describe()["faithfulness"]
+            assert f"LDS {result.mean:.3f})" in repr(other)
+            assert str(result) in Page(other._repr_html_()).text
+        assert found.faithfulness is result
+        assert f"LDS {result.mean:.3f})" in repr(found)
+
+    def test_what_was_measured_last_is_what_is_told(self, measured, tmp_path):
+        found, result, (masks, outputs) = measured
+        later = lds(found, masks, -outputs[:, :1], resamples=50, permutations=50)
+        told = trak.Attribution.open(tmp_path, damping=0.5).faithfulness
+        assert str(told) == str(later) != str(result)
+        assert "no noise ceiling" in str(told)
+
+    @pytest.mark.parametrize(
+        "options", [{"damping": 0.4}, {"damping": "auto"}, {"damping": 0.5, "balanced": False},
+                    {"damping": 0.5, "weighting": "identity"}],
+    )  # fmt: skip
+    def test_other_settings_are_told_nothing(self, measured, tmp_path, options):
+        assert trak.Attribution.open(tmp_path, **options).faithfulness is None
+
+    def test_other_targets_of_the_same_name_are_told_nothing(self, measured, tmp_path):
+        before = trak.Attribution.open(tmp_path, damping=0.5)
+        assert before.faithfulness is not None
+        model, _, batches = images()
+        traker = trak.TRAKer(model, "image_classification", 23, tmp_path, proj_dim=16, damping=0.5)
+        count = before.shape[1]
+        traker.start_scoring_checkpoint("targets", model.state_dict(), 0, count)
+        traker.score(tuple(part.flip(0) for part in batches[0]), num_samples=count)
+        after = traker.finalize_scores("targets")
+        assert trak.Attribution.open(tmp_path, damping=0.5).faithfulness is None
+        assert before.faithfulness is None
+        assert after is not None
+
+    @pytest.mark.parametrize(
+        "damage",
+        [{"mean": HOSTILE}, {"mean": 1e99}, {"mean": None}, {"seeds": 1.5}, {"subsets": -1}, {"p_value": [0.5]},
+         {"low": {"a": 1}}, {"num_targets": True}],
+    )  # fmt: skip
+    def test_a_damaged_record_is_none(self, measured, tmp_path, damage):
+        (path,) = tmp_path.glob("**/faithfulness/*/zarr.json")
+        content = json.loads(path.read_text())
+        content["attributes"] |= damage
+        path.write_text(json.dumps(content))
+        found = trak.Attribution.open(tmp_path, damping=0.5)
+        assert found.faithfulness is None
+        assert "LDS" not in repr(found)
+
+    def test_a_file_that_is_no_record_is_none(self, measured, tmp_path):
+        (path,) = tmp_path.glob("**/faithfulness/*/zarr.json")
+        path.write_text("{")
+        assert trak.Attribution.open(tmp_path, damping=0.5).faithfulness is None
+
+    def test_where_it_can_not_be_kept_this_process_knows_it_and_says_so(self, measured, monkeypatch):
+        found, _, truth = measured
+
+        def full(*arguments):
+            raise OSError("no room")
+
+        monkeypatch.setattr(type(found.experiment), "keep_measured", full)
+        with pytest.warns(UserWarning, match="could not be kept .*no room"):
+            result = lds(found, *truth, resamples=50, permutations=50)
+        assert found.faithfulness is result
 
 
 @pytest.mark.parametrize("package", ["polars", "pyarrow"])

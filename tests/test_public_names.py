@@ -89,7 +89,7 @@ def test_layers_import_one_way():
     order = [
         "version", "naming", "extras", "ranks", "seeding", "sharded", "batches", "loaders", "modes", "weights",
         "projectors", "tasks", "gradients", "store", "scoring", "sharing", "lockstep", "drawing", "looking", "pictures",
-        "attribution", "wrappers", "checkpoints", "datasets", "traker", "distributed", "api", "integrations",
+        "faithfulness", "attribution", "wrappers", "checkpoints", "datasets", "traker", "distributed", "api", "integrations",
         "evaluation", "questions", "baselines", "planning", "cli",
     ]  # fmt: skip
     for i, lower in enumerate(order):

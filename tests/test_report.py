@@ -6,10 +6,16 @@ import io
 import json
 import re
 import shutil
+import time
+from functools import partial
 
 import numpy as np
 import pytest
+from models import images
 from test_looking import HOSTILE, attribution
+
+import trak
+import trak.looking.report as report_module
 
 LABELS = ["cat", "dog", "cat", "cow"]
 
@@ -71,6 +77,20 @@ class TestFile:
         with pytest.raises(ValueError, match="image_size must be at least 1 pixel, got 0"):
             attribution().report(tmp_path / "b.html", image_size=0)
 
+    def test_figures_are_stored_so_that_they_can_be_read(self, tmp_path):
+        plt = pytest.importorskip("matplotlib.pyplot")
+        pytest.importorskip("PIL")
+
+        def display(text):
+            figure = plt.figure(figsize=(8, 4))
+            figure.text(0.5, 0.5, text)
+            return figure
+
+        data = embedded(attribution().report(tmp_path / "a.html", list("abcdefghijkl"), list("abcd"), display=display))
+        assert data["sizes"] == [[480, 240]] * 12
+        data = embedded(attribution().report(tmp_path / "a.html", list("abcdefghijkl"), display=display, image_size=60))
+        assert data["sizes"] == [[60, 30]] * 12
+
     def test_hostile_texts_end_no_script_and_come_back_as_they_were(self, tmp_path):
         path = attribution().report(
             tmp_path / "a.html", [HOSTILE] * 12, [HOSTILE] * 4, target_labels=[HOSTILE] * 4, title=HOSTILE
@@ -101,6 +121,24 @@ class TestFile:
         texts = [f"train {i}" for i in range(12)]
         first = attribution().report(tmp_path / "a.html", texts).read_bytes()
         assert attribution().report(tmp_path / "b.html", texts).read_bytes() == first
+
+    def test_progress_is_told_where_reading_takes_long(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(report_module, "tqdm", partial(report_module.tqdm, mininterval=0))
+        monkeypatch.setattr("tqdm.std.tqdm.monitor_interval", 0)
+        attribution().report(tmp_path / "a.html", list("abcdefghijkl"))
+        assert "target" not in capsys.readouterr().err
+        attribution().report(tmp_path / "a.html", list("abcdefghijkl"), display=lambda text: time.sleep(0.15) or text)
+        assert re.search(r"reading examples.*\d/4.*target", capsys.readouterr().err)
+
+    def test_what_the_output_is_and_what_settings_mean_is_said_in_plain_words(self, tmp_path):
+        model, task, batches = images()
+        options = {"proj_dim": 16, "progress": False}
+        found = trak.attribute(model, task, model.state_dict(), batches, batches[:1], tmp_path / "s", **options)
+        data = embedded(found.report(tmp_path / "a.html", k=2))
+        assert "Output: log-odds of the labelled class, log(p / (1 − p))." in data["meaning"]
+        assert {"damping", "softening", "balanced", "weighting", "projector"} <= data["explained"].keys()
+        assert data["explained"].keys() <= data["facts"].keys()
+        assert "Output" not in embedded(attribution().report(tmp_path / "b.html"))["meaning"]
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -176,7 +214,7 @@ class TestBrowser:
         assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth === 32)")
         top = report[0].top(10)
         first = page.locator("article").first.locator("section").first
-        assert first.locator("li button").all_inner_texts() == [f"#{i}" for i in top.indices[0]]
+        assert first.locator("li figcaption button").all_inner_texts() == [f"#{i}" for i in top.indices[0]]
         assert page.get_by_role("status").first.inner_text() == "Targets 1 to 20 of 1,000"
 
     def test_pages_are_turned_with_the_keyboard(self, page):
@@ -202,7 +240,7 @@ class TestBrowser:
 
     def test_a_training_example_leads_to_its_targets(self, page, report):
         index = int(report[0].top(1).indices[0, 0])
-        page.locator("article li button").first.click()
+        page.locator("article li figcaption button").first.click()
         both = [report[0].top(10, bottom).indices for bottom in (False, True)]
         expected = [f"Target {t}" for t in range(1000) if any(index in ends[t] for ends in both)]
         assert self.titles(page) == expected[:20]
@@ -212,6 +250,52 @@ class TestBrowser:
         order = np.argsort(-report[0].top(1).scores[:, 0], kind="stable")
         expect(page.locator("h2").first).to_have_text(f"Target {order[0]}")
         assert self.titles(page) == [f"Target {t}" for t in order[:20]]
+
+    def test_an_image_is_enlarged_by_enter_or_click_and_escape_leads_back(self, page, report, expect):
+        index = int(report[0].top(1).indices[0, 0])
+        small, large = (
+            page.get_by_role("button", name=f"Enlarge training example {index}").first,
+            page.locator("dialog"),
+        )
+        expect(large).not_to_be_visible()
+        small.focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog", name=f"Training example {index}, label kind {index % 3}")).to_be_visible()
+        assert large.locator("img").get_attribute("src") == small.locator("img").get_attribute("src")
+        assert large.locator("img").bounding_box()["width"] > 3 * small.locator("img").bounding_box()["width"]
+        page.keyboard.press("Escape")
+        expect(large).not_to_be_visible()
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')") == f"Enlarge training example {index}"
+        page.get_by_role("button", name="Enlarge target 0").click()
+        page.get_by_role("button", name="Close").click()
+        expect(large).not_to_be_visible()
+
+    @pytest.mark.parametrize(
+        ("shape", "size", "width", "height"),
+        [((8, 8), None, 90, 90), ((24, 96), None, 180, 45), ((300, 600), 480, 351, 175), ((90, 4), None, 90, 248)],
+    )
+    def test_an_image_is_as_large_and_as_wide_as_it_is_stored_within_bounds(
+        self, chromium, tmp_path, shape, size, width, height
+    ):
+        images = np.random.default_rng(0).random((12, *shape))
+        path = attribution().report(tmp_path / "a.html", images, images[:4], image_size=size, k=2)
+        for across in (1280, 390):
+            page = chromium.new_page(viewport={"width": across, "height": 844})
+            page.goto(path.as_uri())
+            box = page.locator("li").first.bounding_box()
+            shown = page.locator("li img").first.bounding_box()
+            assert page.evaluate("document.documentElement.scrollWidth") <= across
+            page.locator("li .enlarge").first.click()
+            page.locator("dialog button").scroll_into_view_if_needed()
+            assert page.evaluate("document.documentElement.scrollWidth") <= across
+            large = page.locator("dialog").bounding_box()
+            assert large["x"] >= 0
+            assert large["x"] + large["width"] <= across
+            assert large["y"] + large["height"] <= 844
+            page.close()
+            if across == 1280:
+                assert abs(box["width"] - width) <= 1
+                assert abs(shown["height"] - height) <= 1
 
     def test_hostile_text_is_shown_as_text(self, page):
         assert page.locator("article").nth(1).locator(".of .text").text_content() == HOSTILE

@@ -18,6 +18,7 @@ from trak.tasks import (
     TASKS,
     Classification,
     ImageClassification,
+    LanguageModeling,
     MultiLabel,
     Regression,
     Task,
@@ -25,6 +26,8 @@ from trak.tasks import (
     make_task,
     register_task,
 )
+from trak.tasks.base import recorded_name
+from trak.tasks.registry import output_in_words
 
 CLASSES = 3
 
@@ -830,3 +833,62 @@ def test_loss_that_is_no_function_of_its_argument_is_refused():
 
     with pytest.raises(TypeError, match="computed from its argument by torch operations"):
         Constant().weights(nn.Identity(), None, torch.ones(2))
+
+
+class TestOutputInWords:
+    def test_every_task_of_the_library_says_what_its_output_is(self):
+        for name, task in TASKS.items():
+            said = output_in_words(recorded_name(task), {"output_kind": "margin", "reduction": "mean"})
+            assert said, name
+            assert said != (task.__doc__ or "").splitlines()[0]
+
+    @pytest.mark.parametrize("output", ["margin", "mean_margin", "cross_entropy"])
+    def test_settings_decide_it_where_they_decide_the_output(self, output):
+        mean, total = (LanguageModeling(output, reduction).describe() for reduction in ("mean", "sum"))
+        assert output_in_words(**total) == f"{output_in_words(**mean)}, times their number"
+        assert ("probability" if output == "cross_entropy" else "log-odds") in output_in_words(**mean)
+
+    def test_of_a_task_of_ones_own_it_is_the_first_line_of_a_docstring(self):
+        class OnClass(Task):
+            """Height of the wave.
+
+            More of it."""
+
+            def output(self, model, batch): ...
+
+        class OnOutput(OnClass):
+            """Not this."""
+
+            def output(self, model, batch):
+                """
+                Length of the wave.
+                """
+
+        class Neither(Task):
+            def output(self, model, batch): ...
+
+        class Named(Task):
+            meaning = "width of the wave"
+
+            def output(self, model, batch):
+                """Not this."""
+
+        said = [output_in_words(recorded_name(t), {}) for t in (OnClass, OnOutput, Neither, Named)]
+        assert said == ["Height of the wave.", "Length of the wave.", None, "width of the wave"]
+
+    def test_what_is_said_of_an_output_is_not_said_of_another_that_overrides_it(self):
+        class SameMargin(ImageClassification):
+            """Reads other batches."""
+
+            def logits_and_labels(self, model, batch): ...
+
+        class OtherOutput(ImageClassification):
+            def output(self, model, batch): ...
+
+        assert output_in_words(recorded_name(SameMargin), {}) == ImageClassification.meaning
+        assert output_in_words(recorded_name(OtherOutput), {}) is None
+
+    def test_unknown_names_and_damaged_settings_say_nothing_or_the_same(self):
+        assert output_in_words("nobody's task", {}) is None
+        assert output_in_words("image_classification", [3]) == ImageClassification.meaning
+        assert output_in_words("language_modeling", {"output_kind": ["margin"]}) is None

@@ -1,6 +1,7 @@
 """The result of an attribution: what a person looks at."""
 
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
@@ -12,11 +13,13 @@ import torch
 from tqdm.auto import tqdm
 
 from trak.extras import imported
+from trak.faithfulness import Faithfulness
 from trak.looking.lookable import Lookable
 from trak.ranks import world_size
 from trak.scoring import Best, Damping, Scorer, TopK, check_k, check_weighting, computed, merge_top
 from trak.store import Experiment, check_model_id, open_store
 from trak.store.location import Location
+from trak.tasks.registry import output_in_words
 
 if TYPE_CHECKING:
     import pandas
@@ -40,8 +43,16 @@ class Attribution(Lookable):
 
     name: str
     """What the scores are of, or by."""
-    faithfulness: Any = None
-    """What `trak.evaluation.lds` found last for these scores, once it was asked."""
+    _faithfulness: Any = None
+
+    @property
+    def faithfulness(self) -> Any:
+        """What `trak.evaluation.lds` found last for these scores; None if it was not asked."""
+        return self._faithfulness
+
+    def remember(self, faithfulness: Any) -> None:
+        """Keep what `trak.evaluation.lds` found, which calls this."""
+        self._faithfulness = faithfulness
 
     @property
     @abstractmethod
@@ -54,7 +65,7 @@ class Attribution(Lookable):
         Of equal scores the lower index comes first. By default k is 10, or n_train if that is less.
 
         Returns:
-            indices and scores, (n_targets, k) each, strongest first.
+            indices and scores, (n_targets, k) each, strongest first: a row for each target, to be picked from.
 
         Raises:
             ValueError: if k is not between 1 and n_train.
@@ -135,14 +146,17 @@ class Attribution(Lookable):
         """What the scores are of and how they were made, ready for JSON."""
         train, targets = self.shape
         found: dict[str, Any] = {"name": self.name, "targets": targets, "training examples": train}
-        return found | ({} if self.faithfulness is None else {"faithfulness": str(self.faithfulness)})
+        faithful = self.faithfulness
+        return found | ({} if faithful is None else {"faithfulness": str(faithful)})
 
     def _details(self) -> str:
         return ""
 
     def __repr__(self) -> str:
         train, targets = self.shape
-        return f"Attribution({self.name!r}: {targets} targets to {train} training examples{self._details()})"
+        faithful = self.faithfulness
+        measured = "" if faithful is None else f", LDS {faithful.mean:.3f}"
+        return f"Attribution({self.name!r}: {targets} targets to {train} training examples{self._details()}{measured})"
 
 
 class StoredAttribution(Attribution):
@@ -234,19 +248,47 @@ class StoredAttribution(Attribution):
         self._computed(best, pieces)
 
     def _computed(self, best: Best | None, only: Iterable[int] | None = None) -> Array:
-        settings = {
-            "model_ids": self.model_ids,
-            "fingerprints": [self.experiment.store.fingerprint(i) for i in self.model_ids],
-            "weighting": self.weighting,
-            "balanced": self.balanced,
-            **self._damping.describe(),
-        }
+        settings = self._settings()
         help_with = None if self._helpers is None or only is not None else partial(self._helpers, self, best)
         silent = best is not None or only is not None or help_with is not None
         with tqdm(
             total=math.prod(self.shape), desc="scoring", unit="score", unit_scale=True, delay=0.5, disable=silent
         ) as bar:
             return computed(self.experiment, settings, lambda: self.scorer, best, bar.update, help_with, only)
+
+    def _settings(self) -> dict[str, Any]:
+        """What decides the scores besides features and targets."""
+        return {
+            "model_ids": self.model_ids,
+            "fingerprints": [self.experiment.store.fingerprint(i) for i in self.model_ids],
+            "weighting": self.weighting,
+            "balanced": self.balanced,
+            **self._damping.describe(),
+        }
+
+    @property
+    def faithfulness(self) -> Any:
+        """What `trak.evaluation.lds` found last for these scores: its result in the process that asked, and in others
+        the figures of it that the store remembers, a `trak.faithfulness.Faithfulness`; None if it was not asked."""
+        if self._faithfulness is not None:
+            return self._faithfulness
+        try:
+            self._check_targets()
+            return Faithfulness.from_record(self.experiment.measured(self._settings()))
+        except ValueError:  # of other targets, or damaged: then it is to be measured again
+            return None
+
+    def remember(self, faithfulness: Any) -> None:
+        super().remember(faithfulness)
+        try:
+            self._check_targets()
+            self.experiment.keep_measured(self._settings(), faithfulness.figures.record())
+        except (OSError, ValueError) as error:
+            warnings.warn(
+                f"the LDS could not be kept in {self.experiment.store.where} ({error}), so that this process alone "
+                "knows it; make the store writable and measure again, or keep the result yourself",
+                stacklevel=3,
+            )
 
     def _is_quick(self) -> bool:
         try:
@@ -258,9 +300,11 @@ class StoredAttribution(Attribution):
 
     def describe(self) -> dict[str, Any]:
         config = self.experiment.store.config
+        output = output_in_words(config.task["name"], config.task.get("settings"))
         settled = self.__dict__["scorer"].damping if "scorer" in self.__dict__ else self._damping
         return super().describe() | {
             "task": config.task["name"],
+            **({} if output is None else {"output": output}),
             "checkpoints": self.model_ids,
             **settled.describe(),
             "weighting": self.weighting,

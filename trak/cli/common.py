@@ -1,9 +1,22 @@
 """What commands share."""
 
 import argparse
+import json
+from pathlib import Path
 from typing import Any
 
 from trak.attribution import StoredAttribution
+
+LABELS = """\
+labels.json holds any of these lists, one entry for each example, and the names of labels that are numbers:
+  {"train": [3, 0, …], "targets": [7, …], "predicted": [1, …], "names": ["airplane", …]}
+"""
+_OPTIONS = {
+    "train": "train_labels",
+    "targets": "target_labels",
+    "predicted": "predicted_labels",
+    "names": "label_names",
+}
 
 
 def add_command(commands: Any, name: str, what: str, examples: str) -> argparse.ArgumentParser:
@@ -24,9 +37,38 @@ def add_choice(parser: argparse.ArgumentParser, k: str) -> None:
     parser.add_argument("--exp-name", default="targets", help="experiment in the store (default: targets)")
     parser.add_argument("--targets", type=int, nargs="+", metavar="T", help="which targets (default: all)")
     parser.add_argument("-k", type=int, help=f"how many training examples{k}")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="JSON with labels, see below")
     parser.add_argument("--damping", help="relative damping, or auto (default: auto)")
 
 
 def attribution(chosen: argparse.Namespace) -> StoredAttribution:
     """What the options of `add_choice` mean."""
     return StoredAttribution.open(chosen.store, chosen.exp_name, damping=chosen.damping)
+
+
+def labels(chosen: argparse.Namespace) -> dict[str, Any]:
+    """What the file of `--labels` holds, as options of `trak.looking.Selection`; nothing without one.
+
+    Raises:
+        ValueError: if it holds anything else.
+    """
+    path: Path | None = chosen.labels
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f'{path} is no JSON: {error}; write a JSON object, such as {{"train": [...]}}') from error
+    wanted = ", ".join(_OPTIONS)
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path} must hold an object with any of {wanted}, got a {type(found).__name__}; write such an object"
+        )
+    for name, values in found.items():
+        if name not in _OPTIONS:
+            raise ValueError(f"{path} has {name!r}; expected any of {wanted}; rename or remove it")
+        if not isinstance(values, list):
+            raise ValueError(
+                f"{name} in {path} must be a list, got a {type(values).__name__}; write [...] with one for each example"
+            )
+    return {_OPTIONS[name]: values for name, values in found.items()}

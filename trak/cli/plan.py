@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 from trak.planning import Constants, Cost, Limit, Work, limits, phases
 from trak.planning.constants import DTYPES
 from trak.planning.work import step_seconds
+from trak.store import open_store
 
 _EXAMPLES = """\
 examples:
   python -m trak plan --examples 1.3e6 --params 25.6e6 --k 4096 --step-seconds 0.002 --example-bytes 602112
   python -m trak plan --examples 1e9 --params 7e9 --k 4096 --dtype float16 --tokens 1000 --workers 512 \
       --flops 4e14 --matmul-flops 3e13 --float64-flops 2e13 --read-bandwidth 1e11 --write-bandwidth 1e11
+  python -m trak plan results --workers 8                what a store knows need not be said
   python -m trak plan --examples 1e6 --params 1e6 --constants benchmarks/output/constants.json --json
 
 --step-seconds is what you measured for one example, forward and backward, on one worker; without it, 6 operations for
@@ -34,11 +37,16 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     number = float  # 1e9 is easier to write
-    parser.add_argument("--examples", type=number, required=True, help="training examples")
-    parser.add_argument("--params", type=number, required=True, help="parameters that are differentiated by")
-    parser.add_argument("--k", type=number, default=2048, help="features of an example: proj_dim (default: 2048)")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of stored features (default: float32)")
-    parser.add_argument("--checkpoints", type=number, default=1, help="(default: 1)")
+    parser.add_argument(
+        "store",
+        nargs="?",
+        help="a store that has examples, params, k, dtype and checkpoints, where no option says else",
+    )
+    parser.add_argument("--examples", type=number, help="training examples")
+    parser.add_argument("--params", type=number, help="parameters that are differentiated by")
+    parser.add_argument("--k", type=number, help="features of an example: proj_dim (default: 2048)")
+    parser.add_argument("--dtype", choices=DTYPES, help="of stored features (default: float32)")
+    parser.add_argument("--checkpoints", type=number, help="(default: 1)")
     parser.add_argument("--targets", type=number, default=100, help="of one query (default: 100)")
     parser.add_argument("--workers", type=number, default=1, help="processes, each with its device (default: 1)")
     parser.add_argument("--batch", type=number, default=64, help="examples of a batch (default: 64)")
@@ -60,6 +68,7 @@ def add(commands: Any) -> None:
 
 def run(chosen: argparse.Namespace) -> str:
     """What is to be printed."""
+    _fill_in(chosen)
     constants = _constants(chosen)
     work = _work(chosen, constants)
     costs = phases(work, constants)
@@ -73,6 +82,27 @@ def run(chosen: argparse.Namespace) -> str:
         }
         return json.dumps(shown, indent=2)
     return summarize(work, constants, costs, found)
+
+
+def _fill_in(chosen: argparse.Namespace) -> None:
+    """What no option says: as the store has it, or the default."""
+    known: dict[str, Any] = {"k": 2048, "dtype": "float32", "checkpoints": 1}
+    if chosen.store is not None:
+        store = open_store(chosen.store)
+        known = {
+            "examples": store.config.train_set_size,
+            "params": sum(math.prod(shape) for shape in store.config.parameters.values()),
+            "k": store.config.proj_dim,
+            "dtype": store.config.dtype,
+            "checkpoints": max(1, len(store.checkpoints())),
+        }
+    for option in ("examples", "params", "k", "dtype", "checkpoints"):
+        if getattr(chosen, option) is None:
+            if option not in known:
+                raise ValueError(
+                    f"--{option} is missing, got no store that knows it; give --examples and --params, or name a store"
+                )
+            setattr(chosen, option, known[option])
 
 
 def _constants(chosen: argparse.Namespace) -> Constants:

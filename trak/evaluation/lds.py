@@ -20,6 +20,7 @@ from trak.evaluation.statistics import (
     spearman,
 )
 from trak.evaluation.truth import GroundTruth
+from trak.faithfulness import Faithfulness
 
 if TYPE_CHECKING:
     import pandas
@@ -57,12 +58,22 @@ class LDS:
         """Average over targets."""
         return float(self.per_target.mean())
 
-    def __str__(self) -> str:
-        ceiling = f"noise ceiling {self.noise_ceiling:.3f}" if np.isfinite(self.noise_ceiling) else "no noise ceiling"
-        return (
-            f"LDS {self.mean:.3f} ({in_words(self.confidence)} {self.interval}; {len(self.per_target)} targets, "
-            f"{self.subsets} subsets × {self.seeds} seeds), p = {self.p_value:.2g} against chance, {ceiling}"
+    @property
+    def figures(self) -> Faithfulness:
+        """All but those of single targets."""
+        return Faithfulness(
+            self.mean,
+            *self.interval,
+            self.confidence,
+            self.p_value,
+            self.noise_ceiling,
+            len(self.per_target),
+            self.subsets,
+            self.seeds,
         )
+
+    def __str__(self) -> str:
+        return str(self.figures)
 
     def to_frame(self) -> "pandas.DataFrame":
         """A row for each target: target, lds, low, high.
@@ -111,7 +122,7 @@ def lds(
 
     Args:
         scores: attribution, (n_train, n_targets), or anything with such `.scores`. An `Attribution` keeps the
-            result as its `faithfulness`, which its summary and reports name.
+            result as its `faithfulness`, which its summary and reports name, a stored one for other processes, too.
         masks: which examples each subset holds, bool (n_subsets, n_train), or a `GroundTruth` in place
             of masks and outputs. Scores have a column for each target of the whole ground truth, also
             where `masks` is a part of one: it knows which columns are its own.
@@ -158,7 +169,7 @@ def lds(
         seeds=seeds,
     )
     if isinstance(given, Attribution):
-        given.faithfulness = found
+        given.remember(found)
     return found
 
 

@@ -1,7 +1,7 @@
 """Examples of a data set as people look at them: an image, a text, tokens, and a label."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from trak.loaders import check_loader
-from trak.looking.images import Array, is_picture, pixels
+from trak.looking.images import Array, is_drawing, is_picture, pixels
 from trak.tasks.logits import LABEL_KEYS
 
 _MASK = "attention_mask"
 _NOT_SHOWN = (_MASK, "token_type_ids", "position_ids", "pixel_mask")
 _NUMBERS_SHOWN = 6
+_SHOWN = "an image, a figure of matplotlib's, a text, a list of tokens, or a tuple or dict of them"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,8 @@ class Example:
     label: Any = None
     mask: Array | None = None
     """Which of the data set's tokens these are, bool, where some were padding."""
+    is_drawing: bool = False
+    """Whether the image is a figure of matplotlib's, which is unreadable if small."""
 
     def __bool__(self) -> bool:
         return self.image is not None or bool(self.text) or bool(self.tokens)
@@ -38,16 +41,39 @@ def read(item: Any) -> Example:
     """What is seen of an item of a data set: a value or several, in a tuple or under names.
 
     A string is a text, a number a label, a vector of whole numbers or strings tokens, and an array (H, W), (C, H, W) or
-    (H, W, C) an image. Under names, the label is what is called `label` or alike; of several texts, each is given with
-    its name.
+    (H, W, C), or a figure of matplotlib's, an image. Under names, the label is what is called `label` or alike; of
+    several texts, each is given with its name.
     """
+    return _together(_fields(item) or [("", _as_array(item))])
+
+
+def label_of(item: Any) -> Any:
+    """The label among the values of an item, None if there is none: `read(item).label`, whatever else is in it."""
+    return next((np.asarray(v).item() for key, v in _fields(item) if _is_label(key, v)), None)
+
+
+def _fields(item: Any) -> list[tuple[str, Any]]:
+    """The values of an item and their names, "label" for those of labels; none if it is a single value."""
     if isinstance(item, Mapping):
-        return _together(
-            (("label" if key in LABEL_KEYS else key, value) for key, value in item.items() if value is not None)
-        )
-    if isinstance(item, list | tuple) and not _are_tokens(item):
-        return _together(("", value) for value in item)
-    return _together([("", item)])
+        found = [("label" if key in LABEL_KEYS else key, value) for key, value in item.items() if value is not None]
+    elif isinstance(item, list | tuple) and not _are_tokens(item):
+        found = [("", value) for value in item]
+    else:
+        return []
+    return [(key, _as_array(value)) for key, value in found]
+
+
+def _as_array(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    value = value.detach().cpu()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+
+
+def _is_label(key: str, value: Any) -> bool:
+    if isinstance(value, str):
+        return key == "label"
+    return key in ("", "label") and isinstance(value, int | float | np.generic | np.ndarray) and np.ndim(value) == 0
 
 
 def _are_tokens(value: Any) -> bool:
@@ -58,23 +84,21 @@ def _are_tokens(value: Any) -> bool:
     )
 
 
-def _together(fields: Any) -> Example:
-    image, tokens, label, mask, numbers = None, (), None, None, ""
+def _together(fields: Iterable[tuple[str, Any]]) -> Example:
+    image, tokens, label, mask, numbers, is_drawn = None, (), None, None, "", False
     texts: list[tuple[str, str]] = []
     for key, value in fields:
-        if isinstance(value, torch.Tensor):
-            value = value.detach().cpu()
-            value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
         if key == _MASK:
             mask = np.asarray(value).astype(bool)
         elif key in _NOT_SHOWN:
             continue
-        elif isinstance(value, str) and key == "label":
-            label = value
+        elif _is_label(key, value):
+            label = np.asarray(value).item() if label is None else label
         elif isinstance(value, str):
             texts.append((key, value))
-        elif is_picture(value):
-            image = pixels(value) if image is None else image
+        elif is_picture(value) or is_drawing(value):
+            if image is None:
+                image, is_drawn = pixels(value), is_drawing(value)
         elif _are_tokens(value) or (isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu"):
             if key == "label":
                 continue
@@ -82,18 +106,15 @@ def _together(fields: Any) -> Example:
                 tokens = tuple(np.asarray(value).tolist())
             elif not key and mask is None and len(value) == len(tokens) and set(np.unique(value).tolist()) <= {0, 1}:
                 mask = np.asarray(value).astype(bool)
-        elif np.ndim(value) == 0 and isinstance(value, int | float | np.generic | np.ndarray):
-            if label is None and key in ("", "label"):
-                label = np.asarray(value).item()
         elif isinstance(value, np.ndarray) and value.ndim == 1:
             some = ", ".join(f"{v:.3g}" for v in value[:_NUMBERS_SHOWN])
             numbers = numbers or f"[{some}{', …' if len(value) > _NUMBERS_SHOWN else ''}]"
-        elif isinstance(value, np.ndarray) and image is None:
+        elif isinstance(value, np.ndarray) and value.ndim and image is None:
             image = pixels(value)
     text = "\n".join(text if len(texts) == 1 or not key else f"{key}: {text}" for key, text in texts)
     if image is None and not text and not tokens:
         text = numbers
-    return Example(image, text, tokens, label, mask)
+    return Example(image, text, tokens, label, mask, is_drawn)
 
 
 class Examples(Sequence[Example]):
@@ -118,7 +139,8 @@ class Examples(Sequence[Example]):
             what: what the user calls it.
             labels: in place of those that the examples carry.
             label_names: names of labels that are numbers.
-            display: from an example as the data set gives it to what is to be seen of it.
+            display: from an example as the data set gives it to what is to be seen of it; the label is the example's
+                own unless what it returns has one.
             tokenizer: with `decode`, or a function, from the number of a token to its text.
 
         Raises:
@@ -147,13 +169,7 @@ class Examples(Sequence[Example]):
 
     def _example(self, index: int) -> Example:
         item = self._get(index)
-        found = Example() if item is None else read(item if self._display is None else self._display(item))
-        if item is not None and not found:
-            raise ValueError(
-                f"can't tell how to show example {index} of {self._what}, {_in_words(item)}; say it with "
-                "display=function, from such an example to an image, a text, a list of tokens, or a tuple or dict of "
-                "them"
-            )
+        found = Example() if item is None else self._seen(index, item)
         tokens, mask = found.tokens, found.mask
         if mask is not None and len(mask) == len(tokens):
             tokens = tuple(token for token, kept in zip(tokens, mask, strict=True) if kept)
@@ -162,7 +178,24 @@ class Examples(Sequence[Example]):
         if self._decode is not None:
             tokens = tuple(t if isinstance(t, str) else self._decode(t) for t in tokens)
         label = found.label if self._labels is None else self._labels[index]
-        return Example(found.image, found.text, tuple(map(str, tokens)), self.name(label), mask)
+        return replace(found, tokens=tuple(map(str, tokens)), label=self.name(label), mask=mask)
+
+    def _seen(self, index: int, item: Any) -> Example:
+        if self._display is None:
+            if found := read(item):
+                return found
+            raise ValueError(
+                f"can't tell how to show example {index} of {self._what}, {_in_words(item)}; say it with "
+                f"display=function, from such an example to {_SHOWN}"
+            )
+        shown = self._display(item)
+        found = read(shown)
+        if not found:
+            raise ValueError(
+                f"display returned {_in_words(shown)} for example {index} of {self._what}, and that can't be shown; "
+                f"let it return {_SHOWN}"
+            )
+        return found if found.label is not None else replace(found, label=label_of(item))
 
     def name(self, label: Any) -> str | None:
         """A label in words."""
@@ -182,6 +215,10 @@ def _in_words(item: Any) -> str:
         return f"an array of shape {tuple(item.shape)}"
     if isinstance(item, Mapping):
         return f"a mapping with {', '.join(map(str, item)) or 'nothing'}"
+    if item is None:
+        return "None"
+    if isinstance(item, list | tuple):
+        return f"a {type(item).__name__} of {', '.join(map(_in_words, item[:3])) or 'nothing'}"
     return f"a {type(item).__name__}"
 
 

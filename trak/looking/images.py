@@ -12,11 +12,31 @@ Array = np.ndarray[Any, Any]
 
 _CHANNELS = (1, 3, 4)
 _SMALL_PNG = 600
+DRAWING_SIZE = 480
+"""Pixels that a drawing is legible at."""
 
 
 def is_picture(image: Any) -> bool:
     """Whether it is an image of Pillow's."""
     return hasattr(image, "convert") and hasattr(image, "getbands")
+
+
+def is_drawing(image: Any) -> bool:
+    """Whether it is a figure of matplotlib's."""
+    return hasattr(image, "savefig") and hasattr(image, "get_axes")
+
+
+def drawn(figure: Any) -> Array:
+    """The pixels of a figure of matplotlib's, which is closed: uint8 (H, W, 3), or (H, W, 4) if it is transparent."""
+    plt = imported("matplotlib.pyplot", "drawings need matplotlib", "pictures")
+    agg = imported("matplotlib.backends.backend_agg", "drawings need matplotlib", "pictures")
+    try:
+        canvas = agg.FigureCanvasAgg(figure)
+        canvas.draw()
+        found = np.array(canvas.buffer_rgba())
+    finally:
+        plt.close(figure)
+    return found[..., :3] if (found[..., 3] == 255).all() else found
 
 
 def pixels(image: Any) -> Array:
@@ -26,11 +46,14 @@ def pixels(image: Any) -> Array:
     greatest.
 
     Args:
-        image: of Pillow's, or an array or tensor (H, W), (C, H, W) or (H, W, C) with 1, 3 or 4 channels.
+        image: of Pillow's, a figure of matplotlib's, which is closed, or an array or tensor (H, W), (C, H, W) or
+            (H, W, C) with 1, 3 or 4 channels.
 
     Raises:
         ValueError: for another shape, or numbers that are not finite.
     """
+    if is_drawing(image):
+        return drawn(image)
     if is_picture(image):
         grey, clear = (
             image.mode in ("1", "L", "I", "I;16", "F"),
@@ -63,13 +86,23 @@ def pixels(image: Any) -> Array:
     return np.rint(array * 255).astype(np.uint8)
 
 
+def fitted(array: Array, size: int) -> tuple[int, int]:
+    """Width and height of what `encode` makes of pixels."""
+    height, width = array.shape[:2]
+    scale = min(1.0, size / max(height, width))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
 def encode(array: Array, size: int) -> str:
     """An image's pixels as a data URL: the smaller of PNG and WebP, no side longer than `size`.
 
     Raises:
         ImportError: if Pillow is not installed.
     """
-    image = imported("PIL.Image", "showing images needs Pillow", "pictures").fromarray(array)
+    need = (
+        f"an example of shape {array.shape} was taken for an image, which display=function changes; images need Pillow"
+    )
+    image = imported("PIL.Image", need, "pictures").fromarray(array)
     image.thumbnail((size, size))
     kind, data = "png", _written(image, "PNG")
     if len(data) > _SMALL_PNG:

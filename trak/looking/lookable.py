@@ -1,7 +1,8 @@
 """What every result offers to look at it."""
 
+import inspect
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from trak.looking.report import write_report
 from trak.looking.selection import Ranked, Selection
 from trak.looking.show import Shown
 from trak.looking.summary import summary_html
+from trak.naming import did_you_mean
 
 
 class Lookable(Ranked):
@@ -36,9 +38,10 @@ class Lookable(Ranked):
 
         Raises:
             ValueError: if a target is out of range, or a data set has another number of examples than the attribution.
-            TypeError: if a data set can't be asked for an example by its number.
+            TypeError: if a data set can't be asked for an example by its number, or for an unknown option.
             ImportError: if there are images and Pillow is not installed.
         """
+        _check_options(self.show, options)
         chosen = range(min(5, self.shape[1])) if targets is None else targets
         return Shown(Selection(self, train_dataset, target_dataset, chosen, k, **options))
 
@@ -51,7 +54,7 @@ class Lookable(Ranked):
         k: int | None = None,
         *,
         title: str = "Attribution report",
-        image_size: int = 96,
+        image_size: int | None = None,
         **options: Any,
     ) -> Path:
         """Write one HTML file, to be opened anywhere without network: all targets, to search and to sort.
@@ -62,12 +65,13 @@ class Lookable(Ranked):
             targets: which; by default all.
             k: how many training examples at either end, by default 10, or n_train if that is less.
             title: heading of the page.
-            image_size: pixels that no side of an image is longer than.
+            image_size: pixels that no side of an image is longer than; by default 96, and 480 for drawings.
             options: as of `show`.
 
         Raises:
             ValueError, TypeError, ImportError: as `show`.
         """
+        _check_options(self.report, options)
         k = min(10, self.shape[0]) if k is None else k
         selection = Selection(self, train_dataset, target_dataset, targets, k, **options)
         return write_report(selection, path, title=title, image_size=image_size)
@@ -78,3 +82,10 @@ class Lookable(Ranked):
     @abstractmethod
     def _is_quick(self) -> bool:
         """Whether `top` takes about a second at most."""
+
+
+def _check_options(method: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    taken = inspect.signature(Selection).parameters.keys() - {"attribution"}
+    for name in options.keys() - taken:
+        known = (taken | inspect.signature(method).parameters.keys()) - {"options"}
+        raise TypeError(f"attribution.{method.__name__} has no option {name!r}: {did_you_mean(name, known)}")

@@ -8,20 +8,23 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from trak.arguments import is_number
 from trak.looking.examples import Example, joined
-from trak.looking.images import Array, encode
+from trak.looking.images import DRAWING_SIZE, Array, encode, fitted
 from trak.looking.selection import Neighbour, Selection
 from trak.looking.show import page_file, shortened, strengths
-from trak.looking.summary import MEANING, facts
+from trak.looking.summary import EXPLAINED, facts, meaning
 
 _CHARACTERS, _TOKENS = 2000, 400
+_IMAGE_SIZE = 96
 _IMAGES_AT_ONCE = 512
 """Images that are parsed together; the first page of targets has all of its own in the first part."""
 
 
 def write_report(
-    selection: Selection, path: str | Path, *, title: str = "Attribution report", image_size: int = 96
+    selection: Selection, path: str | Path, *, title: str = "Attribution report", image_size: int | None = None
 ) -> Path:
     """Write the report.
 
@@ -31,22 +34,25 @@ def write_report(
         selection: targets and training examples.
         path: of the file, which is replaced.
         title: heading of the page.
-        image_size: pixels that no side of an image is longer than.
+        image_size: pixels that no side of an image is longer than; by default 96, and 480 for figures of matplotlib's.
 
     Raises:
         ImportError: if there are images and Pillow is not installed.
         ValueError: for an `image_size` below 1.
         IsADirectoryError: if `path` is a folder.
     """
-    if not is_number(image_size) or image_size < 1:
+    if image_size is not None and (not is_number(image_size) or image_size < 1):
         raise ValueError(f"image_size must be at least 1 pixel, got {image_size!r}; use 96, or leave it out")
     contents = _Contents(selection, image_size)
+    found = facts(selection.attribution)
     data = {
         "title": title,
-        "facts": facts(selection.attribution),
-        "meaning": MEANING,
+        "facts": found,
+        "explained": {name: EXPLAINED[name] for name in found if name in EXPLAINED},
+        "meaning": meaning(selection.attribution),
         "images_at_once": _IMAGES_AT_ONCE,
         **contents.collect(),
+        "sizes": contents.sizes,
     }
     style, script = page_file("report.css"), page_file("report.js")
     parts = {
@@ -75,15 +81,18 @@ def write_report(
 class _Contents:
     """Collects what is seen of examples, every image once."""
 
-    def __init__(self, selection: Selection, image_size: int) -> None:
+    def __init__(self, selection: Selection, image_size: int | None) -> None:
         self._selection, self._size = selection, image_size
         self.images: list[str] = []
+        self.sizes: list[tuple[int, int]] = []
+        """Of the images, width and height."""
         self._places: dict[bytes, int] = {}
 
     def collect(self) -> dict[str, Any]:
         """Targets, each with both ends, and the training examples that they name."""
         targets, train = [], dict[int, Any]()
-        for row in self._selection.rows():
+        count = len(self._selection.targets)
+        for row in tqdm(self._selection.rows(), desc="reading examples", unit="target", total=count, delay=1):
             targets.append(
                 {
                     "id": row.target,
@@ -110,18 +119,20 @@ class _Contents:
     def _seen(self, example: Example, scores: Array | None) -> dict[str, Any]:
         tokens = list(joined(example.tokens[:_TOKENS])) if example.tokens else None
         return _present(
-            image=None if example.image is None else self._image(example.image),
+            image=None if example.image is None else self._image(example.image, example.is_drawing),
             text=shortened(example.text, _CHARACTERS) or None,
             tokens=tokens,
             shades=_shades(scores),
             label=example.label,
         )
 
-    def _image(self, pixels: Array) -> int:
+    def _image(self, pixels: Array, is_drawing: bool) -> int:
         key = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
         if key not in self._places:
             self._places[key] = len(self.images)
-            self.images.append(encode(pixels, self._size).removeprefix("data:image/"))
+            size = self._size or (DRAWING_SIZE if is_drawing else _IMAGE_SIZE)
+            self.images.append(encode(pixels, size).removeprefix("data:image/"))
+            self.sizes.append(fitted(pixels, size))
         return self._places[key]
 
 

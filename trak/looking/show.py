@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from trak.looking.examples import Example, joined
-from trak.looking.images import Array, encode
+from trak.looking.images import DRAWING_SIZE, Array, encode
 from trak.looking.selection import Neighbour, Row, Selection
 
 HELPFUL, HARMFUL = "highest scores: training on them pushed the output up", "lowest scores: pushed it down"
@@ -140,7 +140,8 @@ def _figure(example: Example, name: str, caption: str, scores: Array | None) -> 
     seen = ""
     if example.image is not None:
         small = ' class="trak-small"' if max(example.image.shape[:2]) <= _PIXELATED else ""
-        seen = f'<img{small} src="{encode(example.image, _IMAGE_SIZE)}" alt="{name}">'
+        kind, size = (' class="trak-drawing"', DRAWING_SIZE) if example.is_drawing else (small, _IMAGE_SIZE)
+        seen = f'<img{kind} src="{encode(example.image, size)}" alt="{name}">'
     if scores is not None:
         seen += f"<blockquote>{_shaded(example.tokens, scores)}</blockquote>"
     elif example.text or example.tokens:

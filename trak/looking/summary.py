@@ -4,12 +4,33 @@ import html
 from typing import Any
 
 from trak.looking.selection import Ranked, Selection
-from trak.looking.show import number, page_file
+from trak.looking.show import number, page_file, shortened
 
-MEANING = (
-    "Positive: training on the example pushed the target's output up. Compare scores of one target with each other."
-)
+EXPLAINED = {
+    "faithfulness": "how well the scores predict models trained on parts of the data (LDS): 0 is chance, the noise "
+    "ceiling what perfect scores could reach",
+    "checkpoints": "trained models whose scores are averaged",
+    "damping": "how much directions in which training examples hardly differ are held back, relative to the mean over "
+    "directions; more of it makes scores more like a plain similarity of gradients",
+    "lambda_reg": "how much directions in which training examples hardly differ are held back, in absolute units",
+    "weighting": "whether examples count by the curvature of their loss where directions are weighed, or alike "
+    "(identity)",
+    "balanced": "whether each checkpoint has the same say in a target's scores",
+    "softening": "what outputs are divided by before it is asked how much an example has left to teach: a model is "
+    "surer of what it was trained on",
+    "features": "numbers that are kept of each example's gradient",
+    "projector": "the random map from gradients to features, and its seed",
+}
+"""What settings mean, for people who didn't choose them."""
 _TARGETS, _NEIGHBOURS = 3, 3
+_POSITIVE, _CHARACTERS = "Positive: training on the example pushed the target's output up.", 300
+
+
+def meaning(attribution: Ranked) -> str:
+    """How scores are to be read."""
+    output = attribution.describe().get("output")
+    said = "" if output is None else f" Output: {shortened(str(output), _CHARACTERS).rstrip('.')}."
+    return f"{_POSITIVE}{said} Compare scores of one target with each other."
 
 
 def facts(attribution: Ranked) -> dict[str, str]:
@@ -25,14 +46,15 @@ def summary_html(attribution: Ranked, first_targets: bool) -> str:
         first_targets: whether to look for what the first targets rest on, which takes a pass over the scores.
     """
     rows = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(value)}</td></tr>'
+        f'<tr><th scope="row" title="{EXPLAINED.get(name, "")}">{html.escape(name)}</th>'
+        f"<td>{html.escape(value)}</td></tr>"
         for name, value in facts(attribution).items()
     )
     found = f"<table><caption>Attribution</caption>{rows}</table>"
     if first_targets:
         found += _first(attribution)
     return (
-        f'<style>{page_file("show.css")}</style><div class="trak-show">{found}<p>{html.escape(MEANING)} '
+        f'<style>{page_file("show.css")}</style><div class="trak-show">{found}<p>{html.escape(meaning(attribution))} '
         "<code>.show(train_dataset, target_dataset)</code> shows the examples.</p></div>"
     )
 

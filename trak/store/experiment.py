@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 KINDS = ("scores", "tops")
 """What is computed of targets: all scores, and the strongest of parts of the training set."""
 
+MEASURED = "faithfulness"
+"""How faithful scores were found to be."""
+
 
 class Experiment:
     """Targets, featurized by each checkpoint, and their scores."""
@@ -73,13 +76,37 @@ class Experiment:
             )
         return Table(group, *self.store._layout(self.num_targets))
 
+    def measured(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What `keep_measured` was given for these settings; empty if nothing."""
+        found = checked(self._group, f"{MEASURED}/{_digest(settings)}")
+        return {} if found is None else found.attrs.asdict()
+
+    def keep_measured(self, settings: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+        """Remember what was measured of the scores for one way of scoring, in place of what was before.
+
+        Args:
+            settings: what decides the scores, as of `scores`.
+            record: ready for JSON.
+        """
+        path = f"{MEASURED}/{_digest(settings)}"
+        with places.locked(self.store.location):
+            self._forget(path)
+            subgroup(self._group, path, record)
+
+    def _forget(self, path: str) -> None:
+        if checked(self._group, path) is not None:
+            check_inside(self._group, path)
+            del self._group[path]
+
     def corrupt_scores(self) -> list[str]:
         """Names of stored scores that differ from the checksum taken when they were written."""
         return [name for name in self._computed_names() if self._matrix(name, (0, 0), "float32").is_corrupt()]
 
     def forget_scores(self, some: Collection[str] | None = None) -> None:
-        """Delete scores that no longer belong to the targets: all, or some by name."""
+        """Delete scores that no longer belong to the targets, and what was measured of them: all, or some by name."""
         with places.locked(self.store.location, places.SCORES), places.locked(self.store.location):
+            if some is None:
+                self._forget(MEASURED)
             for name in self._computed_names() if some is None else some:
                 check_inside(self._group, f"{name}/c/0/0")
                 self._matrix(name, (0, 0), "float32").delete()
@@ -123,8 +150,7 @@ class Experiment:
         A local store's are mapped read-only, any other's read into memory. Processes that want the same at the same
         time share the work; `help_with` and `only` are of `SharedFile.write`.
         """
-        digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
-        matrix = self._matrix(f"{kind}/{digest}", shape, dtype)
+        matrix = self._matrix(f"{kind}/{_digest(settings)}", shape, dtype)
         if not matrix.is_complete():
             with places.locked(self.store.location):
                 subgroup(self._group, kind, {})
@@ -136,3 +162,7 @@ class Experiment:
 
     def _matrix(self, name: str, shape: tuple[int, int], dtype: str) -> SharedFile | SharedChunks:
         return shared_matrix(self.store.location, self._group, name, shape, dtype)
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()

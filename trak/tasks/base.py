@@ -3,6 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,9 @@ class Task(ABC):
     name: ClassVar[str | None] = None
     softens: ClassVar[bool] = True
     """Whether `weights` goes by the output that it is given."""
+    meaning: ClassVar[str | Callable[..., str | None] | None] = None
+    """What f is, in a few words, for people who are shown scores, or a function from `describe`'s settings to them; by
+    default the first line of the docstring of `output`, or of the class."""
 
     def prepare(self, model: nn.Module) -> None:
         """Compute what is the same for all examples of a checkpoint; nothing by default.
@@ -96,10 +100,27 @@ class Task(ABC):
     def check(self, model: nn.Module, batch: Batch) -> None:
         """Raise a ValueError that says what is wrong with a batch, if something is."""
 
+    @classmethod
+    def output_in_words(cls, settings: Mapping[str, Any]) -> str | None:
+        """What f is for a task with these settings, as of `describe`; None if nothing says so."""
+        for owner in cls.__mro__:
+            # What is said of an output is not said of one that overrides it.
+            if (meaning := vars(owner).get("meaning")) is not None:
+                return meaning(settings) if callable(meaning) else str(meaning)
+            if "output" in vars(owner):
+                break
+        said = (cls.output.__doc__ if cls.output is not Task.output else None) or cls.__doc__ or ""
+        return next(filter(None, map(str.strip, said.splitlines())), None)
+
     def describe(self) -> dict[str, Any]:
         """Name and settings, for the store's record."""
-        # An inherited name would record a subclass as the task it changes.
-        return {"name": vars(type(self)).get("name") or type(self).__qualname__, "settings": plain_settings(self)}
+        return {"name": recorded_name(type(self)), "settings": plain_settings(self)}
+
+
+def recorded_name(task: type[Task]) -> str:
+    """What a store calls a task."""
+    # An inherited name would record a subclass as the task it changes.
+    return vars(task).get("name") or task.__qualname__
 
 
 def margin_weights(margin: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,8 @@ class Classification(Task):
     labels. The model returns logits (B, classes), or an object with `.logits`.
     """
 
+    meaning = "log-odds of the labelled class, log(p / (1 − p))"
+
     def __init__(self, temperature: float = 1.0) -> None:
         """
         Args:

@@ -55,6 +55,10 @@ class CLIP(Task):
     come with an attention_mask.
     """
 
+    meaning = (
+        "how much more image and caption belong together than with others': the log-odds of both directions, added"
+    )
+
     def __init__(
         self,
         bank: Iterable[Batch] | Dataset[Any] | None = None,

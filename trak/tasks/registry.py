@@ -1,11 +1,11 @@
 """Tasks by name."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from trak.naming import did_you_mean
-from trak.tasks.base import Task
+from trak.tasks.base import Task, recorded_name
 
 TASKS: dict[str, type[Task]] = {}
 
@@ -37,6 +37,22 @@ def register_task(name: str) -> Callable[[T], T]:
         return cls
 
     return register
+
+
+def output_in_words(name: str, settings: Any) -> str | None:
+    """What f is for the task that a store has recorded, one of this library's or a class of this process; None if it is
+    not known, or if classes of several modules have this name."""
+    found: list[type[Task]] = [task for task in _subclasses(Task) if recorded_name(task) == name]
+    if len({task.__module__ for task in found}) != 1:
+        return None
+    # Of a class defined again, as when a notebook's cell runs twice, the last is meant.
+    return found[-1].output_in_words(settings if isinstance(settings, Mapping) else {})
+
+
+def _subclasses(of: type[Any]) -> Iterator[type[Any]]:
+    for task in of.__subclasses__():
+        yield task
+        yield from _subclasses(task)
 
 
 def make_task(task: Any) -> Task:

@@ -18,6 +18,8 @@ class Regression(Task):
     what goes with them; targets without a known y may carry zeros. The model returns one number per example.
     """
 
+    meaning = "prediction − label: up means a higher prediction, not a better one"
+
     def output(self, model: nn.Module, batch: Batch) -> Tensor:
         prediction, y = self._prediction_and_y(model, batch)
         return prediction.reshape(-1) - y.reshape(-1)

@@ -1,7 +1,8 @@
 """Examples that are several predictions: the tokens of a sequence, the labels of a vector."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,19 @@ from trak.tasks.base import Task, margin_weights
 REDUCTIONS = ("mean", "sum")
 # Beyond it softplus(-m) and exp(-m) are equal, in float64 too.
 _FAR = 30.0
+
+
+_MEANINGS = {
+    "margin": "log-odds of the right tokens or labels, of the geometric mean of their probabilities",
+    "mean_margin": "mean log-odds of the right tokens or labels",
+    "cross_entropy": "mean log-probability of the right tokens or labels",
+}
+
+
+def _meaning(settings: Mapping[str, Any]) -> str | None:
+    """What f is, by the settings `output_kind` and `reduction`."""
+    found = _MEANINGS.get(str(settings.get("output_kind")))
+    return f"{found}, times their number" if found and settings.get("reduction") == "sum" else found
 
 
 class SeveralPredictions(Task):
@@ -33,6 +47,8 @@ class SeveralPredictions(Task):
     With `reduction="sum"` f is T times that and the loss T ℓ(f / T): a sequence counts by its length, as it does
     in training on the mean over a batch's tokens. With "mean" every example counts the same.
     """
+
+    meaning = staticmethod(_meaning)
 
     def __init__(self, output: str = "margin", reduction: str = "mean") -> None:
         """

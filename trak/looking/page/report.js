@@ -83,13 +83,35 @@
     for (const [image, number] of awaited) if (image.isConnected) draw(image, number);
     awaited.clear();
   });
-  function picture(example, alt) {
-    if (example.image === undefined) return null;
-    const image = make("img", { alt, decoding: "async" });
-    image.addEventListener("load", () => image.classList.toggle("small", Math.max(image.naturalWidth, image.naturalHeight) <= 64));
-    draw(image, example.image);
-    return image;
+  /* As large as it is, within bounds; small ones are enlarged to the area of a square with an edge of `least` pixels. */
+  function size(number, least, most = 248) {
+    const [width, height] = data.sizes[number];
+    const area = Math.min(Math.max(width * height, least ** 2), Math.max(most, least) ** 2);
+    const shown = Math.sqrt(area * width / height);
+    const bounded = Math.min(shown, most * Math.SQRT2, most * width / height);
+    return { "--width": (bounded / 16).toFixed(3) + "rem", "--aspect": (width / height).toFixed(4) };
   }
+  function image(number, alt) {
+    const found = make("img", { alt, decoding: "async", className: Math.max(...data.sizes[number]) <= 64 ? "small" : "" });
+    draw(found, number);
+    return found;
+  }
+  function picture(example, name) {
+    if (example.image === undefined) return null;
+    const button = make("button", { type: "button", className: "enlarge", "aria-label": "Enlarge " + name, title: "Enlarge" }, image(example.image, name));
+    button.addEventListener("click", () => enlarge(example, name));
+    return button;
+  }
+  const large = byId("large");
+  function enlarge(example, name) {
+    const caption = name[0].toUpperCase() + name.slice(1) + (example.label === undefined ? "" : ", label " + example.label);
+    large.querySelector("figure").replaceChildren(image(example.image, name), make("figcaption", {}, caption));
+    for (const [property, value] of Object.entries(size(example.image, 400, 1200))) large.style.setProperty(property, value);
+    large.setAttribute("aria-label", caption);
+    large.showModal();
+  }
+  large.addEventListener("click", (event) => { if (event.target === large) large.close(); });
+  large.querySelector("button").addEventListener("click", () => large.close());
   function writing(example, shades, name) {
     if (example.text === undefined && example.tokens === undefined) return null;
     const box = make("p", { className: "text" });
@@ -115,7 +137,8 @@
       make("span", { className: "score" }, score(value)), more,
       make("span", { className: value < 0 ? "bar negative" : "bar", "--share": Math.abs(value) / greatest, "aria-hidden": "true" }),
       example.label === undefined ? null : make("span", { className: "label" }, "label " + example.label));
-    return make("li", {}, make("figure", {}, picture(example, name), writing(example, shades, "text of " + name), caption));
+    const cell = example.image === undefined ? {} : size(example.image, example.text ?? example.tokens ? 112 : 90);
+    return make("li", cell, make("figure", {}, picture(example, name), writing(example, shades, "text of " + name), caption));
   }
   function end(target, side, title) {
     const part = target[side];
@@ -138,7 +161,7 @@
     const plain = target.image === undefined && target.text === undefined && target.tokens === undefined;
     return make("article", { className: plain ? "plain" : "", "aria-labelledby": id },
       make("div", { className: "of" }, make("h2", { id }, "Target " + target.id),
-        make("figure", {}, picture(target, name), writing(target, target.shades, "text of " + name), caption)),
+        make("figure", target.image === undefined ? {} : size(target.image, 128), picture(target, name), writing(target, target.shades, "text of " + name), caption)),
       end(target, "up", "Highest scores: pushed the output up"),
       end(target, "down", "Lowest scores: pushed it down"));
   }
@@ -211,9 +234,14 @@
   for (const [name, [title]] of Object.entries(orders)) {
     if ((name !== "label" || labels.length) && (name !== "predicted" || predicted)) controls.order.append(make("option", { value: name }, title));
   }
+  const widest = targets.reduce((most, t) => t.image === undefined ? most : Math.max(most, Number.parseFloat(size(t.image, 128)["--width"])), 0);
+  byId("list").style.setProperty("--of", widest + "rem");
   byId("meaning").textContent = data.meaning;
   byId("about").querySelector("summary").textContent = "How the scores were made";
-  for (const [name, value] of Object.entries(data.facts)) byId("facts").append(make("dt", {}, name), make("dd", {}, value));
+  for (const [name, value] of Object.entries(data.facts)) {
+    const words = Object.hasOwn(data.explained, name) ? make("p", {}, data.explained[name]) : null;
+    byId("facts").append(make("dt", {}, name), make("dd", {}, value, ...(words ? [words] : [])));
+  }
 
   let waiting;
   const asked = (control) => control.type !== "checkbox" ? control.value : control.checked ? "1" : "";
