@@ -89,8 +89,8 @@ def test_layers_import_one_way():
     order = [
         "version", "naming", "extras", "ranks", "seeding", "sharded", "batches", "loaders", "modes", "weights",
         "projectors", "tasks", "gradients", "store", "scoring", "sharing", "lockstep", "drawing", "looking", "pictures",
-        "faithfulness", "attribution", "wrappers", "checkpoints", "datasets", "traker", "distributed", "api", "integrations",
-        "evaluation", "questions", "baselines", "planning", "cli",
+        "faithfulness", "attribution", "wrappers", "checkpoints", "datasets", "traker", "distributed", "api",
+        "integrations", "evaluation", "questions", "baselines", "planning", "cli",
     ]  # fmt: skip
     for i, lower in enumerate(order):
         modules = [m for m in ["trak." + lower, *MODULES] if m == f"trak.{lower}" or m.startswith(f"trak.{lower}.")]
