@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import trak
 from trak.attribution import ArrayAttribution
 from trak.evaluation import lds
-from trak.looking.examples import read
+from trak.looking.examples import Examples, read
 from trak.looking.images import pixels
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & 'a' \"b\" {{style}} \u2028"
@@ -393,3 +393,12 @@ def test_xarray_holds_all_scores_by_name():
     table = found.to_xarray()
     assert table.dims == ("train_index", "target")
     np.testing.assert_array_equal(table.isel(target=2).to_numpy(), found.scores[:, 2])
+
+
+def test_classes_are_named_as_a_data_set_names_them_unless_the_user_does():
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["ham", "spam"])})
+    data = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features)
+    assert [example.label for example in Examples(data, 3, "train_dataset")] == ["spam", "ham", "-1"]
+    named = Examples(data, 3, "train_dataset", label_names={1: "x", 0: "y", -1: "z"})
+    assert [example.label for example in named] == ["x", "y", "z"]

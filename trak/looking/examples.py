@@ -138,7 +138,7 @@ class Examples(Sequence[Example]):
             count: how many examples it must have.
             what: what the user calls it.
             labels: in place of those that the examples carry.
-            label_names: names of labels that are numbers.
+            label_names: names of labels that are numbers; by default those that a `datasets.Dataset` has of its classes.
             display: from an example as the data set gives it to what is to be seen of it; the label is the example's
                 own unless what it returns has one.
             tokenizer: with `decode`, or a function, from the number of a token to its text.
@@ -156,6 +156,7 @@ class Examples(Sequence[Example]):
         if isinstance(dataset, DataLoader):
             check_loader(dataset, what)
             dataset = dataset.dataset
+        self._own_names = _class_names(dataset)
         self._get = _getter(dataset, count, what)
 
     def __len__(self) -> int:
@@ -207,6 +208,8 @@ class Examples(Sequence[Example]):
                 return str(self._names[label])
             except (KeyError, IndexError) as error:
                 raise ValueError(f"label_names has no name for the label {label!r} of {self._what}; add one") from error
+        if self._names is None and type(label) is int and label in self._own_names:
+            return self._own_names[label]
         return f"{label:.4g}" if isinstance(label, float) else str(label)
 
 
@@ -220,6 +223,17 @@ def _in_words(item: Any) -> str:
     if isinstance(item, list | tuple):
         return f"a {type(item).__name__} of {', '.join(map(_in_words, item[:3])) or 'nothing'}"
     return f"a {type(item).__name__}"
+
+
+def _class_names(dataset: Any) -> dict[int, str]:
+    """What the features of a `datasets.Dataset` call the classes."""
+    features = getattr(dataset, "features", None)
+    if isinstance(features, Mapping):
+        for key in LABEL_KEYS:
+            names = getattr(features.get(key), "names", None)
+            if isinstance(names, list):
+                return {number: str(name) for number, name in enumerate(names)}
+    return {}
 
 
 def _getter(dataset: Any, count: int, what: str) -> Callable[[int], Any]:
