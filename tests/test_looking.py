@@ -397,7 +397,9 @@ def test_xarray_holds_all_scores_by_name():
 
 def test_classes_are_named_as_a_data_set_names_them_unless_the_user_does():
     datasets = pytest.importorskip("datasets")
-    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["ham", "spam"])})
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["ham", "spam"])}
+    )
     data = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features)
     assert [example.label for example in Examples(data, 3, "train_dataset")] == ["spam", "ham", "-1"]
     named = Examples(data, 3, "train_dataset", label_names={1: "x", 0: "y", -1: "z"})

@@ -138,7 +138,7 @@ class Examples(Sequence[Example]):
             count: how many examples it must have.
             what: what the user calls it.
             labels: in place of those that the examples carry.
-            label_names: names of labels that are numbers; by default those that a `datasets.Dataset` has of its classes.
+            label_names: names of labels that are numbers; by default those of a `datasets.Dataset`.
             display: from an example as the data set gives it to what is to be seen of it; the label is the example's
                 own unless what it returns has one.
             tokenizer: with `decode`, or a function, from the number of a token to its text.
