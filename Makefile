@@ -4,13 +4,16 @@ RUN := $(VENV)/bin/python
 # Byte code is worth keeping in a virtual environment, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test notebooks bench lint docs dist clean
+.PHONY: demo test slow notebooks bench lint docs dist clean
 
 demo: $(VENV)/demo
 	$(RUN) examples/quickstart.py --output examples/output
 
 test: $(VENV)/test
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadscope --cov --cov-report=term-missing:skip-covered
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadscope -m "not slow" --cov --cov-report=term-missing:skip-covered
+
+slow: $(VENV)/test
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 -m slow
 
 notebooks: $(VENV)/test
 	$(RUN) examples/notebooks.py

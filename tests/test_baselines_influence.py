@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from models import Recurrent, bert, images, numbers
+from models import bert, images, numbers
 from torch import nn
 
 from trak import batches
@@ -317,10 +317,31 @@ def test_a_transformer_as_it_comes_from_its_library():
     agree(found.scores, expected.numpy(), 1e-4)
 
 
+class Opaque(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        return 2 * ctx.saved_tensors[0] * gradient
+
+
+class Fused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(3, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(Opaque.apply(self.inner(x[:, 0])))
+
+
 def test_a_model_that_has_no_forward_derivative_is_refused_with_the_reason():
     torch.manual_seed(0)
     data = [(torch.randn(6, 4, 3), torch.randint(3, (6,)))]
-    model, baseline = Recurrent(), InfluenceFunctions(damping=0.1, engine="single")
+    model, baseline = Fused(), InfluenceFunctions(damping=0.1, engine="single")
     with pytest.raises(ValueError, match=r"can't differentiate the model twice.*; use EKFAC"):
         baseline.attribute(model, "image_classification", model.state_dict(), data, data, progress=False)
 

@@ -45,6 +45,7 @@ def test_a_notebook_is_kept_with_the_outputs_of_one_run_small_and_without_paths_
     assert path.stat().st_size < 1e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_shows_what_it_is_kept_with(path, notebooks, tmp_path):
     book, kept = notebooks.executed(path, tmp_path), nbformat.read(path, as_version=4)
