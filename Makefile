@@ -33,7 +33,7 @@ dist: $(VENV)/test
 	$(RUN) -m twine check --strict dist/*
 
 docs: $(VENV)/test
-	$(RUN) -m sphinx -b html -W --keep-going --nitpicky docs docs/_build/html
+	$(RUN) -m sphinx -b html -E -W --keep-going --nitpicky docs docs/_build/html
 
 clean:
 	rm -rf $(VENV) docs/_build examples/output benchmarks/output build dist *.egg-info

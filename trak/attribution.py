@@ -65,7 +65,7 @@ class Attribution(Lookable):
         Of equal scores the lower index comes first. By default k is 10, or n_train if that is less.
 
         Returns:
-            indices and scores, (n_targets, k) each, strongest first: a row for each target, to be picked from.
+            indices and scores, (n_targets, k) each, strongest first; a row for each target, to be picked from.
 
         Raises:
             ValueError: if k is not between 1 and n_train.

@@ -96,7 +96,7 @@ def plot_scores(scores: "np.ndarray[Any, Any]", targets: int | Sequence[int] = 0
         ax: matplotlib axes to draw on; by default a new figure's.
 
     Returns:
-        The axes: score in units of f, and number of training examples on a logarithmic scale.
+        The axes of score in units of f and number of training examples on a logarithmic scale.
 
     Raises:
         ImportError: if matplotlib is not installed.
