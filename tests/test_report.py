@@ -77,6 +77,10 @@ class TestFile:
         with pytest.raises(ValueError, match="image_size must be at least 1 pixel, got 0"):
             attribution().report(tmp_path / "b.html", image_size=0)
 
+    def test_a_folder_is_refused_before_any_example_is_read(self, tmp_path):
+        with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file in it"):
+            attribution().report(tmp_path, list("abcdefghijkl"), display=lambda example: pytest.fail("was read"))
+
     def test_figures_are_stored_so_that_they_can_be_read(self, tmp_path):
         plt = pytest.importorskip("matplotlib.pyplot")
         pytest.importorskip("PIL")

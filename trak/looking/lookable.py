@@ -70,6 +70,7 @@ class Lookable(Ranked):
 
         Raises:
             ValueError, TypeError, ImportError: as `show`.
+            IsADirectoryError: if `path` is a folder.
         """
         _check_options(self.report, options)
         k = min(10, self.shape[0]) if k is None else k

@@ -41,8 +41,11 @@ def write_report(
         ValueError: for an `image_size` below 1.
         IsADirectoryError: if `path` is a folder.
     """
+    path = Path(path)
     if image_size is not None and (not is_number(image_size) or image_size < 1):
         raise ValueError(f"image_size must be at least 1 pixel, got {image_size!r}; use 96, or leave it out")
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder; give the name of a file in it, such as report.html")
     contents = _Contents(selection, image_size)
     found = facts(selection.attribution)
     data = {
@@ -67,10 +70,7 @@ def write_report(
             for start in range(_IMAGES_AT_ONCE, len(contents.images), _IMAGES_AT_ONCE)
         ),
     }
-    if Path(path).is_dir():
-        raise IsADirectoryError(f"{str(path)!r} is a folder; give the name of a file in it, such as report.html")
     page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], page_file("report.html"))
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # A lone surrogate is no UTF-8.
     page = page.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
