@@ -16,8 +16,18 @@ from torch.utils.checkpoint import checkpoint
 
 import trak
 from trak import batches
-from trak.gradients import Functional, Layers, Single, Uncovered, choose_engine, differentiable
+from trak.gradients import (
+    MEMORY_BUDGET,
+    Chosen,
+    Functional,
+    Layers,
+    Single,
+    Uncovered,
+    choose_engine,
+    differentiable,
+)
 from trak.gradients.base import collect
+from trak.gradients.compare import mixed_up
 from trak.gradients.layers.registry import LAYERS
 from trak.tasks import Task, make_task
 
@@ -786,3 +796,96 @@ def test_recurrent_layers_that_no_rule_covers_are_uncovered_and_as_they_were(mod
     with differentiable(model, names), pytest.raises(Uncovered, match="'recurrent"):
         Layers(model, Curved(), names).gradients((*batch[:2], series()[2]), lambda *_: None)
     assert "forward" not in vars(model.recurrent)
+
+
+class Sorted(nn.Module):
+    """Sorts its examples by length, and puts them back at the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x, lengths):
+        order = lengths.argsort(descending=True, stable=True)
+        return self.last(torch.tanh(self.inner(x[order])))[order.argsort()]
+
+
+IN_ORDER = torch.tensor([6, 4, 1, 5, 2, 6])
+
+
+@pytest.mark.parametrize("lengths", [IN_ORDER, IN_ORDER.flip(0), torch.full((6,), 3), torch.tensor([3, 3, 5, 1, 9, 9])])
+def test_auto_is_right_where_a_model_sorts_its_examples_though_the_first_two_are_in_order(lengths):
+    torch.manual_seed(0)
+    model, batch = Sorted(), (torch.randn(6, 3), lengths)
+    names = [name for name, _ in model.named_parameters()]
+    with differentiable(model, names), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = collect(choose_engine("auto", model, Curved(), names, batch), batch)
+    for name, expected in gradients(model, Curved(), batch).items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_engine_asked_for_by_name_warns_of_a_model_that_sorts_its_examples():
+    model, batch = Sorted(), (torch.randn(6, 3), IN_ORDER)
+    names = [name for name, _ in model.named_parameters()]
+    with differentiable(model, names), pytest.warns(UserWarning, match="engine='layers' disagree"):
+        choose_engine("layers", model, Curved(), names, batch)
+
+
+def test_an_engine_that_is_wrong_for_a_later_batch_is_noticed():
+    torch.manual_seed(0)
+    model, same = Sorted(), torch.full((6,), 3)
+    names = [name for name, _ in model.named_parameters()]
+    with differentiable(model, names):
+        engine = Chosen("auto", model, Curved(), names, MEMORY_BUDGET)
+        for _ in range(3):
+            assert engine((torch.randn(6, 3), same)).name == "layers"
+        with pytest.raises(ValueError, match=r"Sorted changes the order.*engine='single', and another save"):
+            engine((torch.randn(6, 3), IN_ORDER))
+
+
+@pytest.mark.parametrize("sizes", [(1, 6), (1, 1, 4, 6), (6, 1), (2, 1, 6)])
+def test_an_engine_is_right_whatever_the_number_of_examples_that_it_was_chosen_by(sizes):
+    torch.manual_seed(0)
+    model = TimeFirst()
+    names = [name for name, _ in model.named_parameters()]
+    with differentiable(model, names):
+        engine = Chosen("auto", model, Curved(), names, MEMORY_BUDGET)
+        for size in sizes:
+            batch = (torch.randn(size, 6, 3),)
+            found = collect(engine(batch), batch)
+            for name, expected in gradients(model, Curved(), batch).items():
+                torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-5)
+
+
+class Misplacing(Layers):
+    """Gives the gradients of two examples to each other."""
+
+    pair = (0, 1)
+
+    def gradients(self, batch, sink):
+        swapped = torch.arange(batches.size(batch))
+        swapped[list(self.pair)] = swapped[list(self.pair[::-1])]
+
+        def misplaced(name, block, start):
+            dense = block if isinstance(block, torch.Tensor) else block.dense()
+            for row, place in enumerate(swapped[start : start + len(dense)].tolist()):
+                sink(name, dense[row : row + 1].clone(), place)
+
+        return super().gradients(batch, misplaced)
+
+
+@given(size=st.integers(2, 40), data=st.data())
+@settings(deadline=None, max_examples=60)
+def test_gradients_of_two_examples_in_each_others_place_are_noticed_and_no_others(size, data):
+    pair = data.draw(st.lists(st.integers(0, size - 1), min_size=2, max_size=2, unique=True))
+    torch.manual_seed(size)
+    model = nn.Sequential(nn.Embedding(7, 5), nn.Flatten(), nn.Linear(15, 4), nn.Tanh(), nn.LayerNorm(4))
+    batch = (torch.randint(0, 7, (size, 3)),)
+    names = [name for name, _ in model.named_parameters()]
+    tolerances = dict.fromkeys(names, 1e-3)
+    with differentiable(model, names):
+        assert mixed_up(Layers(model, Curved(), names), batch, tolerances) == []
+        wrong = Misplacing(model, Curved(), names)
+        wrong.pair = pair
+        assert mixed_up(wrong, batch, tolerances)

@@ -16,7 +16,7 @@ from trak.batches import Batch
 from trak.checkpoints import Checkpoint, loadable
 from trak.datasets import as_loader
 from trak.distributed import Job, Ray, attribute_on, dealt
-from trak.loaders import count_examples, indexed
+from trak.loaders import count_examples, indexed, warn_if_random
 from trak.naming import did_you_mean
 from trak.ranks import rank, world_size
 from trak.store.location import Location
@@ -101,6 +101,9 @@ def attribute(
         )
     n = count_examples(train, "train", train_set_size, index_key)
     m = count_examples(targets, "targets", num_targets, index_key)
+    if rank() == 0:
+        warn_if_random(train, "train")
+        warn_if_random(targets, "targets")
     engine, silent = options.get("engine"), not progress or rank() > 0
     with (
         loadable(model, checkpoints) as several,

@@ -154,6 +154,11 @@ def digests(batch: Batch) -> np.ndarray:
     return result
 
 
+def digest_of(digests: np.ndarray) -> str:
+    """One hash of many examples' `digests`, however they are batched: 32 hexadecimal digits."""
+    return hashlib.blake2b(digests.astype("<u8").tobytes(), digest_size=16).hexdigest()
+
+
 def raw_bytes(t: Tensor) -> np.ndarray:
     """A tensor's values in order, uint8 (bytes,)."""
     plain = t.detach().cpu().contiguous()

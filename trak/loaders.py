@@ -1,5 +1,6 @@
 """Loaders as users have them: read in a known order, as often as needed, and how many examples they hold."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,6 +14,9 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Seque
 
 from trak import batches
 from trak.batches import Batch
+
+_READ_TWICE = 4
+"""Examples; a random flip leaves one of them as it is half of the time."""
 
 
 def count_examples(
@@ -82,6 +86,34 @@ def check_loader(loader: Iterable[Any], what: str, index_key: str | int | None =
             f"{what} is a DataLoader with its own order of examples (shuffle=True or a sampler), so a row could "
             "not be told which example it is; use shuffle=False, or, with trak.attribute, let each batch carry the "
             "examples' indices and name that field in index_key"
+        )
+
+
+def warn_if_random(loader: Any, what: str) -> None:
+    """Warn if a DataLoader's first examples are other data when they are read a second time.
+
+    Args:
+        loader: anything; only a DataLoader of a map-style data set is looked at.
+        what: what the user calls it.
+    """
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, torch.utils.data.IterableDataset):
+        return
+    if loader.batch_size is None or not hasattr(loader.dataset, "__len__"):
+        return
+
+    def read() -> Batch:
+        return loader.collate_fn([loader.dataset[index] for index in range(min(_READ_TWICE, len(loader.dataset)))])
+
+    try:
+        first, second = (batches.digests(read()) for _ in range(2))
+    except Exception:  # whatever is wrong with the data is said where the batch is used, by its number
+        return
+    if not np.array_equal(first, second):
+        warnings.warn(
+            f"example {int(np.argmax(first != second))} of {what} is other data when it is read again, as with random "
+            "augmentation, so the scores are of one draw of it, and no second run can go on with the store; give the "
+            "data the transforms of evaluation",
+            stacklevel=3,
         )
 
 

@@ -17,11 +17,10 @@ from trak.batches import Batch
 from trak.checkpoints import Checkpoint, load_into
 from trak.gradients import (
     MEMORY_BUDGET,
-    Engine,
+    Chosen,
     check_engine_name,
     check_finite,
     check_memory_budget,
-    choose_engine,
     differentiable,
     featurize,
     select_parameters,
@@ -187,7 +186,6 @@ class TRAKer:
                 )
             self._sharing = LockStep(self._choose, self._compute, self._values, self._writer.wait)
         self._model_id: int | None = None
-        self._engine: Engine | None = None
         self._table: Table | None = None
         self._experiment: Experiment | None = None
         self._targets: Table | None = None
@@ -233,7 +231,8 @@ class TRAKer:
         """
         self.settle()
         # Nothing of the last checkpoint may be written to if this one can't be loaded.
-        self._engine = self._experiment = self._targets = self._table = self._model_id = None
+        self._experiment = self._targets = self._table = self._model_id = None
+        self._engine = Chosen(self._engine_name, self.model, self.task, self.parameters, self.memory_budget, self._said)
         model_id, fingerprint = check_model_id(model_id), load_into(self.model, checkpoint)
         table = self.store.add_checkpoint(model_id, fingerprint)
         others = [i for i in self.store.checkpoints() if i != model_id and self.store.fingerprint(i) == fingerprint]
@@ -464,25 +463,17 @@ class TRAKer:
             self._experiment.forget_scores()
         self._writer.write(work.table, work.indices, values, then)
 
-    def _choose(self, batch: Batch) -> Engine:
-        """The engine for the checkpoint, by its first batch."""
-        if self._engine is None:
-            with self._ready():
-                batch = batches.to_device(batch, self.device)
-                with torch.no_grad():
-                    self.task.check(self.model, batch)
-                self._engine = choose_engine(
-                    self._engine_name, self.model, self.task, self.parameters, batch, self._said
-                )
-        return self._engine
+    def _choose(self, batch: Batch) -> None:
+        """Choose the engine by a batch."""
+        with self._ready():
+            self._engine(batches.to_device(batch, self.device))
 
     def _values(self, work: Work) -> RowValues:
         model_id = self._model_id
         assert model_id is not None  # both callers have loaded a checkpoint
-        with naming_the_batch(work.batch, work.what, self.memory_budget):
-            engine = self._choose(work.batch)
         with naming_the_batch(work.batch, work.what, self.memory_budget), self._ready():
             batch = batches.to_device(work.batch, self.device)
+            engine = self._engine(batch)
             rows = featurize(engine, self.projector, batch, model_id, self.memory_budget, softening=self.softening)
             where = f"{work.what} set, checkpoint with model_id {model_id}"
             check_finite(rows, engine, batch, work.indices.tolist(), where)

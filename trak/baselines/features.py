@@ -8,14 +8,12 @@ from torch import Tensor, nn
 
 from trak import batches
 from trak.baselines.base import CheckpointBaseline, Data, Run
-from trak.batches import Batch
 from trak.gradients import (
-    Engine,
+    Chosen,
     Rows,
     check_engine_name,
     check_finite,
     check_memory_budget,
-    choose_engine,
     featurize,
     select_parameters,
 )
@@ -58,8 +56,8 @@ class Gradients:
         self.sizes = {name: shape.numel() for name, shape in self.shapes.items()}
         wide = any(own[name].dtype == torch.float64 for name in run.parameters)
         self.dtype = torch.float64 if wide else torch.float32
-        self._run, self._name, self._memory_budget = run, engine, memory_budget
-        self._engine: Engine | None = None
+        self._run, self._memory_budget = run, memory_budget
+        self._engine = Chosen(engine, run.model, run.task, run.parameters, memory_budget)
 
     def rows(self, projector: Projector, data: Data) -> Iterator[tuple[int, Rows]]:
         """The rows of all examples in order, a piece of a batch at a time, with the index of the first.
@@ -71,21 +69,13 @@ class Gradients:
         per_example = self.dtype.itemsize * projector.proj_dim
         step = max(1, self._memory_budget // 4 // per_example)
         for start, batch in data:
-            engine = self._chosen(batch)
+            engine = self._engine(batch)
             for first in range(0, batches.size(batch), step):
                 piece = batches.take(batch, first, first + step)
                 rows = featurize(engine, projector, piece, self._run.model_id, self._memory_budget, self.dtype)
                 indices = range(start + first, start + first + len(rows.features))
                 check_finite(rows, engine, piece, indices, f"{data.what}, {self._run.where}")
                 yield start + first, rows
-
-    def _chosen(self, batch: Batch) -> Engine:
-        if self._engine is None:
-            run = self._run
-            with torch.no_grad():
-                run.task.check(run.model, batch)
-            self._engine = choose_engine(self._name, run.model, run.task, run.parameters, batch)
-        return self._engine
 
 
 class Directions(Projector):

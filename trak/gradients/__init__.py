@@ -2,6 +2,7 @@
 
 from trak.gradients.base import Engine
 from trak.gradients.choose import ENGINES, check_engine_name, choose_engine
+from trak.gradients.chosen import Chosen
 from trak.gradients.featurize import MEMORY_BUDGET, Rows, check_finite, check_memory_budget, featurize
 from trak.gradients.functional import Functional
 from trak.gradients.layered import Layers
@@ -12,6 +13,7 @@ from trak.gradients.state import differentiable, select_parameters
 __all__ = [
     "ENGINES",
     "MEMORY_BUDGET",
+    "Chosen",
     "Engine",
     "Functional",
     "Layers",

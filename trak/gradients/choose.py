@@ -10,10 +10,13 @@ from torch import Tensor, nn
 
 from trak import batches
 from trak.batches import Batch
-from trak.gradients.base import Engine, Sink, check_output, collect
+from trak.gradients.base import Engine, check_output, collect
+from trak.gradients.compare import disagreeing, mixed_up, tolerance
+from trak.gradients.featurize import MEMORY_BUDGET
 from trak.gradients.functional import Functional
 from trak.gradients.layered import Layers
 from trak.gradients.layers import Uncovered
+from trak.gradients.mixed import Mixed
 from trak.gradients.sharded import ShardedLayers, ShardedSingle, sketched
 from trak.gradients.single import Single
 from trak.naming import did_you_mean
@@ -22,27 +25,8 @@ from trak.tasks import Task
 
 ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (Layers, Functional, Single)}
 Gather = Callable[[Engine, Batch], dict[str, Tensor]]
-TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 
 logger = logging.getLogger("trak")
-
-
-class Mixed(Engine):
-    """Some parameters by one engine, the others by another."""
-
-    name = "mixed"
-
-    def __init__(self, first: Engine, second: Engine) -> None:
-        super().__init__(first.model, first.task, (*first.parameters, *second.parameters))
-        self.first, self.second = first, second
-
-    def gradients(self, batch: Batch, sink: Sink) -> Tensor:
-        outputs = self.first.gradients(batch, sink)
-        self.second.gradients(batch, sink)
-        return outputs
-
-    def examples_within(self, memory_budget: int, batch: Batch) -> int:
-        return min(engine.examples_within(memory_budget, batch) for engine in (self.first, self.second))
 
 
 def check_engine_name(name: str, model: nn.Module | None = None) -> str:
@@ -62,14 +46,21 @@ def check_engine_name(name: str, model: nn.Module | None = None) -> str:
 
 
 def choose_engine(
-    name: str, model: nn.Module, task: Task, parameters: Sequence[str], batch: Batch, said: set[str] | None = None
+    name: str,
+    model: nn.Module,
+    task: Task,
+    parameters: Sequence[str],
+    batch: Batch,
+    said: set[str] | None = None,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> Engine:
     """The engine for a model whose state is that of `differentiable`.
 
-    "auto" compares engines with single-example autograd on the batch's first two examples and takes
-    for each parameter the first that is right of: layers, functional, single. It warns if it must
-    take the last, and says in one line what it took. An engine asked for by name is taken whatever the comparison
-    says; it warns where they disagree. Warnings in `said` are not given again, and those given are added.
+    "auto" compares engines with single-example autograd on the batch's first two examples, and with autograd of a
+    weighted sum on as many as fit in `memory_budget` bytes, and takes for each parameter the first that is right of:
+    layers, functional, single. It warns if it must take the last, and says in one line what it took. An engine asked
+    for by name is taken whatever the comparison says; it warns where they disagree. Warnings in `said` are not given
+    again, and those given are added.
 
     Raises:
         ValueError: if the model gives an example another output the second time, or without the other
@@ -80,21 +71,24 @@ def choose_engine(
     check_independent(model, task, few)
     if is_sharded(model):
         return _layers_of_sharded(name, model, task, parameters, few)
-    tolerances = {name: _tolerance(parameter) for name, parameter in model.named_parameters()}
+    tolerances = {name: tolerance(parameter) for name, parameter in model.named_parameters()}
     if name != "auto":
-        return _compared(ENGINES[name](model, task, parameters), few, tolerances, said)
+        return _compared(ENGINES[name](model, task, parameters), batch, memory_budget, tolerances, said)
     truth = collect(Single(model, task, parameters), few)
     chosen: list[Engine] = []
     left, reason = tuple(parameters), ""
     for kind in (Layers, Functional):
         wrong, reason = _wrong(kind, model, task, left, few, truth, tolerances)
         right = tuple(name for name in left if name not in wrong)
+        if right and _mixed_up(kind(model, task, right), batch, memory_budget, tolerances):
+            # Where some are noticed, others may be as wrong.
+            right, wrong, reason = (), left, f"the {kind.name} engine mixes up the examples of a batch"
         if right:
             chosen.append(kind(model, task, right))
         left = tuple(wrong)
         if not left:
             break
-        logger.info("engine %s: not for %s: %s", kind.name, _some(left), reason)
+        logger.info("engine %s: not for %s: %s", kind.name, some(left), reason)
     if left:
         chosen.append(Single(model, task, left))
         # An exception's own words, which the log has, read like an error of the data.
@@ -120,20 +114,23 @@ def _warn(message: str, said: set[str], stacklevel: int = 3) -> None:
         warnings.warn(message, stacklevel=stacklevel)
 
 
-def _compared(engine: Engine, few: Batch, tolerances: Mapping[str, float], said: set[str]) -> Engine:
+def _compared(
+    engine: Engine, batch: Batch, memory_budget: int, tolerances: Mapping[str, float], said: set[str]
+) -> Engine:
     """The engine, with a warning if it disagrees with single-example autograd."""
     if isinstance(engine, Single):
         return engine
+    few = batches.take(batch, 0, 2)
     found = sketched(engine, few)  # a large model's gradients of two examples may not fit
     try:
         truth = sketched(Single(engine.model, engine.task, engine.parameters), few)
     except torch.OutOfMemoryError:
         logger.info("engine %s: not compared with single-example autograd, for want of memory", engine.name)
         return engine
-    wrong = _disagreeing(found, truth, tolerances)
+    wrong = disagreeing(found, truth, tolerances) or _mixed_up(engine, batch, memory_budget, tolerances)
     if wrong:
         _warn(
-            f"gradients of {_some(wrong)} by engine={engine.name!r} disagree with single-example autograd, and the "
+            f"gradients of {some(wrong)} by engine={engine.name!r} disagree with single-example autograd, and the "
             "scores are as wrong; use engine='auto', or mend the rule if the layer has one of "
             "trak.gradients.register_layer",
             said,
@@ -148,12 +145,12 @@ def _layers_of_sharded(name: str, model: nn.Module, task: Task, parameters: Sequ
         single = ShardedSingle(model, task, parameters)
         truth = sketched(single, few)
         # What FSDP's mixed precision computes in.
-        largest = max(map(_tolerance, single.gathered.parameters.values()))
+        largest = max(map(tolerance, single.gathered.parameters.values()))
         tolerances = dict.fromkeys(parameters, largest)
         wrong, reason = _wrong(ShardedLayers, model, task, parameters, few, truth, tolerances, sketched)
         if wrong:
             raise ValueError(
-                f"gradients of {_some(wrong)} can't be had of a sharded model: {reason}, and there is no other engine "
+                f"gradients of {some(wrong)} can't be had of a sharded model: {reason}, and there is no other engine "
                 "for one; leave them out with grad_wrt, or register the layer with trak.gradients.register_layer"
             )
         logger.info("engine: layers for %d parameters, equal to single-example autograd", len(parameters))
@@ -178,20 +175,23 @@ def _wrong(
     except Exception as error:  # whatever an engine can't do, plain autograd just did
         what = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
         return names, f"the {kind.name} engine can't run this model ({what})"
-    disagreeing = _disagreeing(found, truth, tolerances)
-    wrong = [name for name in names if name in uncovered or name in disagreeing]
+    differ = disagreeing(found, truth, tolerances)
+    wrong = [name for name in names if name in uncovered or name in differ]
     if not wrong:
         return wrong, ""
     why = "has no rule for how it is used" if set(wrong) == set(uncovered) else "disagrees with single-example autograd"
     return wrong, f"the {kind.name} engine {why}"
 
 
-def _disagreeing(
-    found: Mapping[str, Tensor], truth: Mapping[str, Tensor], tolerances: Mapping[str, float]
-) -> list[str]:
-    """Of the parameters found, those that differ from the truth."""
-    whole = float(torch.stack([expected.norm() for expected in truth.values()]).norm())
-    return [name for name, g in found.items() if not _agree(g, truth[name], whole, tolerances[name])]
+def _mixed_up(engine: Engine, batch: Batch, memory_budget: int, tolerances: Mapping[str, float]) -> Sequence[str]:
+    """As `mixed_up`; all parameters if the engine can't do for more examples what it did for two."""
+    try:
+        return mixed_up(engine, batches.take(batch, 0, engine.examples_within(memory_budget, batch)), tolerances)
+    except torch.OutOfMemoryError:
+        logger.info("engine %s: not compared with autograd on more than two examples, for want of memory", engine.name)
+        return ()
+    except Exception:  # plain autograd just did it
+        return engine.parameters
 
 
 def _collected(engine: Engine, batch: Batch, gather: Gather) -> tuple[dict[str, Tensor], Sequence[str]]:
@@ -202,16 +202,6 @@ def _collected(engine: Engine, batch: Batch, gather: Gather) -> tuple[dict[str, 
         return (gather(type(engine)(engine.model, engine.task, covered), batch) if covered else {}), error.names
 
 
-def _tolerance(parameter: Tensor) -> float:
-    return TOLERANCE.get(parameter.dtype, 3e-2)
-
-
-def _agree(found: Tensor, expected: Tensor, whole: float, tolerance: float) -> bool:
-    """A gradient that is zero but for rounding is compared with the whole gradient's norm."""
-    size = float(expected.norm()) + whole / 100
-    return float((found - expected).norm()) <= tolerance * size + 1e-12
-
-
 def _owners(model: nn.Module, parameters: Sequence[str]) -> str:
     """The modules that have parameters, each with how many of them, the first few of many."""
     counts = Counter(name.rpartition(".")[0] for name in parameters)
@@ -219,7 +209,8 @@ def _owners(model: nn.Module, parameters: Sequence[str]) -> str:
     return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more modules" if len(shown) > 3 else "")
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first two names, and how many more there are."""
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return ", ".join(map(repr, names[:2])) + more
 

@@ -1,6 +1,5 @@
 """Train models on given subsets of the training set, each once and for all."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -119,7 +118,7 @@ class Retrainer:
             RetrainingConfig(
                 train_set_size=count(train_set_size, "train_set_size"),
                 num_targets=sum(map(batches.size, self._recipe.targets)),
-                targets_digest=_digest(self._recipe.targets),
+                targets_digest=batches.digest_of(np.concatenate(list(map(batches.digests, self._recipe.targets)))),
                 task=self._recipe.task.describe(),
                 config={} if config is None else config,
             ),
@@ -196,9 +195,3 @@ def _loaded(targets: Iterable[Batch]) -> list[Batch]:
         )
     count_examples(targets, "targets")
     return [batches.to_device(batch, torch.device("cpu")) for batch in targets]
-
-
-def _digest(targets: Sequence[Batch]) -> str:
-    """However they are batched."""
-    data = np.concatenate([batches.digests(batch) for batch in targets])
-    return hashlib.blake2b(data.astype("<u8").tobytes(), digest_size=16).hexdigest()
