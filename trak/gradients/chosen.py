@@ -32,7 +32,8 @@ class Chosen:
         """Arguments as of `choose_engine`."""
         self._name, self._model, self._task, self._parameters = name, model, task, tuple(parameters)
         self._memory_budget, self._said = memory_budget, said
-        self._engine: Engine | None = None
+        self.engine: Engine | None = None
+        """The last one."""
         self._seen = 0
         """Batches of two examples or more."""
 
@@ -42,12 +43,12 @@ class Chosen:
         Raises:
             ValueError: as `choose_engine`, and if the engine that "auto" chose is wrong for a later batch.
         """
-        engine, several = self._engine, batches.size(batch) > 1
+        engine, several = self.engine, batches.size(batch) > 1
         self._seen += several
         if engine is None or (several and self._seen == 1 and not is_sharded(self._model)):
             with torch.no_grad():
                 self._task.check(self._model, batch)
-            engine = self._engine = choose_engine(
+            engine = self.engine = choose_engine(
                 self._name, self._model, self._task, self._parameters, batch, self._said, self._memory_budget
             )
         elif several and self._name == "auto" and _is_power(self._seen) and not is_sharded(self._model):
