@@ -90,7 +90,7 @@ def attributed(
 
 
 def outputs(folder: Path, make: Callable[[], nn.Module], targets: TensorDataset) -> np.ndarray:
-    """f of each target, the mean of the models' margins log(p / (1 - p)): (n_targets,)."""
+    """f of each example, the mean of the models' margins log(p / (1 - p)): (n_targets,)."""
     model, found, (x, y) = make(), [], targets.tensors
     for path in sorted(folder.glob("checkpoint*.pt")):
         model.load_state_dict(torch.load(path)["state_dict"])
@@ -146,6 +146,7 @@ def main() -> None:
     (linear,) = attributed(folder, "linear", make_linear, data, targets=targets)
 
     suspects = mislabelled_answer(attribution, to_itself, y, wrong)
+    print(f"  by the training loss: {mislabels(-outputs(folder / 'cnn', make_cnn, data), wrong)}")
     f = outputs(folder / "cnn", make_cnn, targets)
     checked = removal_answers(attribution, f, 1 if smoke else 8, data, targets, folder / "retrained")
     support = rests_on(attribution, target_labels == 8, groups=y)

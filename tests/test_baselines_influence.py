@@ -317,6 +317,76 @@ def test_a_transformer_as_it_comes_from_its_library():
     agree(found.scores, expected.numpy(), 1e-4)
 
 
+class Reading(nn.Module):
+    """Classifies series by the mean of a recurrent layer's outputs."""
+
+    def __init__(self, kind, packed=False, **options):
+        super().__init__()
+        torch.manual_seed(0)
+        self.packed, self.recurrent = packed, kind(2, 3, batch_first=True, **options)
+        self.head = nn.Linear(3 * (1 + self.recurrent.bidirectional), 3)
+
+    def forward(self, x):
+        if self.packed:
+            lengths = torch.arange(len(x)) % x.shape[1] + 1
+            x = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        output = self.recurrent(x)[0]
+        if self.packed:
+            output, _ = nn.utils.rnn.pad_packed_sequence(output, batch_first=True)
+        return self.head(output.mean(1))
+
+
+def series(dtype):
+    torch.manual_seed(1)
+    x, y = torch.randn(8, 4, 2).to(dtype), torch.randint(3, (8,))
+    return list(zip(x.split(3), y.split(3), strict=True))
+
+
+def looped_influence(model, data, hessian, damping):
+    """q_i ∇f_tᵀ (H + λI)⁻¹ ∇f_i / n, every derivative by autograd, of one example at a time, in float64."""
+    model = copy.deepcopy(model).double().eval()
+    weights = list(model.parameters())
+
+    def flat(value, **options):
+        return torch.cat([g.flatten() for g in torch.autograd.grad(value, weights, retain_graph=True, **options)])
+
+    total, grads, q = 0, [], []
+    x, y = stacked(data)
+    for i in range(len(x)):
+        logits = model(x[i : i + 1].double())[0]
+        p = logits.softmax(0)
+        grads.append(flat(torch.log(p[y[i]] / (1 - p[y[i]]))))
+        q.append(1 - p[y[i]].detach())
+        if hessian == "ggn":
+            jacobian, p = torch.stack([flat(logit) for logit in logits]), p.detach()
+            total += jacobian.T @ (torch.diag(p) - torch.outer(p, p)) @ jacobian
+        else:
+            total += torch.stack([flat(each) for each in flat(-torch.log(p[y[i]]), create_graph=True)])
+    grads, q = torch.stack(grads), torch.stack(q)
+    return (q[:, None] * (grads @ damped_inverse(total / len(x), damping) @ grads.T) / len(x)).numpy()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind, options", [(nn.GRU, {"bidirectional": True}), (nn.LSTM, {}), (nn.RNN, {})])
+@pytest.mark.parametrize("settings", [
+    {}, {"hessian": "exact"}, {"engine": "single"}, {"solver": "arnoldi", "rank": 1000},
+    {"solver": "arnoldi", "rank": 1000, "hessian": "exact"},
+], ids=str)  # fmt: skip
+def test_recurrent_layers_have_the_influence_of_a_loop_over_examples(kind, options, dtype, settings):
+    model, data = Reading(kind, **options).to(dtype), series(dtype)
+    baseline = InfluenceFunctions(damping=0.5, tolerance=1e-6, **settings)
+    found = baseline.attribute(model, "classification", model.state_dict(), data, data, progress=False).scores
+    agree(found, looped_influence(model, data, settings.get("hessian", "ggn"), 0.5))
+    assert "forward" not in vars(model.recurrent)
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+def test_a_model_that_packs_sequences_is_refused_with_what_to_do(kind):
+    model, data = Reading(kind, packed=True), series(torch.float32)[:1]
+    with pytest.raises(ValueError, match=r"can't differentiate the model twice.*; use EKFAC or, .* leave them padded"):
+        InfluenceFunctions().attribute(model, "classification", model.state_dict(), data, data, progress=False)
+
+
 class Opaque(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):

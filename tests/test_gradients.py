@@ -247,6 +247,14 @@ def test_error_of_the_user_model_is_passed_on_as_it_is():
         chosen(Case(model, task, [(torch.randn(3, 1, 5, 9), torch.zeros(3, dtype=torch.long))]))
 
 
+def test_models_that_vmap_can_not_run_are_refused_by_the_functional_engine_with_the_one_to_use():
+    model, task, data = sequences()
+    with pytest.raises(
+        ValueError, match=r"^engine='functional' can't run \w+ under torch.vmap \(.+\); use engine='auto'$"
+    ):
+        chosen(Case(model, task, data), "functional")
+
+
 def test_unknown_engine_suggests_the_nearest():
     with pytest.raises(ValueError, match=r"unknown engine 'functinal': did you mean 'functional'\?"):
         check_engine_name("functinal")

@@ -787,6 +787,17 @@ def test_a_recurrent_layer_whose_rows_may_be_in_another_order_is_left_to_the_loo
         torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-6)
 
 
+def test_recurrent_layers_are_covered_after_a_call_with_other_weights():
+    model, batch = Recurring(nn.GRU), series()
+    names = [name for name, _ in model.named_parameters()]
+    expected = gradients(model, Curved(), batch, names)
+    torch.func.functional_call(model, {name: p.detach() + 1 for name, p in model.named_parameters()}, batch)
+    with differentiable(model, names):
+        found = collect(Layers(model, Curved(), names), batch)
+    for name in names:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("model, batch", [
     (Recurring(nn.LSTM, proj_size=2), series()),
     (Recurring(nn.GRU, "sorted"), (series()[0], torch.arange(6, 1, -1))),

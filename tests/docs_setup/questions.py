@@ -4,17 +4,19 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from torch.utils.data import DataLoader
+import torch
 
 import trak
 
 sys.path.insert(0, str(Path(trak.__file__).parents[1] / "examples"))
-from questions import attributed, load, make_cnn, make_linear, outputs, train
+from questions import attributed, load, make_cnn, make_linear, train
 
 folder = Path("questions")
-data, targets, wrong = load()
-train_labels, target_labels = data.tensors[1].numpy(), targets.tensors[1].numpy()
-attribution, to_itself = attributed(folder, "cnn", make_cnn, data, targets=targets, itself=data)
-(linear,) = attributed(folder, "linear", make_linear, data, targets=targets)
-f = outputs(folder / "cnn", make_cnn, targets)
-train_cnn, target_loader = partial(train, data, make_cnn), DataLoader(targets, 100)
+train_set, target_set, wrong = load()
+train_labels, target_labels = train_set.tensors[1].numpy(), target_set.tensors[1].numpy()
+(attribution,) = attributed(folder, "cnn", make_cnn, train_set, targets=target_set)
+(linear,) = attributed(folder, "linear", make_linear, train_set, targets=target_set)
+models = [make_cnn().eval() for _ in range(3)]
+for _seed, _model in enumerate(models):
+    _model.load_state_dict(torch.load(folder / "cnn" / f"checkpoint{_seed}.pt")["state_dict"])
+train_cnn = partial(train, train_set, make_cnn)

@@ -22,6 +22,7 @@ from trak.baselines.curvature import (
 )
 from trak.baselines.features import Directions, GradientBaseline, Gradients
 from trak.gradients import MEMORY_BUDGET
+from trak.gradients.layers import unfused
 from trak.naming import did_you_mean
 from trak.projectors.hashing import random_normals, random_signs, stream_key
 from trak.tasks import Task
@@ -112,20 +113,23 @@ class _Matrix:
     """H, as products with a few columns at a time."""
 
     def __init__(self, run: Run, kind: str) -> None:
-        self._operator = hessian_operator(run, kind)
+        self._operator, self._model = hessian_operator(run, kind), run.model
         self.p: int = self._operator.shape[0]
         self.dtype, self.device = self._operator.dtype, self._operator.device
 
     def __matmul__(self, columns: Tensor) -> Tensor:
         try:
-            # Fused attention has no forward derivative.
-            with sdpa_kernel(SDPBackend.MATH):
+            # Fused attention and recurrent layers have no forward derivative.
+            with sdpa_kernel(SDPBackend.MATH), unfused(self._model):
                 parts = [self._operator @ some for some in columns.to(self.dtype).split(_COLUMNS, dim=1)]
         except (NotImplementedError, RuntimeError) as error:
-            if isinstance(error, NotImplementedError) or "vmap" in str(error):
+            # Tensors of torch.func have no storage, in which a packed sequence's lengths are looked up.
+            known = any(part in str(error) for part in ("vmap", "have storage"))
+            if isinstance(error, NotImplementedError) or known:
                 raise ValueError(
                     "torch.func can't differentiate the model twice, as products with its Hessian need "
-                    f"({str(error).strip().splitlines()[0][:200]}); use EKFAC"
+                    f"({str(error).strip().partition(chr(10))[0][:200]}); use EKFAC or, where the model packs "
+                    "sequences, leave them padded"
                 ) from error
             raise
         return torch.cat(parts, dim=1).to(columns)

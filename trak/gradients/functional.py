@@ -28,6 +28,10 @@ class Functional(Engine):
     name = "functional"
 
     def gradients(self, batch: Batch, sink: Sink) -> Tensor:
+        """
+        Raises:
+            ValueError: if torch.vmap does not accept the model.
+        """
         if batches.has_plain_fields(batch):
             raise NotImplementedError("a batch with fields that are no tensors")
         module = _TaskOutput(self.model, self.task)
@@ -39,8 +43,16 @@ class Functional(Engine):
             return torch.func.functional_call(module, weights, (single,))
 
         per_example: Any = torch.func.vmap(torch.func.grad_and_value(output), in_dims=(None, 0), randomness="different")
-        with torch.no_grad():
-            grads, outputs = per_example(weights, batches.tensors(batch))
+        try:
+            with torch.no_grad():
+                grads, outputs = per_example(weights, batches.tensors(batch))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ValueError(
+                f"engine='functional' can't run {type(self.model).__name__} under torch.vmap "
+                f"({str(error).strip().partition(chr(10))[0][:200]}); use engine='auto'"
+            ) from error
         for name in self.parameters:
             sink(name, grads.pop(f"model.{name}"), 0)
         return outputs

@@ -43,8 +43,9 @@ _FORWARDS = {kind.forward for kind in (nn.GRU, nn.LSTM, nn.RNN)}
 
 
 @contextmanager
-def unfused(model: nn.Module, capture: Capture) -> Iterator[None]:
-    """While entered, `nn.GRU`, `nn.LSTM` and `nn.RNN` within the model run a step at a time and are captured.
+def unfused(model: nn.Module, capture: Capture | None = None) -> Iterator[None]:
+    """While entered, `nn.GRU`, `nn.LSTM` and `nn.RNN` within the model run a step at a time and are captured. Without a
+    capture they run in operations that, unlike the fused ones, have a forward derivative.
 
     What is not covered runs as it is, and its parameters are noticed as such: projections (`proj_size`), single
     examples without a batch dimension, and sequences packed with `enforce_sorted=True`, of which nothing tells in
@@ -55,7 +56,7 @@ def unfused(model: nn.Module, capture: Capture) -> Iterator[None]:
         for module in model.modules()
         if type(module).forward in _FORWARDS
         and "forward" not in vars(module)
-        and not any(kind in LAYERS for kind in type(module).__mro__)
+        and (capture is None or not any(kind in LAYERS for kind in type(module).__mro__))
     ]
     for module in changed:
         module.forward = partial(_forward, module, capture)
@@ -66,12 +67,14 @@ def unfused(model: nn.Module, capture: Capture) -> Iterator[None]:
             del module.forward
 
 
-def _forward(module: nn.RNNBase, capture: Capture, input: Any, hx: Any = None) -> Any:
+def _forward(module: nn.RNNBase, capture: Capture | None, input: Any, hx: Any = None) -> Any:
     packed = isinstance(input, PackedSequence)
-    weights: list[Tensor] = module._flat_weights
+    # By their names: after torch.func.functional_call, _flat_weights are those that it put in place of the module's.
+    weights: list[Tensor] = [getattr(module, name) for name in module._flat_weights_names]
+    wanted = capture is None or (torch.is_grad_enabled() and capture.watches(weights))
     covered = input.sorted_indices is not None if packed else input.ndim == 3
     random = module.training and module.dropout
-    if not (torch.is_grad_enabled() and capture.watches(weights)) or not covered or random or module.proj_size:
+    if not wanted or not covered or random or module.proj_size:
         return type(module).forward(module, input, hx)
     if packed:
         x, lengths = pad_packed_sequence(input, batch_first=True)
@@ -89,7 +92,7 @@ def _forward(module: nn.RNNBase, capture: Capture, input: Any, hx: Any = None) -
 
 
 def _layers(
-    module: nn.RNNBase, capture: Capture, weights: Sequence[Tensor], x: Tensor, lengths: Tensor | None, hx: Any
+    module: nn.RNNBase, capture: Capture | None, weights: Sequence[Tensor], x: Tensor, lengths: Tensor | None, hx: Any
 ) -> tuple[Tensor, list[State]]:
     """Of all layers: the last's h (B, T, directions · H), and the last state of each direction of each."""
     states: list[State] = []
@@ -115,7 +118,7 @@ def _layers(
 
 
 def _recurrence(
-    capture: Capture,
+    capture: Capture | None,
     cell: Callable[[Tensor, Tensor, State], State],
     gates: Tensor,
     w: Tensor,
@@ -131,14 +134,17 @@ def _recurrence(
     before, after = [state[0]] * len(steps), [state[0]] * len(steps)
     # Out of sight of the capture, which would be asked about every operation of every step.
     with torch._C.DisableTorchFunction():
-        added, frozen = capture.addend(*gates.shape, like=gates), (w.detach(), None if b is None else b.detach())
+        added = None if capture is None else capture.addend(*gates.shape, like=gates)
+        used = (w, b) if capture is None else (w.detach(), None if b is None else b.detach())
         for t in steps:
             before[t] = state[0]
-            following = cell(gates[:, t], F.linear(state[0], *frozen) + added[:, t], state)
+            a = F.linear(state[0], *used)
+            following = cell(gates[:, t], a if added is None else a + added[:, t], state)
             if mask is not None:
                 following = tuple(map(partial(torch.where, mask[:, t, None]), following, state))
             state = following
             after[t] = state[0]
-        uses = [Use(w, outer_products, (torch.stack(before, 1),), 1), *([] if b is None else [Use(b, summed)])]
-        capture.watch(added, uses)
+        if capture is not None and added is not None:
+            uses = [Use(w, outer_products, (torch.stack(before, 1),), 1), *([] if b is None else [Use(b, summed)])]
+            capture.watch(added, uses)
         return torch.stack(after, 1), state
