@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from models import images, numbers, sequences, texts
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, TensorDataset
 
 import trak
 
@@ -389,6 +389,47 @@ def test_a_map_style_dataset_is_read_as_by_a_loader_over_it(case, tmp_path):
         scores("none", loader, loader, batch_size=5)
     with pytest.raises(ValueError, match=r"batch_size must be a positive integer, got 0"):
         scores("none", data, data, batch_size=0)
+
+
+class Flipped(Dataset):
+    """Images, some of which are flipped at random."""
+
+    def __init__(self, data, random=True):
+        self.data, self.random = data, random
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        image, label = self.data[index]
+        return (image.flip(-1) if self.random and torch.rand(()) < 0.5 else image), label
+
+
+@pytest.mark.parametrize("what", ["train", "targets"])
+@pytest.mark.parametrize("loaded", [True, False])
+def test_random_transforms_are_warned_of_before_anything_is_computed(data, call, what, loaded):
+    torch.manual_seed(0)
+    both = {"train": Flipped(data, random=False), "targets": Flipped(data, random=False), what: Flipped(data)}
+    if loaded:
+        both = {name: DataLoader(one, 8) for name, one in both.items()}
+    with pytest.warns(UserWarning, match=rf"example \d of {what} is other data when it is read again.*transforms of"):
+        call(**both)
+
+
+def test_data_that_stay_the_same_are_not_warned_of(data, call):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        call(DataLoader(Flipped(data, random=False), 8), Flipped(data, random=False))
+
+
+@pytest.mark.parametrize("last, warned", [(torch.nn.Softmax(-1), True), (torch.nn.LogSoftmax(-1), False)])
+def test_a_model_that_returns_probabilities_is_warned_of(tmp_path, last, warned):
+    torch.manual_seed(0)
+    model, batch = torch.nn.Sequential(torch.nn.Linear(5, 3), last), [(torch.randn(6, 5), torch.arange(6) % 3)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trak.attribute(model, "classification", model.state_dict(), batch, batch, tmp_path, proj_dim=4, progress=False)
+    assert any("look like probabilities" in str(w.message) for w in caught) == warned
 
 
 def test_an_iterable_dataset_is_refused_with_the_cure(case):

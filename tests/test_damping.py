@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 
+from trak.attribution import StoredAttribution
 from trak.scoring import DEFAULT_DAMPING, Damping, Scorer, gram
 from trak.scoring.auto import SUBSET_FRACTION, choose
 from trak.store import FeatureStore, RowValues, StoreConfig
@@ -115,6 +116,16 @@ class TestTheDefaultIsTaken:
         value, why = choose(stored, [0], "identity")
         assert value is None
         assert "no curvature" in why
+
+
+@pytest.mark.parametrize("targets, why", [(600, "chosen by 600 targets"), (99, "the default: 99 targets are too few")])
+def test_a_description_says_how_the_damping_was_chosen(tmp_path, targets, why):
+    found = StoredAttribution(experiment(tmp_path, *regression(0.8, targets=targets)))
+    assert "damping from" not in found.describe()  # nothing is computed for it
+    found.top(1)
+    assert found.describe()["damping from"].startswith(why)
+    given = found.experiment, None, "curvature", Damping(2.0)
+    assert StoredAttribution(*given).describe().keys() == found.describe().keys() - {"damping from"}
 
 
 def test_scores_are_those_of_the_damping_chosen(tmp_path):

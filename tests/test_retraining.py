@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import trak
-from trak.evaluation import GroundTruth, RetrainingError, Run, retrain, retrain_on
+from trak.evaluation import GroundTruth, RetrainingError, Run, lds, retrain, retrain_on
 from trak.evaluation.retraining import random_subset, subset_runs, training_seed
 
 N, TARGETS = 24, 7
@@ -562,3 +563,36 @@ def test_bad_runs_are_refused_by_name(run_on, run, error, message):
 def test_no_runs_are_refused(run_on):
     with pytest.raises(ValueError, match="runs is empty"):
         run_on([])
+
+
+@pytest.mark.parametrize("size", [2, 100])
+def test_scores_of_other_targets_than_the_models_were_measured_on_are_warned_of(call, tmp_path, size):
+    images, labels = (torch.cat(parts) for parts in zip(*BATCHES, strict=True))
+    truth, model = call(), logistic(np.arange(N), 0)
+    for turned in (False, True):
+        batch = (images.flip(0), labels.flip(0)) if turned else (images, labels)
+        found = trak.attribute(
+            model, "image_classification", model.state_dict(), [(X, Y)],
+            DataLoader(TensorDataset(*batch), size), tmp_path / f"scores{turned}", proj_dim=8, progress=False,
+        )  # fmt: skip
+        for part in (truth, truth.select(targets=[0]), GroundTruth.open(tmp_path / "truth")):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                lds(found, part, resamples=10, permutations=10)
+            assert (
+                any("other data than those that the models were measured on" in str(w.message) for w in caught)
+                == turned
+            )
+
+
+def test_a_training_function_that_ignores_its_seed_is_noticed():
+    rng = np.random.default_rng(0)
+    masks, outputs = rng.random((9, 30)) < 0.5, rng.normal(size=(9, 1, 4))
+    scores = rng.normal(size=(30, 4))
+    for noise, warned in ((0, True), (0.1, False)):
+        repeated = np.repeat(outputs, 2, axis=1)
+        repeated[:, 1] += noise
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            lds(scores, masks, repeated, resamples=10, permutations=10)
+        assert any("let train use its seed" in str(w.message) for w in caught) == warned

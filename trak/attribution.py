@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from trak.batches import digest_of
 from trak.extras import imported
 from trak.faithfulness import Faithfulness
 from trak.looking.lookable import Lookable
@@ -53,6 +54,11 @@ class Attribution(Lookable):
     def remember(self, faithfulness: Any) -> None:
         """Keep what `trak.evaluation.lds` found, which calls this."""
         self._faithfulness = faithfulness
+
+    @property
+    def targets_digest(self) -> str | None:
+        """A hash of the targets' data, in order; None if it is not known."""
+        return None
 
     @property
     @abstractmethod
@@ -205,6 +211,11 @@ class StoredAttribution(Attribution):
             )
 
     @property
+    def targets_digest(self) -> str | None:
+        hashes = next(iter(self._targets.values()), None)
+        return None if hashes is None else digest_of(np.frombuffer(hashes, np.uint64))
+
+    @property
     def damping(self) -> Damping:
         """λ; "auto" is settled when it is first asked for."""
         return self.scorer.damping
@@ -307,6 +318,7 @@ class StoredAttribution(Attribution):
             **({} if output is None else {"output": output}),
             "checkpoints": self.model_ids,
             **settled.describe(),
+            **({"damping from": settled.why} if settled.why else {}),
             "weighting": self.weighting,
             "balanced": self.balanced,
             "softening": config.softening,

@@ -81,7 +81,7 @@ def run(chosen: argparse.Namespace) -> str:
             "limits": [asdict(limit) | {"margin": min(limit.margin, 1e300)} for limit in found],
         }
         return json.dumps(shown, indent=2)
-    return summarize(work, constants, costs, found)
+    return summarize(work, constants, costs, found, guessed=chosen.step_seconds is None)
 
 
 def _fill_in(chosen: argparse.Namespace) -> None:
@@ -136,8 +136,8 @@ def _work(chosen: argparse.Namespace, constants: Constants) -> Work:
     return Work(**given, step_seconds=step, example_bytes=example_bytes)
 
 
-def summarize(work: Work, constants: Constants, costs: list[Cost], found: list[Limit]) -> str:
-    """In words."""
+def summarize(work: Work, constants: Constants, costs: list[Cost], found: list[Limit], guessed: bool) -> str:
+    """In words; `guessed` is whether nobody said how long a training step takes."""
     head = ("", "seconds", "GPU-hours", "bytes read", "written", "memory", "most of it")
     rows = [head]
     for cost in costs:
@@ -148,7 +148,9 @@ def summarize(work: Work, constants: Constants, costs: list[Cost], found: list[L
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     stored = f"{size(work.stored_bytes)} stored"
-    ends = f"{work.step_seconds:.3g} s a training step of one example; constants of {constants.machine}"
+    ends = f"{work.step_seconds:.3g} s a training step of one example"
+    ends += " (a guess by the number of parameters: measure it, give --step-seconds)" * guessed
+    ends += f"; constants of {constants.machine}"
     ends += "; for models that the layers engine covers"
     lines += ["", f"{stored}, {work.row_bytes:,} bytes a row; {ends}", "", "what breaks first:"]
     for limit in found[:_SHOWN]:

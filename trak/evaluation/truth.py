@@ -39,6 +39,8 @@ class GroundTruth:
     """Which targets of the whole these are, int64 (n_targets,); by default all."""
     num_targets: int = 0
     """Number of targets of the whole."""
+    targets_digest: str | None = None
+    """A hash of the data of all of the whole's targets, in order; None if it is not known."""
 
     def __post_init__(self) -> None:
         masks, outputs = np.asarray(self.masks), finite(self.outputs, "outputs")
@@ -117,7 +119,7 @@ class GroundTruth:
             fixed={"fraction": float(fraction), "seed": int(seed)},
             current={"subsets": int(subsets), "seeds": int(seeds)},
         )
-        return cls._of(runs, retrainer.run(runs), int(subsets), train_set_size)
+        return cls._of(runs, retrainer.run(runs), int(subsets), retrainer.store)
 
     @classmethod
     def open(cls, save_dir: Location, subsets: int | None = None, seeds: int | None = None) -> "GroundTruth":
@@ -147,12 +149,12 @@ class GroundTruth:
                 f"{store.where}; call retrain again to go on"
                 + (f", or open the first {complete} subsets, which are complete: subsets={complete}" * bool(complete))
             )
-        return cls._of(runs, stored(store, keys), subsets, n)
+        return cls._of(runs, stored(store, keys), subsets, store)
 
     @classmethod
-    def _of(cls, runs: list[Run], found: Retrained, subsets: int, train_set_size: int) -> "GroundTruth":
+    def _of(cls, runs: list[Run], found: Retrained, subsets: int, store: ModelStore) -> "GroundTruth":
         shape = subsets, len(runs) // subsets
-        masks = np.zeros((subsets, train_set_size), bool)
+        masks = np.zeros((subsets, store.config.train_set_size), bool)
         for mask, run in zip(masks, runs[:: shape[1]], strict=True):
             mask[run.indices] = True
         return cls(
@@ -160,6 +162,7 @@ class GroundTruth:
             found.outputs.reshape(*shape, -1),
             None if found.correct is None else found.correct.reshape(*shape, -1),
             found.seconds.reshape(shape),
+            targets_digest=store.config.targets_digest,
         )
 
     def select(self, targets: Choice | None = None, subsets: Choice | None = None) -> "GroundTruth":
@@ -177,6 +180,7 @@ class GroundTruth:
             seconds=None if self.seconds is None else self.seconds[rows],
             targets=self.targets[columns],
             num_targets=self.num_targets,
+            targets_digest=self.targets_digest,
         )
 
     def split(self, seed: int = 0, fraction: float = 0.5) -> tuple["GroundTruth", "GroundTruth"]:

@@ -97,7 +97,7 @@ class Removal:
         found = retrainer.run(runs_without(sets, n, seeds, seed))
         outputs = found.outputs[:, self.target].reshape(len(sets), seeds)
         right = None if found.correct is None else found.correct[:, self.target].reshape(len(sets), seeds)
-        return Removed(self.target, k, self.predicted, outputs, right)
+        return Removed(self.target, k, self.predicted, outputs, right, self.output)
 
     def __str__(self) -> str:
         shown = self.indices[:_SHOWN]

@@ -27,6 +27,8 @@ class Removed:
     """f of the target, float64 (2 + random sets, seeds): on everything, without the chosen, without random ones."""
     right: Array | None
     """Whether the target is predicted right, bool of the same shape; None if the task can't tell."""
+    output: float | None = None
+    """f by the models that were attributed, if it was given."""
 
     @property
     def changes(self) -> Array:
@@ -77,12 +79,13 @@ class Removed:
                 f"before, {now:.0%} after; {self.random_flips:.0%} of random sets flip it)"
             )
         spread = f", from {random.min():+.3f} to {random.max():+.3f}" if len(random) > 1 else ", one set"
+        own = "" if self.output is None else f"; by the models attributed it is {self.output:+.3f}"
         seeds = self.outputs.shape[1]
         alone = "; one seed: how much of this is its noise is not known, take seeds=5" if seeds == 1 else ""
         return (
             f"Without {self.k} training example{'s' * (self.k > 1)} the output of target {self.target} changes by "
-            f"{self.change:+.3f}{f' ± {error:.3f}' * bool(np.isfinite(error))} (predicted {self.predicted:+.3f}; "
-            f"without random ones {random.mean():+.3f}{spread}){flips}{alone}"
+            f"{self.change:+.3f}{f' ± {error:.3f}' * bool(np.isfinite(error))} from {self.outputs[0].mean():+.3f} "
+            f"(predicted {self.predicted:+.3f}; without random ones {random.mean():+.3f}{spread}{own}){flips}{alone}"
         )
 
     def to_frame(self) -> "pandas.DataFrame":

@@ -27,7 +27,7 @@ def resolve(damping: Damping, experiment: Experiment, model_ids: list[int], weig
     if not damping.auto:
         return damping
     value, why = choose(experiment, model_ids, weighting)
-    found = Damping(damping.value if value is None else value)
+    found = Damping(damping.value if value is None else value, why=why)
     logger.info("damping: %.3g (%s)", found.value, why)
     return found
 

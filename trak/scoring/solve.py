@@ -1,6 +1,6 @@
 """Damping, and the linear systems for the targets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ class Damping:
     absolute: bool = False
     auto: bool = False
     """To be chosen, see `trak.scoring.auto`; `value` is for where that can't be."""
+    why: str = field(default="", compare=False)
+    """How it was chosen."""
 
     @classmethod
     def make(cls, damping: float | str | None, lambda_reg: float | None) -> "Damping":

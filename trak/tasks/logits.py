@@ -1,5 +1,6 @@
 """Logits, labels and margins: what classification tasks share."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,6 +72,14 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
             "for a vector of labels in {0, 1}"
         )
     check_classes(labels, logits)
+    if not (logits < 0).any() and torch.allclose(
+        logits.double().sum(1), logits.new_ones((), dtype=torch.float64), atol=1e-2
+    ):
+        warnings.warn(
+            "the model's outputs look like probabilities (none is below 0, and each row adds up to 1), and tasks read "
+            "them as logits; leave the softmax at the end of the model out",
+            stacklevel=2,
+        )
 
 
 def check_classes(labels: Tensor, logits: Tensor, ignored: int | None = None) -> None:
