@@ -74,6 +74,13 @@ class TestArray(AttributionContract):
         np.testing.assert_array_equal(found.top(30).indices, np.argsort(-scores.T, axis=1, kind="stable"))
         np.testing.assert_array_equal(found.top(30, True).indices, np.argsort(scores.T, axis=1, kind="stable"))
 
+    @pytest.mark.parametrize("k", [1, 2, 7, 29])
+    @pytest.mark.parametrize("bottom", [False, True])
+    def test_a_part_of_the_order_is_that_of_a_stable_sort(self, k, bottom):
+        for scores in (numbers(ties=True), np.zeros((30, 3)), numbers(ties=True) * [1, 0, -0.0, 1e-30]):
+            order = np.argsort(scores.astype(np.float32).T * (1 if bottom else -1), axis=1, kind="stable")
+            np.testing.assert_array_equal(ArrayAttribution(scores).top(k, bottom).indices, order[:, :k])
+
     def test_many_targets_are_sorted_some_at_a_time_with_the_same_result(self, monkeypatch):
         whole = ArrayAttribution(numbers(m=9)).top(4)
         monkeypatch.setattr("trak.attribution._SORTED_AT_ONCE", 60)
@@ -96,6 +103,19 @@ class TestArray(AttributionContract):
         x = torch.rand(30, 8, 8)
         path = ArrayAttribution(numbers()).show_images(x, x, targets=[0], k=2, path=tmp_path / "a.png")
         assert path.stat().st_size > 1000
+
+    def test_pictures_take_the_labels_of_a_series_by_position(self):
+        pandas, pyplot = pytest.importorskip("pandas"), pytest.importorskip("matplotlib.pyplot")
+        pyplot.switch_backend("Agg")
+        x = torch.rand(30, 8, 8)
+        labels = pandas.Series(range(30), index=range(30)[::-1])
+        options = {"train_labels": labels, "target_labels": labels[:4], "predicted_labels": labels[:4]}
+        found = ArrayAttribution(numbers())
+        found.show_images(x, x, targets=[3], k=1, **options)
+        captions = [axis.get_xlabel() for axis in pyplot.gcf().axes]
+        pyplot.close()
+        assert captions[0] == "label 3\npredicted 3"
+        assert captions[2].startswith(f"label {found.top(1).indices[3, 0]}\n")
 
     @pytest.mark.parametrize("scores", [np.zeros(3), np.zeros((0, 2)), np.zeros((2, 2, 2)), [["a", "b"]]])
     def test_another_shape_or_type_is_refused(self, scores):

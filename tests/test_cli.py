@@ -61,6 +61,34 @@ def test_plan_takes_what_a_store_knows_and_options_go_before_it(stored, capsys):
     assert "--params is missing" in capsys.readouterr().err
 
 
+def test_a_plan_beyond_all_numbers_is_no_json(capsys):
+    assert main(["plan", "--examples", "1e300", "--params", "1e300", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert "1e+300 examples and 1e+300 params cost more than numbers can tell" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("label", "status", "said"),
+    [
+        (1.0, 0, "dog"),
+        (0.5, 1, "no name for the label 0.5"),
+        (-1, 1, "no name for the label -1"),
+        ([1], 1, "label [1]"),
+    ],
+)
+@pytest.mark.parametrize("command", ["top", "report"])
+def test_labels_of_any_type_are_named_or_refused_in_one_line(stored, tmp_path, capsys, command, label, status, said):
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps({"train": [label] * 23, "names": ["cat", "dog"]}))
+    page = ["-o", str(tmp_path / "a.html")] if command == "report" else []
+    assert main([command, str(stored), "--labels", str(path), *page]) == status
+    printed = capsys.readouterr()
+    found = printed.err if status else printed.out if command == "top" else (tmp_path / "a.html").read_text()
+    assert said in found
+    assert not status or len(printed.err.splitlines()) == 1
+
+
 def test_info_prints_json(stored, capsys):
     assert main(["info", str(stored), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["configuration"]["train_set_size"] == 23

@@ -90,6 +90,17 @@ def test_an_image_of_pillow_is_the_same_as_its_array():
     np.testing.assert_array_equal(pixels(image.fromarray(array)), array)
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ((4, 4, 3), (4, 4, 3)), ((3, 3, 4), (3, 3, 4)), ((3, 3, 1), (3, 3)), ((1, 1, 3), (1, 1, 3)),
+        ((1, 4, 4), (4, 4)), ((3, 4, 4), (4, 4, 3)), ((4, 5, 3), (5, 3, 4)), ((3, 3, 9), (3, 9, 3)),
+    ],
+)  # fmt: skip
+def test_a_small_square_is_told_from_its_channels_on_either_side(given, shown):
+    assert pixels(np.zeros(given, np.uint8)).shape == shown
+
+
 @pytest.mark.parametrize("value", [np.zeros((2, 5, 6)), np.zeros(4), np.zeros((0, 3))])
 def test_what_is_no_image_is_refused_by_its_shape(value):
     with pytest.raises(ValueError, match=re.escape(f"got {value.shape}")):
@@ -174,6 +185,10 @@ class TestShow:
         texts = [f"train {i}" for i in range(12)]
         assert attribution().show(texts)._repr_html_() == attribution().show(texts)._repr_html_()
 
+    def test_what_is_no_utf8_is_saved_as_its_replacement(self, tmp_path):
+        path = attribution().show(["\ud800 a"] * 12, k=1, targets=[0]).save(tmp_path / "a.html")
+        assert "<blockquote>\ufffd" in path.read_text(encoding="utf-8")
+
     def test_it_is_saved_as_a_page_of_its_own(self, tmp_path):
         shown = attribution().show()
         path = shown.save(tmp_path / "new" / "a.html")
@@ -186,6 +201,7 @@ class TestShow:
         [
             ({"targets": [4]}, ValueError, "target 4 is out of range: there are 4 targets"),
             ({"targets": []}, ValueError, "targets is empty"),
+            ({"targets": [2, 0, 2]}, ValueError, "targets has 2 more than once"),
             ({"targets": [0.5]}, TypeError, "integers, got 0.5"),
             ({"train_dataset": ["a"] * 3}, ValueError, "train_dataset has 3 examples, but the attribution 12"),
             ({"target_dataset": iter("abcd")}, TypeError, r"target_dataset must give an example by its number"),
@@ -261,6 +277,117 @@ class TestShow:
             getattr(attribution(), method)(*([tmp_path / "a.html"] if method == "report" else []), label_name=["cat"])
 
 
+class TestPandas:
+    """Rows are meant by their position, as in scores, whatever the index of a Series or a DataFrame is."""
+
+    pandas = pytest.importorskip("pandas")
+    shuffled = pandas.DataFrame(
+        {"text": [f"text {i}" for i in range(12)], "label": np.arange(12), "weight": np.ones(12)}
+    ).sample(frac=1, random_state=0)
+    texts, labels = shuffled.text.tolist(), shuffled.label.tolist()
+
+    def shown(self, train, **options):
+        return repr(attribution().show(train, ["t"] * 4, targets=[0], k=12, **options))
+
+    def test_a_series_of_texts_and_one_of_labels(self):
+        found = self.shown(self.shuffled.text, train_labels=self.shuffled.label)
+        assert found == self.shown(self.texts, train_labels=self.labels)
+        assert f"#0, label {self.labels[0]}\n               {self.texts[0]}\n" in found
+
+    def test_a_series_of_predictions(self):
+        some = self.pandas.Series([3, 2, 1, 0], index=[7, 0, 3, 2])
+        assert "target 0, predicted 3" in self.shown(self.texts, predicted_labels=some)
+
+    def test_a_data_frame_and_series_in_a_dict_are_columns(self):
+        expected = self.shown(list(zip(self.texts, self.labels, strict=True)))
+        assert self.shown(self.shuffled) == expected
+        assert self.shown({"text": self.shuffled.text, "label": self.shuffled.label}) == expected
+
+    def test_a_part_of_a_data_set_keeps_its_index(self):
+        part = self.pandas.Series([f"text {i}" for i in range(50)]).iloc[30:42]
+        assert self.shown(part) == self.shown(part.tolist())
+
+    @pytest.mark.parametrize("missing", [None, float("nan"), pandas.NA])
+    def test_what_is_missing_is_empty_and_a_missing_label_is_none(self, missing):
+        data = self.pandas.DataFrame({"text": ["a", missing] * 6, "label": [1, missing] * 6}, dtype=object)
+        assert self.shown(data) == self.shown([("a", 1), ("(empty)", None)] * 6)
+
+    def test_a_data_frame_of_another_length_is_refused(self):
+        with pytest.raises(ValueError, match="train_dataset has 11 examples, but the attribution 12"):
+            self.shown(self.shuffled[1:])
+
+
+@pytest.mark.parametrize(
+    "empty",
+    ["", ("", 1), (None, 1), {"text": None, "label": 1}, {"text": "", "meta": object()}, [], ([], 1),
+     torch.zeros(0, dtype=torch.long), {"input_ids": [], "attention_mask": None}, None, float("nan"),
+     {"input_ids": [5, 6], "attention_mask": [0, 0]}],
+)  # fmt: skip
+def test_an_empty_example_is_said_to_be_empty(empty):
+    data = ["a"] * 11 + [empty]
+    shown = attribution().show(data, targets=[0], k=12)
+    assert re.search(r"#11.*\n +\(empty\)", repr(shown))
+    assert shown._repr_html_().count("<blockquote>(empty)<") == 2
+    assert "(empty)" not in repr(attribution().show(["a"] * 12)) + repr(attribution().show())
+
+
+@pytest.mark.parametrize("shown", ["", [], ("", None), {"text": None}])
+def test_display_may_return_what_is_empty(shown):
+    assert "(empty)" in repr(attribution().show(range(12), k=1, targets=[0], display=lambda number: shown))
+
+
+@pytest.mark.parametrize("unknown", [b"a", {"idx": 7, "label": 1}, (object(), None), {}, {"a": None, "b": object()}])
+def test_what_lacks_anything_that_is_shown_is_not_taken_for_empty(unknown):
+    with pytest.raises(ValueError, match="can't tell how to show example"):
+        repr(attribution().show([unknown] * 12))
+
+
+def test_display_that_returns_nothing_is_refused():
+    with pytest.raises(ValueError, match="display returned None for example"):
+        repr(attribution().show(["a"] * 12, display=lambda text: None))
+
+
+def named(label, names):
+    return Examples(["a"], 1, "train_dataset", labels=[label], label_names=names)[0].label
+
+
+@pytest.mark.parametrize("label", [-1, -100, np.int64(-1), 2, 0.5, -1.5, float("nan"), [1]])
+@pytest.mark.parametrize("names", [["cat", "dog"], ("cat", "dog"), {0: "cat", 1: "dog"}])
+def test_a_label_without_a_name_is_refused(label, names):
+    with pytest.raises(ValueError, match=re.escape(f"no name for the label {label}")):
+        named(label, names)
+
+
+@pytest.mark.parametrize("label", [1, 1.0, True, np.float32(1), torch.tensor(1.0), torch.tensor(True)])
+def test_a_class_has_one_name_whatever_type_its_number_is_of(label):
+    assert named(label, ["cat", "dog"]) == named(label, {1: "dog"}) == "dog"
+    assert named(label, None) == "1"
+
+
+def test_a_series_of_names_names_the_numbers_of_its_index():
+    names = pytest.importorskip("pandas").Series(["dog", "cat"], index=[1, 0])
+    assert [named(label, names) for label in (0, 1)] == ["cat", "dog"]
+
+
+def test_a_prediction_by_a_threshold_is_right_where_the_labels_are_that():
+    shown = attribution().show(target_labels=[1, 0, 1, 0], predicted_labels=torch.tensor([1.0, -1.0, -1.0, -1.0]) > 0)
+    assert shown._repr_html_().count("wrong") == 1
+
+
+def test_labels_of_many_digits_are_told_apart_as_floats():
+    assert [named(label, None) for label in (12345.0, 12346.0, 0.123456, 1e30)] == ["12345", "12346", "0.1235", "1e+30"]
+
+
+def test_pixels_are_kept_up_to_a_bound_and_read_again_beyond(monkeypatch):
+    monkeypatch.setattr("trak.looking.examples._BYTES_KEPT", 250)
+    asked = []
+    examples = Examples(np.zeros((5, 10, 10)), 5, "train_dataset", display=lambda image: asked.append(1) or image)
+    for _ in range(3):
+        assert [example.image.nbytes for example in examples] == [100] * 5
+    assert len(asked) == 5 + 3 + 3
+    assert len(list(Examples(["a"] * 500, 500, "train_dataset"))) == 500
+
+
 class TestSummary:
     def test_says_how_scores_were_made_and_what_the_first_targets_rest_on(self, tmp_path):
         model, task, batches = images()
@@ -279,6 +406,17 @@ class TestSummary:
         traker.start_scoring_checkpoint("later", model.state_dict(), 0, 8)
         found = trak.Attribution.open(tmp_path, "later")
         assert "First targets" not in found._repr_html_()
+
+    def test_shows_what_is_of_targets_that_were_replaced_without_its_targets(self, tmp_path):
+        model, task, batches = images()
+        both = [
+            trak.attribute(
+                model, task, model.state_dict(), batches, [tuple(part[rows] for part in batches[0])], tmp_path,
+                proj_dim=16, progress=False,
+            )
+            for rows in (slice(0, 4), slice(1, 5))
+        ]  # fmt: skip
+        assert ["First targets" in found._repr_html_() for found in both] == [False, True]
 
     def test_names_faithfulness_once_it_was_measured(self):
         pytest.importorskip("scipy")

@@ -74,8 +74,19 @@ class TestFile:
         data = base64.b64decode(images_of(path)[0].split(",")[1])
         (tmp_path / "a").write_bytes(data)
         assert image.open(tmp_path / "a").size == (20, 10)
-        with pytest.raises(ValueError, match="image_size must be at least 1 pixel, got 0"):
-            attribution().report(tmp_path / "b.html", image_size=0)
+        for size in (0, float("inf"), float("nan")):
+            with pytest.raises(ValueError, match=f"image_size must be at least 1 pixel, got {size}"):
+                attribution().report(tmp_path / "b.html", image_size=size)
+
+    def test_a_title_that_is_no_string_is_refused(self, tmp_path):
+        with pytest.raises(TypeError, match="title must be a string, got None"):
+            attribution().report(tmp_path / "a.html", title=None)
+        assert not list(tmp_path.iterdir())
+
+    def test_empty_examples_are_said_to_be_empty(self, tmp_path):
+        data = embedded(attribution().report(tmp_path / "a.html", [("", 1)] * 12, [""] * 4))
+        assert data["targets"][0]["text"] == "(empty)"
+        assert all(example == {"text": "(empty)", "label": "1"} for example in data["train"].values())
 
     def test_a_folder_is_refused_before_any_example_is_read(self, tmp_path):
         with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file in it"):
@@ -300,6 +311,27 @@ class TestBrowser:
             if across == 1280:
                 assert abs(box["width"] - width) <= 1
                 assert abs(shown["height"] - height) <= 1
+
+    def test_a_long_title_stays_within_a_narrow_window(self, chromium, tmp_path):
+        path = attribution().report(tmp_path / "a.html", title="t" * 300)
+        page = chromium.new_page(viewport={"width": 390, "height": 844})
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.close()
+
+    def test_texts_that_scroll_and_no_others_are_reached_by_the_keyboard(self, chromium, expect, tmp_path):
+        images, texts = np.random.default_rng(0).random((12, 8, 8)), ["word " * 40, "short"] * 6
+        path = attribution().report(tmp_path / "a.html", (images, texts), k=6)
+        page = chromium.new_page(viewport={"width": 1280, "height": 844})
+        page.goto(path.as_uri())
+        boxes = page.locator("article").first.locator("li .text")
+        expect(boxes.filter(has_text="word").first).to_have_attribute("tabindex", "0")
+        for box in boxes.all():
+            scrolls = box.evaluate("box => box.scrollHeight > box.clientHeight")
+            assert scrolls == ("word" in box.inner_text())
+            assert box.get_attribute("tabindex") == ("0" if scrolls else None)
+            assert (box.get_attribute("aria-label") or "").startswith("text of training example") == scrolls
+        page.close()
 
     def test_hostile_text_is_shown_as_text(self, page):
         assert page.locator("article").nth(1).locator(".of .text").text_content() == HOSTILE

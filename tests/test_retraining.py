@@ -572,7 +572,7 @@ def test_scores_of_other_targets_than_the_models_were_measured_on_are_warned_of(
     for turned in (False, True):
         batch = (images.flip(0), labels.flip(0)) if turned else (images, labels)
         found = trak.attribute(
-            model, "image_classification", model.state_dict(), [(X, Y)],
+            model, "image_classification", model.state_dict(), [(X[:N], Y[:N])],
             DataLoader(TensorDataset(*batch), size), tmp_path / f"scores{turned}", proj_dim=8, progress=False,
         )  # fmt: skip
         for part in (truth, truth.select(targets=[0]), GroundTruth.open(tmp_path / "truth")):

@@ -303,6 +303,7 @@ class StoredAttribution(Attribution):
 
     def _is_quick(self) -> bool:
         try:
+            self._check_targets()
             self.scorer  # noqa: B018  what can't be scored yet is summarized all the same
         except ValueError:
             return False
@@ -378,7 +379,7 @@ class ArrayAttribution(Attribution):
         return self._scores
 
     def _is_quick(self) -> bool:
-        return self._scores.size <= _QUICK >> 8
+        return self._scores.size <= _QUICK >> 9
 
     def _top(self, k: int, bottom: bool) -> TopK:
         n, targets = self.shape
@@ -386,6 +387,12 @@ class ArrayAttribution(Attribution):
         indices, sign = np.empty((targets, k), np.int64), 1 if bottom else -1
         step = max(1, _SORTED_AT_ONCE // n)
         for start in range(0, targets, step):
-            order = np.argsort(sign * self._scores[:, start : start + step].T, axis=1, kind="stable")
-            indices[start : start + step] = order[:, :k]
+            part = np.multiply(self._scores[:, start : start + step].T, sign, order="C")
+            edge = torch.from_numpy(part).topk(k, largest=False).values.numpy()[:, -1:]
+            before, equal = part < edge, part == edge
+            # Of those that equal the k-th only the first ones.
+            some = before | (equal & (equal.cumsum(axis=1, dtype=np.int32) <= k - before.sum(axis=1, keepdims=True)))
+            found = some.nonzero()[1].reshape(-1, k)
+            order = np.argsort(np.take_along_axis(part, found, 1), axis=1, kind="stable")
+            indices[start : start + step] = np.take_along_axis(found, order, 1)
         return TopK(indices, self._scores[indices, np.arange(targets)[:, None]])

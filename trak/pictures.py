@@ -8,6 +8,7 @@ import numpy as np
 
 from trak.drawing import axes, legend, styles
 from trak.extras import imported
+from trak.looking.examples import at
 from trak.looking.images import pixels
 from trak.looking.selection import Ranked, check_targets
 
@@ -38,7 +39,7 @@ def show_images(
 
     Raises:
         ImportError: if matplotlib is not installed.
-        ValueError: if a target is out of range.
+        ValueError: if a target is out of range or repeated.
     """
     plt = imported("matplotlib.pyplot", "pictures need matplotlib", "pictures")
     targets = check_targets(targets, attribution.shape[1])
@@ -51,14 +52,14 @@ def show_images(
     for axis in axes.flat:
         axis.axis("off")
     for row, target in zip(axes, targets, strict=True):
-        caption = "" if target_labels is None else f"label {target_labels[target]}"
+        caption = "" if target_labels is None else f"label {at(target_labels, target)}"
         if predicted_labels is not None:
-            caption += f"\npredicted {predicted_labels[target]}"
-        _draw(row[0], target_images[target], caption, "black")
+            caption += f"\npredicted {at(predicted_labels, target)}"
+        _draw(row[0], at(target_images, target), caption, "black")
         for first, found, colour in ((2, helpful, _HELPFUL), (k + 3, harmful, _HARMFUL)):
             for axis, index, score in zip(row[first:], found.indices[target], found.scores[target], strict=False):
-                label = "" if train_labels is None else f"label {train_labels[index]}\n"
-                _draw(axis, train_images[index], f"{label}{score:+.2g}", colour)
+                label = "" if train_labels is None else f"label {at(train_labels, index)}\n"
+                _draw(axis, at(train_images, index), f"{label}{score:+.2g}", colour)
     for column, title, colour in (
         (0, "target", "black"),
         (2 + k // 2, "training images that pushed it up", _HELPFUL),

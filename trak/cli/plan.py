@@ -80,7 +80,12 @@ def run(chosen: argparse.Namespace) -> str:
             "phases": [asdict(c) | {"seconds": c.seconds, "worker_hours": c.worker_hours} for c in costs],
             "limits": [asdict(limit) | {"margin": min(limit.margin, 1e300)} for limit in found],
         }
-        return json.dumps(shown, indent=2)
+        try:
+            return json.dumps(shown, indent=2, allow_nan=False)
+        except ValueError as error:
+            raise ValueError(
+                f"{work.examples:.3g} examples and {work.params:.3g} params cost more than numbers can tell; give less"
+            ) from error
     return summarize(work, constants, costs, found, guessed=chosen.step_seconds is None)
 
 

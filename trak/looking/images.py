@@ -47,7 +47,8 @@ def pixels(image: Any) -> Array:
 
     Args:
         image: of Pillow's, a figure of matplotlib's, which is closed, or an array or tensor (H, W), (C, H, W) or
-            (H, W, C) with 1, 3 or 4 channels.
+            (H, W, C) with 1, 3 or 4 channels. A shape that may be either is (C, H, W), unless it is a square as
+            (H, W, C) alone.
 
     Raises:
         ValueError: for another shape, or numbers that are not finite.
@@ -63,7 +64,7 @@ def pixels(image: Any) -> Array:
             return np.asarray(image.convert("RGBA" if clear else "RGB"))
         image = image.convert("L") if image.mode == "1" else image
     array = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
-    if array.ndim == 3 and array.shape[0] in _CHANNELS:
+    if array.ndim == 3 and array.shape[0] in _CHANNELS and not _is_square_with_channels_last(*array.shape):
         array = np.moveaxis(array, 0, -1)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
@@ -84,6 +85,10 @@ def pixels(image: Any) -> Array:
     if low < 0 or high > 1:
         array = (array - low) / ((high - low) or 1)
     return np.rint(array * 255).astype(np.uint8)
+
+
+def _is_square_with_channels_last(first: int, second: int, third: int) -> bool:
+    return first == second != third and third in _CHANNELS
 
 
 def fitted(array: Array, size: int) -> tuple[int, int]:

@@ -37,7 +37,8 @@ class Lookable(Ranked):
             something to look at, with `save(path)`.
 
         Raises:
-            ValueError: if a target is out of range, or a data set has another number of examples than the attribution.
+            ValueError: if a target is out of range or repeated, or a data set has another number of examples than the
+                attribution.
             TypeError: if a data set can't be asked for an example by its number, or for an unknown option.
             ImportError: if there are images and Pillow is not installed.
         """

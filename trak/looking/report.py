@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from trak.arguments import is_number
 from trak.looking.examples import Example, joined
 from trak.looking.images import DRAWING_SIZE, Array, encode, fitted
 from trak.looking.selection import Neighbour, Selection
-from trak.looking.show import page_file, shortened, strengths
+from trak.looking.show import page_file, shortened, strengths, write_page
 from trak.looking.summary import EXPLAINED, facts, meaning
 
 _CHARACTERS, _TOKENS = 2000, 400
@@ -38,12 +39,15 @@ def write_report(
 
     Raises:
         ImportError: if there are images and Pillow is not installed.
-        ValueError: for an `image_size` below 1.
+        ValueError: for an `image_size` below 1 or without end.
+        TypeError: for a title that is no string.
         IsADirectoryError: if `path` is a folder.
     """
     path = Path(path)
-    if image_size is not None and (not is_number(image_size) or image_size < 1):
+    if image_size is not None and (not is_number(image_size) or not 1 <= image_size < math.inf):
         raise ValueError(f"image_size must be at least 1 pixel, got {image_size!r}; use 96, or leave it out")
+    if not isinstance(title, str):
+        raise TypeError(f"title must be a string, got {title!r:.80}; give one, or leave it out")
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a folder; give the name of a file in it, such as report.html")
     contents = _Contents(selection, image_size)
@@ -71,11 +75,7 @@ def write_report(
         ),
     }
     page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], page_file("report.html"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A lone surrogate is no UTF-8.
-    page = page.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    path.write_text(page, encoding="utf-8", newline="\n")
-    return path
+    return write_page(path, page)
 
 
 class _Contents:

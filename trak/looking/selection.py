@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from trak.looking.examples import Example, Examples
+from trak.looking.examples import Example, Examples, at
 from trak.scoring import TopK
 
 Array = np.ndarray[Any, Any]
@@ -72,8 +72,8 @@ class Selection:
         Args:
             attribution: the scores.
             train_dataset, target_dataset: where `dataset[i]` is an example: a data set of torch's or Hugging Face's, a
-                list of strings, an array of images, a tuple or dict of columns, or a DataLoader in order. Without one,
-                only numbers are seen.
+                list of strings, an array of images, columns (a tuple, a dict or a
+                DataFrame, read by position), or a DataLoader in order. Without one, only numbers are seen.
             targets: which to look at; by default all.
             k: how many training examples at either end; by default 5, or n_train if that is less.
             train_labels, target_labels: one for each example, in place of those that the examples carry.
@@ -86,8 +86,8 @@ class Selection:
             target_token_scores: for a target, a number for each of its tokens.
 
         Raises:
-            ValueError: if a target is out of range, or a data set or a list of labels has another length than the
-                attribution.
+            ValueError: if a target is out of range or repeated, or a data set or a list of labels has another length
+                than the attribution.
             TypeError: if a data set can't be asked for an example.
         """
         train, count = attribution.shape
@@ -112,7 +112,7 @@ class Selection:
 
     def predicted(self, target: int) -> str | None:
         """The label that was predicted, in words."""
-        return None if self._predicted is None else self.target.name(self._predicted[target])
+        return None if self._predicted is None else self.target.name(at(self._predicted, target))
 
     def train_token_scores(self, target: int, index: int) -> Array | None:
         """A number for each token of a training example, as it concerns the target; None if there are none.
@@ -137,7 +137,7 @@ def check_targets(targets: Sequence[int], count: int) -> list[int]:
     """The targets as plain numbers.
 
     Raises:
-        ValueError: if there are none, or one is out of range.
+        ValueError: if there are none, or one is out of range or repeated.
         TypeError: if one is no integer.
     """
     found = np.asarray(targets).reshape(-1).tolist()
@@ -150,6 +150,9 @@ def check_targets(targets: Sequence[int], count: int) -> list[int]:
             raise ValueError(
                 f"target {target} is out of range: there are {count} targets, from 0; choose from 0 to {count - 1}"
             )
+    if len(set(found)) < len(found):
+        twice = next(target for target in found if found.count(target) > 1)
+        raise ValueError(f"targets has {twice} more than once; give each once")
     return found
 
 

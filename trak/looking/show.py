@@ -40,14 +40,12 @@ class Shown:
         path = Path(path)
         if path.suffix.lower() not in (".html", ".htm"):
             raise ValueError(f"save writes HTML, got {path.name!r}; end it in .html (show_images draws pictures)")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
+        return write_page(
+            path,
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="color-scheme" content="light dark"><meta name="viewport" content="width=device-width">'
             f"<title>Attribution</title></head><body>{self._repr_html_()}</body></html>\n",
-            encoding="utf-8",
         )
-        return path
 
     def _target(self, row: Row) -> str:
         selection, example = self._selection, self._selection.target[row.target]
@@ -102,6 +100,14 @@ class Shown:
 def page_file(name: str) -> str:
     """What a file of `trak/looking/page` holds."""
     return (files("trak.looking") / "page" / name).read_text(encoding="utf-8")
+
+
+def write_page(path: Path, source: str) -> Path:
+    """Write a page, in folders that are made; what is no UTF-8, as a lone surrogate is not, is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = source.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    path.write_text(source, encoding="utf-8", newline="\n")
+    return path
 
 
 def shortened(text: str, characters: int) -> str:

@@ -8,9 +8,9 @@ import numpy as np
 
 from trak.drawing import CHANCE, STYLES, axes, legend
 from trak.evaluation.agreement import Agreement, agreement
-from trak.evaluation.inputs import Scores, as_scores, numbers_of_examples
+from trak.evaluation.inputs import Scores, as_scores
 from trak.evaluation.results import frame
-from trak.questions.inputs import listed, one_target, row_blocks, strongest
+from trak.questions.inputs import listed, one_number, one_target, row_blocks, strongest
 
 if TYPE_CHECKING:
     import pandas
@@ -86,7 +86,7 @@ class Comparison:
             ImportError: if matplotlib is not installed.
         """
         target = int(self.targets()[0]) if target is None else target
-        (k,) = numbers_of_examples(k, len(self.shift))
+        k = one_number(k, len(self.shift))
         points = self.of_target(target)
         first, second = self.names
         correlation = self.agreement.correlations[target]
@@ -139,7 +139,7 @@ def compare(
         ValueError: for shapes that differ, scores that are not finite, k out of range, or another number of names.
         ImportError: if scipy is not installed.
     """
-    if isinstance(names, str) or len(names) != 2:
+    if not isinstance(names, tuple | list) or len(names) != 2:
         raise ValueError(f"names must be two, got {names!r}; give one for a and one for b")
     found = agreement(a, b, k, seed=seed)
     both = tuple(_Normalized(scores, _scale(scores)) for scores in (as_scores(a, "a"), as_scores(b, "b")))

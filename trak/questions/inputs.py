@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from trak.evaluation.inputs import Choice, as_array, choice
+from trak.evaluation.inputs import Choice, as_array, choice, numbers_of_examples
 from trak.looking.selection import check_targets
 
 Array = np.ndarray[Any, Any]
@@ -58,6 +58,19 @@ def one_target(target: int, count: int) -> int:
     if np.ndim(target):
         raise TypeError(f"target must be one integer, got {target!r:.80}; ask for one target after the other")
     (found,) = check_targets([target], count)
+    return found
+
+
+def one_number(k: int, limit: int) -> int:
+    """A number of training examples.
+
+    Raises:
+        ValueError: if it is not between 1 and `limit`.
+        TypeError: if it is not one integer.
+    """
+    if np.ndim(k):
+        raise TypeError(f"k must be one integer, got {k!r:.80}; ask for one number of training examples")
+    (found,) = numbers_of_examples(k, limit)
     return found
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from trak.drawing import STYLES, axes, legend
-from trak.evaluation.inputs import Scores, as_array, as_scores, finite, numbers_of_examples
+from trak.evaluation.inputs import Scores, as_array, as_scores, finite
 from trak.evaluation.results import frame
 from trak.evaluation.suspicion import self_influence
-from trak.questions.inputs import one_each, row_blocks, strongest
+from trak.questions.inputs import one_each, one_number, row_blocks, strongest
 
 if TYPE_CHECKING:
     import pandas
@@ -101,7 +101,12 @@ def mislabelled(
         TypeError: if `source` has no stored features and is no suspicion.
     """
     if isinstance(source, np.ndarray | torch.Tensor | list | tuple):
-        suspicion = finite(as_array(source), "suspicion")
+        given = as_array(source)
+        if given.dtype.kind not in "fiub":
+            raise TypeError(f"suspicion must be real numbers, got an array of {given.dtype}; convert them to floats")
+        suspicion = finite(given, "suspicion")
+        if not suspicion.size:
+            raise ValueError("suspicion is empty: give one number for each training example")
         if suspicion.ndim != 1:
             raise ValueError(
                 f"suspicion must have one number for each training example, got shape {suspicion.shape}; of scores, "
@@ -111,7 +116,7 @@ def mislabelled(
         suspicion = self_influence(source, device=device, progress=progress)
     n = len(suspicion)
     labels = one_each(labels, n, "labels")
-    (k,) = numbers_of_examples(min(20, n) if k is None else k, n)
+    k = one_number(min(20, n) if k is None else k, n)
     indices = strongest(suspicion, k)
     suggested = None if to_itself is None else _suggested(as_scores(to_itself, "to_itself"), indices, labels)
     return Suspects(indices, labels[indices], suggested, suspicion)

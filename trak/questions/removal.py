@@ -10,10 +10,10 @@ import numpy as np
 from trak.batches import Batch
 from trak.distributed import Ray
 from trak.drawing import CHANCE, STYLES, axes, legend
-from trak.evaluation.inputs import Scores, as_scores, count, finite, numbers_of_examples
+from trak.evaluation.inputs import Scores, as_scores, count, finite
 from trak.evaluation.results import frame
 from trak.evaluation.retraining import Retrainer, Train, random_subset, runs_without
-from trak.questions.inputs import listed, one_target, strongest
+from trak.questions.inputs import listed, one_number, one_target, strongest
 from trak.questions.removed import Removed
 from trak.store.location import Location
 from trak.tasks import Task
@@ -179,7 +179,7 @@ def removal(
     sign = 1.0 if lower or (lower is None and not below) else -1.0
     order = strongest(sign * column, n)
     if k is not None:
-        (k,) = numbers_of_examples(k, n - 1)
+        k = one_number(k, n - 1)
     elif output is None:
         raise ValueError(
             f"target {target} has neither k nor output; give k, the number of examples to remove, or "

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trak.drawing import STYLES, axes, legend
-from trak.evaluation.inputs import Scores, as_scores, numbers_of_examples
+from trak.evaluation.inputs import Scores, as_scores
 from trak.evaluation.results import frame
-from trak.questions.inputs import Slice, chosen, listed, one_each, row_blocks, strongest
+from trak.questions.inputs import Slice, chosen, listed, one_each, one_number, row_blocks, strongest
 
 if TYPE_CHECKING:
     import pandas
@@ -147,7 +147,7 @@ def rests_on(scores: Scores, targets: Slice | None = None, *, groups: Any = None
     scores = as_scores(scores)
     n, m = scores.shape
     columns = chosen(targets, m, "targets")
-    (k,) = numbers_of_examples(min(10, n) if k is None else k, n)
+    k = one_number(min(10, n) if k is None else k, n)
     groups = None if groups is None else one_each(groups, n, "groups")
     mean = np.concatenate([block.mean(axis=1) for _, block in row_blocks(scores, columns)])
     return Support(mean, columns, k, groups)

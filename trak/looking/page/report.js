@@ -112,6 +112,16 @@
   }
   large.addEventListener("click", (event) => { if (event.target === large) large.close(); });
   large.querySelector("button").addEventListener("click", () => large.close());
+  /* What has to be scrolled must be reached by the keyboard. */
+  const sized = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      const found = target.scrollHeight > target.clientHeight ? { tabindex: 0, role: "region", "aria-label": target.dataset.name } : {};
+      for (const name of ["tabindex", "role", "aria-label"]) {
+        if (name in found) target.setAttribute(name, found[name]);
+        else target.removeAttribute(name);
+      }
+    }
+  });
   function writing(example, shades, name) {
     if (example.text === undefined && example.tokens === undefined) return null;
     const box = make("p", { className: "text" });
@@ -122,11 +132,8 @@
         box.append(token.slice(0, token.length - word.length), make("span", { className: share < 0 ? "shade negative" : "shade", "--share": Math.abs(share), title: score(share) + " of the strongest" }, word));
       });
     } else box.append(example.text ?? example.tokens.join(""));
-    if (box.textContent.length > 500) {  /* may have to be scrolled, so the keyboard must reach it */
-      box.tabIndex = 0;
-      box.setAttribute("role", "region");
-      box.setAttribute("aria-label", name);
-    }
+    box.dataset.name = name;
+    sized.observe(box);
     return box;
   }
   function neighbour(index, value, shades, greatest) {
@@ -192,6 +199,7 @@
     const page = Math.min(Math.max(1, Number.parseInt(state.page, 10) || 1), pages());
     state.page = String(page);
     const from = (page - 1) * AT_ONCE, some = shown.slice(from, from + AT_ONCE);
+    sized.disconnect();
     byId("list").replaceChildren(...(some.length ? some.map(article) : [make("p", { className: "none" }, "No target is like this.")]));
     byId("status").textContent = some.length
       ? `Targets ${numbers.format(from + 1)} to ${numbers.format(from + some.length)} of ${numbers.format(shown.length)}` + (shown.length < targets.length ? ` found among ${numbers.format(targets.length)}` : "")
