@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from models import images
@@ -159,6 +160,24 @@ def test_every_command_prints_the_same_as_json(stored, tmp_path, capsys):
     assert printed("info", str(stored), "--missing", "--checkpoints", "2") == [[0, 23]]
     assert printed("repair", str(stored)) == []
     assert printed("plan", "--examples", "1e6", "--params", "1e6")["work"]["examples"] == 1e6
+
+
+def test_info_says_that_nothing_is_missing_beside_what_scripts_read(stored, capsys):
+    assert main(["info", str(stored), "--missing"]) == 0
+    assert tuple(capsys.readouterr()) == ("\n", "trak: nothing is missing\n")
+    assert main(["info", str(stored), "--missing", "--checkpoints", "2"]) == 0
+    assert tuple(capsys.readouterr()) == ("0-22\n", "")
+
+
+@pytest.mark.parametrize("command", [["top"], ["report", "-o", "report.html"]])
+def test_a_checkpoint_that_is_not_finished_is_named_beside_the_answer(command, stored, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command.insert(1, str(shutil.copytree(stored, tmp_path / "store")))
+    assert main(command) == 0
+    assert capsys.readouterr().err == ""
+    trak.store.open_store(tmp_path / "store", writable=True).add_checkpoint(1, "ab")
+    assert main(command) == 0
+    assert "by 1 of 2 checkpoints; model_ids [1] have not featurized the targets" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("below", ["store", "run-0/store"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import trak
 from trak.baselines import BM25, InfluenceFunctions
@@ -150,7 +150,11 @@ ARGUMENTS = {
     "label out of range": ({"train": [(X, Y + 5)]}, "label out of range: 5", "number the classes from 0"),
     "labels as numbers": ({"train": [(X, Y.float())]}, "torch.float32", "use labels.long()"),
     "labels in a column": ({"train": [(X, Y[:, None])]}, "(20, 1)", "use labels.squeeze(-1)"),
-    "one-hot labels": ({"train": [(X, torch.eye(3)[Y])]}, "(20, 3)", 'use task="multi_label"'),
+    "one-hot labels": ({"train": [(X, torch.eye(3)[Y])]}, "(20, 3)", "use labels.argmax(1)"),
+    "labels of several classes": ({"train": [(X, torch.ones(20, 3))]}, "(20, 3)", 'use task="multi_label"'),
+    "columns": ({"train": (X, Y)}, "[(20, 8), (20,)]", "pass DataLoader(TensorDataset(*train), batch_size=100)"),
+    "images not transformed": ({"train": Subset([(object(), 0)] * 20, range(20))}, "object", "give it a transform"),
+    "tuples for a text model": ({"task": "text_classification"}, "(input_ids, labels)", 'use task="classification"'),
     "no labels": ({"train": [(X, None)]}, "NoneType", "convert them by torch.tensor"),
     "other width": ({"train": [(torch.randn(20, 7), Y)]}, "(20, 7) torch.float32", "give batches of the shapes"),
     "other width of targets": ({"targets": [(X[:4, :7], Y[:4])]}, "of the target set", "give batches of the shapes"),
@@ -171,6 +175,7 @@ ARGUMENTS = {
     "unknown option": ({"proj_seed": 1}, "'proj_seed'", "did you mean 'projector_seed'"),
     "memory as text": ({"memory_budget": "4GB"}, "'4GB'", "use 1 << 30"),
     "missing device": ({"device": "gpu"}, "'gpu'", "use one that this machine has"),
+    "pattern of checkpoints": ({"checkpoints": "run-*.pt"}, "'run-*.pt'", "pass sorted(glob.glob('run-*.pt'))"),
     "missing checkpoint": ({"checkpoints": "none.pt"}, "'none.pt'", "check the path"),
     "other architecture": ({"checkpoints": OTHER.state_dict()}, "Sequential", "pass a checkpoint of this architecture"),
     "number as text": ({"train_set_size": "20"}, "'20'", "give one, or leave it out"),
@@ -213,8 +218,9 @@ def test_a_checkpoint_that_is_no_file_of_weights_is_named_with_its_cure(attribut
     ({"proj_dim": 32}, "proj_dim=16, but proj_dim=32", "use what it was made with, or another save_dir"),
     ({"projector_seed": 7}, "seed=7", "use what it was made with, or another save_dir"),
     ({"train": TRAIN[:1]}, "train_set_size=20, but train_set_size=10", "use what it was made with, or another"),
-    ({"train": [(X + 1, Y)]}, "training example 0", "pass the examples' indices as inds"),
-    ({"targets": [(X[:3], Y[:3])]}, "num_targets=4, got num_targets=3", "use another experiment name"),
+    ({"train": [(X + 1, Y)]}, "training example 0", "or use another save_dir if data or labels"),
+    ({"train": [(X + 1, Y)]}, "training example 0", "pass the examples' indices as inds (index_key of trak.attribute)"),
+    ({"targets": [(X[:3], Y[:3])]}, "num_targets=4, got num_targets=3", "use another name (exp_name=)"),
     ({"checkpoints": {n: p + 1 for n, p in MODEL.state_dict().items()}}, "model_id 0", "give each checkpoint an id"),
 ])  # fmt: skip
 def test_a_store_of_something_else_is_named_with_its_cure(attribute, changed, value, cure):
@@ -292,13 +298,34 @@ def test_an_error_of_the_model_keeps_its_words_and_names_the_batch(attribute):
     with pytest.raises(RuntimeError, match="mat1 and mat2 shapes") as error:
         attribute(train=[(torch.randn(20, 7), Y)])
     assert error.value.__notes__ == [
-        "The model or the task failed on a batch of the training set, with tensors (20, 7) torch.float32, "
-        "(20,) torch.int64; give batches of the shapes and dtypes that the model was trained on, or a task that fits "
-        "them."
+        "The model or the task failed on a batch of the training set, checkpoint with model_id 0 (row 0 of the batch "
+        "is example 0), with tensors (20, 7) torch.float32, (20,) torch.int64; give batches of the shapes and dtypes "
+        "that the model was trained on, or a task that fits them."
     ]
-    with pytest.raises(ValueError, match="label out of range") as error:
-        attribute(train=[(X, Y + 5)])
+
+
+def test_an_error_of_a_batch_says_whose_once(attribute, tmp_path):
+    for changed, where in (
+        (
+            {"train": [(X[:10], Y[:10]), (X[10:], Y[10:] - 3)]},
+            "training set, checkpoint with model_id 0 (row 0 of the batch is example 10)",
+        ),
+        ({"targets": [(X, Y - 1)]}, "target set, checkpoint with model_id 0 (row 0 of the batch is example 0)"),
+    ):
+        with pytest.raises(ValueError, match="label out of range") as error:
+            attribute(**changed)
+        assert error.value.__notes__ == [f"This is about a batch of the {where}."]
+    with pytest.raises(ValueError, match="training set, checkpoint with model_id 0") as error:
+        attribute(train=[(torch.full_like(X, float("nan")), Y)], save_dir=tmp_path / "other")
     assert not hasattr(error.value, "__notes__")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_in_another_dtype_than_its_batches_is_named_with_both_cures(attribute, dtype):
+    model = nn.Linear(8, 3, dtype=dtype)
+    with pytest.raises(RuntimeError) as error:
+        attribute(model=model, checkpoints=model.state_dict())
+    assert f"the model's weights are {dtype}, so convert it (model.float() for torch.float32) or the" in _said(error)
 
 
 def test_settings_that_are_no_numbers_are_named_with_their_cure():

@@ -234,7 +234,7 @@ class TestGroundTruth:
             whole.outputs = None
 
     def test_says_what_it_holds(self, whole):
-        assert repr(whole) == "GroundTruth(60 subsets of 40 training examples × 3 seeds, 6 targets)"
+        assert repr(whole) == "GroundTruth(60 subsets of 20 of 40 training examples × 3 seeds, 6 targets)"
         assert repr(whole.select([1])).endswith("1 of 6 targets)")
 
     def test_what_does_not_fit_is_refused(self, truth, whole):

@@ -17,6 +17,7 @@ from trak.attribution import ArrayAttribution
 from trak.evaluation import lds
 from trak.looking.examples import Examples, read
 from trak.looking.images import pixels
+from trak.looking.summary import facts
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & 'a' \"b\" {{style}} \u2028"
 
@@ -134,6 +135,9 @@ class TestShow:
                 assert f"label {['cat', 'dog'][n.train_index % 2]}" in text
             assert f"[{row.helpful[0].train_index}, {row.helpful[1].train_index}]" in text
             assert "predicted dog" in text
+            assert "wrong" in text
+        right = found.show(targets=[1], target_labels=[0] * 4, predicted_labels=[0] * 4)
+        assert "wrong" not in repr(right) + Page(right._repr_html_()).text
 
     def test_images_are_shown_with_their_names(self):
         pytest.importorskip("PIL")
@@ -207,6 +211,8 @@ class TestShow:
             ({"target_dataset": iter("abcd")}, TypeError, r"target_dataset must give an example by its number"),
             ({"train_labels": [1]}, ValueError, "1 labels for 12 examples"),
             ({"predicted_labels": [1]}, ValueError, "1 predicted_labels for 4 targets"),
+            ({"predicted_labels": torch.ones(4, 3)}, ValueError, r"\(4, 3\); use predicted_labels.argmax\(1\)"),
+            ({"train_labels": np.eye(12)}, ValueError, r"\(train_dataset\), .* \(12, 12\); use labels.argmax\(1\)"),
             ({"train_dataset": DataLoader(["a"] * 12, shuffle=True)}, ValueError, "train_dataset .*shuffle=True"),
         ],
     )  # fmt: skip
@@ -230,7 +236,7 @@ class TestShow:
             label_names=["cat", "dog"], predicted_labels=[0] * 4,
         )  # fmt: skip
         lines = repr(found).splitlines()
-        assert lines[0] == "target 0, label dog, predicted cat"
+        assert lines[0] == "target 0, label dog, predicted cat, wrong"
         for index in range(12):
             assert f"#{index}, label {['cat', 'dog'][index % 2]}" in repr(found)
 
@@ -398,6 +404,7 @@ class TestSummary:
         for part in ("image_classification", "log-odds of the labelled class", "23", "1 (0)", "damping", str(tmp_path)):
             assert part in text
         assert f"#{found.top(1).indices[0, 0]} (" in text
+        assert (facts(found)["experiment"], facts(attribution())["name"]) == ("targets", attribution().name)
 
     def test_shows_what_can_not_be_scored_yet_without_its_targets(self, tmp_path):
         model, task, batches = images()

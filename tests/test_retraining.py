@@ -526,7 +526,7 @@ def test_progress_counts_the_models_that_are_there(call, capsys):
         (
             {"targets": TensorDataset(X, Y)},
             TypeError,
-            r"targets is a data set .* pass trak\.datasets\.as_loader\(targets",
+            r"data set .*TensorDataset\); pass DataLoader\(targets, batch_size=32\), or, of texts",
         ),
         ({"task": "images"}, ValueError, "unknown task 'images'"),
     ],

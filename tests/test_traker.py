@@ -4,6 +4,7 @@ import contextlib
 import logging
 import pickle
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -184,6 +185,9 @@ def test_two_model_ids_with_the_same_weights_are_pointed_out(make, case):
     traker = make()
     traker.load_checkpoint(case.model.state_dict(), 0)
     with pytest.warns(UserWarning, match="model_ids 3 and 0 have the same weights.*deepcopy"):
+        traker.load_checkpoint(case.model.state_dict(), 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what was said is not said again
         traker.load_checkpoint(case.model.state_dict(), 3)
 
 

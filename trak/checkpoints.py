@@ -23,6 +23,7 @@ Checkpoint: TypeAlias = State | str | Path | nn.Module | Callable[[], Any]
 _EXTRA = "_extra_state"
 _SAVED = ("model.safetensors", "pytorch_model.bin")
 _NESTED = ("state_dict", "model_state_dict", "model")
+_NAMES_SHOWN = 3
 
 
 def load_state(checkpoint: Checkpoint, mapped: bool = False) -> State:
@@ -53,6 +54,11 @@ def load_state(checkpoint: Checkpoint, mapped: bool = False) -> State:
 
 def _read(path: Path, mapped: bool) -> Any:
     if not path.exists():
+        if "*" in str(path):
+            raise FileNotFoundError(
+                f"checkpoint file {str(path)!r} does not exist, and a pattern is not looked up; pass "
+                f"sorted(glob.glob({str(path)!r}))"
+            )
         raise FileNotFoundError(f"checkpoint file {str(path)!r} does not exist; check the path")
     if path.is_dir():
         return _read_folder(path, mapped)
@@ -108,7 +114,7 @@ def _unwrap(state: Any, what: str) -> State:
 
 def load_into(model: nn.Module, checkpoint: Checkpoint) -> str:
     """Load a checkpoint into a model and return its fingerprint. Prefixes of names that `DistributedDataParallel` and
-    `torch.compile` put there are no difference.
+    `torch.compile` put there are no difference, nor is one that all names have, as of a model kept within a module.
 
     Raises:
         ValueError: if names or shapes do not fit.
@@ -121,10 +127,30 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> str:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(
-            f"the checkpoint does not fit the model ({type(model).__name__}): {error}; pass a checkpoint of this "
-            "architecture, or build the model that it was saved from"
+            f"the checkpoint does not fit the model ({type(model).__name__}): {_difference(state, own) or error}; pass "
+            "a checkpoint of this architecture, or build the model that it was saved from"
         ) from error
     return fingerprint(model.state_dict())
+
+
+def _difference(state: State, own: State) -> str:
+    """What is missing, what is there besides, and what has another shape, in words; nothing if it is something else."""
+    other = [
+        f"{name} {tuple(value.shape)} instead of {tuple(own[name].shape)}"
+        for name, value in state.items()
+        if isinstance(value, Tensor) and isinstance(own.get(name), Tensor) and value.shape != own[name].shape
+    ]
+    found = {
+        "it lacks": [name for name in own if name not in state],
+        "it has besides": [name for name in state if name not in own],
+        "of another shape": other,
+    }
+    return "; ".join(f"{what}: {_some(names)}" for what, names in found.items() if names)
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
 
 
 def _tied(own: State, state: State) -> dict[str, Tensor]:

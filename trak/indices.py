@@ -39,7 +39,7 @@ def row_indices(
         if following + count > limit:
             raise ValueError(
                 f"more examples than {limit_name}={limit}: this batch would reach {following + count}; pass the right "
-                f"{limit_name}, or the examples' indices as inds"
+                f"{limit_name}, or the examples' indices as inds (index_key of trak.attribute)"
             )
         return np.arange(following, following + count)
     try:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral
@@ -58,6 +59,11 @@ def _is_iterable(loader: Any) -> bool:
     return hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
 
 
+def _are_columns(loader: Iterable[Any]) -> bool:
+    """Whether its tensors differ in what batches of one loader have in common."""
+    return all(isinstance(t, Tensor) for t in loader) and len({(t.ndim, t.dtype) for t in loader}) > 1
+
+
 def check_loader(loader: Iterable[Any], what: str, index_key: str | int | None = None) -> None:
     """Raise a TypeError or ValueError that says what to do, if a loader can't be read in a known order more than once;
     arguments as for `count_examples`."""
@@ -65,6 +71,11 @@ def check_loader(loader: Iterable[Any], what: str, index_key: str | int | None =
         raise TypeError(
             f"{what} must yield batches, got {type(loader).__name__}; pass a DataLoader, or a list of batches such as "
             "[(inputs, labels)]"
+        )
+    if type(loader) in (list, tuple) and _are_columns(loader):
+        raise TypeError(
+            f"{what} is a {type(loader).__name__} of tensors of shapes {[tuple(t.shape) for t in loader]}, each of "
+            f"which would be a batch; pass DataLoader(TensorDataset(*{what}), batch_size=100) if they belong together"
         )
     if iter(loader) is loader:
         raise TypeError(
@@ -215,7 +226,23 @@ def _with_batches(loader: DataLoader[Any], rows: Iterator[list[int]]) -> DataLoa
 
 def indexed(loader: Iterable[Batch], index_key: str | int | None) -> Iterator[tuple[Batch, np.ndarray | None]]:
     """The batches, each with its examples' indices, or None where they come in order."""
-    return (split_indices(batch, index_key) for batch in loader)
+    with _explaining_collation():
+        for batch in loader:
+            yield split_indices(batch, index_key)
+
+
+@contextmanager
+def _explaining_collation() -> Iterator[None]:
+    """Add to torch's error where examples can't be put together what to do."""
+    try:
+        yield
+    except TypeError as error:
+        if "default_collate: batch must contain" in str(error):
+            error.add_note(
+                "The data set's examples have to be tensors, arrays or numbers; give it a transform that makes them, "
+                "such as torchvision.transforms.ToTensor() of PIL images, or a collate_fn."
+            )
+        raise
 
 
 def split_indices(batch: Batch, index_key: str | int | None) -> tuple[Batch, np.ndarray | None]:

@@ -236,7 +236,8 @@ class TRAKer:
         model_id, fingerprint = check_model_id(model_id), load_into(self.model, checkpoint)
         table = self.store.add_checkpoint(model_id, fingerprint)
         others = [i for i in self.store.checkpoints() if i != model_id and self.store.fingerprint(i) == fingerprint]
-        if others:
+        if others and f"same weights: {model_id}" not in self._said:  # scoring loads each once more
+            self._said.add(f"same weights: {model_id}")
             warnings.warn(
                 f"model_ids {model_id} and {others[0]} have the same weights, so their average gains nothing; if they "
                 "should differ: model.state_dict() is a view of the model, which loading overwrites; keep "
@@ -277,7 +278,9 @@ class TRAKer:
             raise ValueError(
                 f"training example {int(indices[np.argmax(changed)])} was featurized from other data than this batch "
                 f"holds for it (model_id {self._model_id}), as from a shuffled loader or random augmentation; pass "
-                "the examples' indices as inds, or iterate in order without augmentation. Nothing stored was changed"
+                "the examples' indices as inds (index_key of trak.attribute), or iterate in order without "
+                "augmentation, or use another save_dir if data or labels were changed on purpose. Nothing stored was "
+                "changed"
             )
         self._compare_outputs(self._table, batch, indices, done, "training")
         if not done.all():
@@ -471,11 +474,12 @@ class TRAKer:
     def _values(self, work: Work) -> RowValues:
         model_id = self._model_id
         assert model_id is not None  # both callers have loaded a checkpoint
-        with naming_the_batch(work.batch, work.what, self.memory_budget), self._ready():
+        where = f"{work.what} set, checkpoint with model_id {model_id}"
+        place = self.model, work.batch, int(work.indices[0]), where, self.memory_budget
+        with naming_the_batch(*place), self._ready():
             batch = batches.to_device(work.batch, self.device)
             engine = self._engine(batch)
             rows = featurize(engine, self.projector, batch, model_id, self.memory_budget, softening=self.softening)
-            where = f"{work.what} set, checkpoint with model_id {model_id}"
             check_finite(rows, engine, batch, work.indices.tolist(), where)
         return RowValues(
             features=rows.features.cpu().numpy(),

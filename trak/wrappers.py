@@ -1,7 +1,7 @@
 """Models within what trainers put around them: DistributedDataParallel, torch.compile, accelerate's mixed precision."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MethodType
 from typing import TypeVar
 
@@ -47,12 +47,26 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def renamed(state: Mapping[str, T], own: Mapping[str, object]) -> dict[str, T]:
-    """A state dict by a model's own names, if it was taken from the model within wrappers, or the other way round."""
+    """A state dict by a model's own names, if it was taken from the model within wrappers, or the other way round, or
+    from one that has the model as a part and nothing else."""
     if set(state) == set(own):
         return dict(state)
     names = {_bare(name): name for name in own}
     found = {names.get(_bare(name), name): value for name, value in state.items()}
-    return found if len(found) == len(state) else dict(state)
+    if len(found) < len(state):
+        return dict(state)
+    prefix = _common_prefix(found, own)
+    return {name.removeprefix(prefix): value for name, value in found.items()}
+
+
+def _common_prefix(names: Iterable[str], own: Collection[str]) -> str:
+    """What is to be taken from the front of all names, for the model to have them; nothing if there is no such."""
+    names = list(names)
+    if not names or all(name in own for name in names):
+        return ""
+    parts = names[0].split(".")
+    prefixes = (".".join(parts[:i]) + "." for i in range(1, len(parts)))
+    return next((p for p in prefixes if all(n.startswith(p) and n.removeprefix(p) in own for n in names)), "")
 
 
 def _bare(name: str) -> str:

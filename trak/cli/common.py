@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,15 @@ def add_choice(parser: argparse.ArgumentParser, k: str) -> None:
 
 def attribution(chosen: argparse.Namespace) -> StoredAttribution:
     """What the options of `add_choice` mean."""
-    return StoredAttribution.open(chosen.store, chosen.exp_name, damping=chosen.damping)
+    found = StoredAttribution.open(chosen.store, chosen.exp_name, damping=chosen.damping)
+    there = found.experiment.store.checkpoints()
+    if others := [i for i in there if i not in found.model_ids]:
+        print(
+            f"trak: by {len(found.model_ids)} of {len(there)} checkpoints; model_ids {others} have not featurized the "
+            f"targets of {found.name!r}: run the script to its end, or see python -m trak info",
+            file=sys.stderr,
+        )
+    return found
 
 
 def labels(chosen: argparse.Namespace) -> dict[str, Any]:

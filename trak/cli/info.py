@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from typing import Any
 
 from trak.cli.common import add_command
@@ -35,6 +36,8 @@ def run(chosen: argparse.Namespace) -> str:
     """What is to be printed."""
     if chosen.missing:
         ranges = missing(chosen.store, chosen.checkpoints, 1 if chosen.per_task is None else chosen.per_task)
+        if not ranges:
+            print("trak: nothing is missing", file=sys.stderr)
         return json.dumps(ranges) if chosen.json else as_array(ranges)
     found = describe(chosen.store)
     return json.dumps(found, indent=2) if chosen.json else summarize(found)

@@ -212,8 +212,10 @@ class GroundTruth:
     def __repr__(self) -> str:
         subsets, seeds, targets = self.outputs.shape
         of = "" if targets == self.num_targets else f" of {self.num_targets}"
+        sizes = self.masks.sum(1)
+        size = f"{sizes.min()}" if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
         return (
-            f"GroundTruth({subsets} subsets of {self.masks.shape[1]} training examples × {seeds} seeds, "
+            f"GroundTruth({subsets} subsets of {size} of {self.masks.shape[1]} training examples × {seeds} seeds, "
             f"{targets}{of} targets)"
         )
 

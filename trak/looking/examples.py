@@ -150,6 +150,18 @@ def _together(fields: Iterable[tuple[str, Any]]) -> Example:
     return replace(found, is_told=bool(found or texts or is_empty or (is_missing and not is_strange)))
 
 
+def check_one_for_each(labels: Sequence[Any], name: str, count: int, of: str) -> None:
+    """Raise a ValueError unless there are so many labels, each of them one value."""
+    if len(labels) != count:
+        raise ValueError(f"there are {len(labels)} {name} for {count} {of}; give one for each")
+    shape = tuple(getattr(labels, "shape", ()))
+    if math.prod(shape[1:]) > 1:
+        raise ValueError(
+            f"expected one label for each of {count} {of}, got {name} of shape {shape}; use {name}.argmax(1) if these "
+            "are probabilities, logits or one-hot"
+        )
+
+
 class Examples(Sequence[Example]):
     """A data set's examples, read when they are first asked for."""
 
@@ -187,8 +199,8 @@ class Examples(Sequence[Example]):
         self._names, self._labels = label_names, labels
         self._decode = (lambda token: tokenizer.decode([token])) if hasattr(tokenizer, "decode") else tokenizer
         self._read: dict[int, Example] = {}
-        if labels is not None and len(labels) != count:
-            raise ValueError(f"there are {len(labels)} labels for {count} examples ({what}); give one for each")
+        if labels is not None:
+            check_one_for_each(labels, "labels", count, f"examples ({what})")
         if isinstance(dataset, DataLoader):
             check_loader(dataset, what)
             dataset = dataset.dataset

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from trak.looking.examples import Example, Examples, at
+from trak.looking.examples import Example, Examples, at, check_one_for_each
 from trak.scoring import TopK
 
 Array = np.ndarray[Any, Any]
@@ -97,10 +97,8 @@ class Selection:
         options: dict[str, Any] = {"label_names": label_names, "display": display, "tokenizer": tokenizer}
         self.train = Examples(train_dataset, train, "train_dataset", labels=train_labels, **options)
         self.target = Examples(target_dataset, count, "target_dataset", labels=target_labels, **options)
-        if predicted_labels is not None and len(predicted_labels) != count:
-            raise ValueError(
-                f"there are {len(predicted_labels)} predicted_labels for {count} targets; give one for each"
-            )
+        if predicted_labels is not None:
+            check_one_for_each(predicted_labels, "predicted_labels", count, "targets")
         self._predicted = predicted_labels
         self._train_scores, self._target_scores = train_token_scores, target_token_scores
 

@@ -51,7 +51,7 @@ class Shown:
         selection, example = self._selection, self._selection.target[row.target]
         predicted = selection.predicted(row.target)
         caption = [_labelled("label", example.label), _labelled("predicted", predicted)]
-        if None not in (predicted, example.label) and predicted != example.label:
+        if _is_wrong(example.label, predicted):
             caption.append("<strong>wrong</strong>")
         of = _figure(
             example,
@@ -86,6 +86,7 @@ class Shown:
         for row in self.rows:
             example, predicted = self._selection.target[row.target], self._selection.predicted(row.target)
             facts = [f"target {row.target}", *_plain(("label", example.label), ("predicted", predicted))]
+            facts += ["wrong"] * _is_wrong(example.label, predicted)
             lines.append(", ".join(facts) + _text(example, "  "))
             for title, neighbours in ((HELPFUL, row.helpful), (HARMFUL, row.harmful)):
                 lines.append(f"  {title}")
@@ -123,6 +124,10 @@ def strengths(scores: Array) -> list[float]:
 def number(score: float) -> str:
     """A score in three digits, with its sign."""
     return f"{score:+#.3g}".rstrip(".").replace("-", "−")
+
+
+def _is_wrong(label: str | None, predicted: str | None) -> bool:
+    return None not in (label, predicted) and label != predicted
 
 
 def _plain(*facts: tuple[str, str | None]) -> list[str]:

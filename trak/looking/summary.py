@@ -35,7 +35,9 @@ def meaning(attribution: Ranked) -> str:
 
 def facts(attribution: Ranked) -> dict[str, str]:
     """What `describe` says, in words."""
-    return {name: _in_words(value) for name, value in attribution.describe().items()}
+    found = attribution.describe()
+    of_a_store = "store" in found  # whose attributions are named after an experiment
+    return {"experiment" if of_a_store and name == "name" else name: _in_words(value) for name, value in found.items()}
 
 
 def summary_html(attribution: Ranked, first_targets: bool) -> str:

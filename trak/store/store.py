@@ -111,7 +111,8 @@ class FeatureStore:
                 cure = (
                     f"pass the checkpoints in the order of before, where it is model_id {same[0]}"
                     if same
-                    else "give each checkpoint an id of its own, or use another save_dir"
+                    else "give each checkpoint an id of its own (with trak.attribute: put new ones last), or use "
+                    "another save_dir"
                 )
                 raise ValueError(
                     f"model_id {model_id} in {self.where} belongs to a checkpoint with fingerprint "
@@ -222,7 +223,7 @@ class FeatureStore:
         if group.attrs.get("num_targets") != num_targets:
             raise ValueError(
                 f"experiment {name!r} in {self.where} has num_targets={group.attrs.get('num_targets')}, got "
-                f"num_targets={num_targets}; use another experiment name for other targets"
+                f"num_targets={num_targets}; use another name (exp_name=) for other targets"
             )
         return Experiment(self, name)
 

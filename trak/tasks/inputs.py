@@ -44,7 +44,8 @@ def call_by_keyword(model: nn.Module, batch: Mapping[str, Any]) -> Any:
     if not inputs:
         raise ValueError(
             f"none of the batch's inputs ({', '.join(batch)}) is an argument of {type(model).__name__}.forward "
-            f"({', '.join(accepted)}); rename the batch's keys or write a Task"
+            f"({', '.join(accepted)}); rename the batch's keys, or write a Task; for tuples (inputs ..., labels) of "
+            'a model that takes them in order use task="classification"'
         )
     if "use_cache" in accepted:
         inputs.setdefault("use_cache", False)

@@ -66,6 +66,11 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
             f"expected labels as a tensor of class indices, got {type(labels).__name__}; convert them by "
             "torch.tensor, for instance in the loader's collate_fn"
         )
+    if labels.ndim == 2 and labels.shape[1] > 1 and _are_one_hot(labels):
+        raise ValueError(
+            f"expected labels of shape {tuple(logits.shape[:1])}, got {tuple(labels.shape)}, which look one-hot; use "
+            "labels.argmax(1)"
+        )
     if labels.shape == logits.shape:
         raise ValueError(
             f'expected labels of shape {tuple(logits.shape[:1])}, got {tuple(labels.shape)}; use task="multi_label" '
@@ -80,6 +85,10 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
             "them as logits; leave the softmax at the end of the model out",
             stacklevel=2,
         )
+
+
+def _are_one_hot(labels: Tensor) -> bool:
+    return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all())
 
 
 def check_classes(labels: Tensor, logits: Tensor, ignored: int | None = None) -> None:

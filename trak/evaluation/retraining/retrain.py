@@ -189,9 +189,9 @@ def stored(store: ModelStore, keys: Sequence[str]) -> Retrained:
 def _loaded(targets: Iterable[Batch]) -> list[Batch]:
     if is_dataset(targets):
         raise TypeError(
-            f"targets is a data set of single examples ({type(targets).__name__}), whose batches depend on the model, "
-            "and that is not trained yet; pass trak.datasets.as_loader(targets, model, batch_size=32, collate_fn=f), "
-            "with any model of this kind and the collate_fn f that trak.attribute has"
+            f"targets is a data set of single examples ({type(targets).__name__}); pass DataLoader(targets, "
+            "batch_size=32), or, of texts, trak.datasets.as_loader(targets, model, batch_size=32, "
+            "collate_fn=tokenizer) with any model of this kind"
         )
     count_examples(targets, "targets")
     return [batches.to_device(batch, torch.device("cpu")) for batch in targets]
