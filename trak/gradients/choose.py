@@ -57,10 +57,10 @@ def choose_engine(
     """The engine for a model whose state is that of `differentiable`.
 
     "auto" compares engines with single-example autograd on the batch's first two examples, and with autograd of a
-    weighted sum on as many as fit in `memory_budget` bytes, and takes for each parameter the first that is right of:
-    layers, functional, single. It warns if it must take the last, and says in one line what it took. An engine asked
-    for by name is taken whatever the comparison says; it warns where they disagree. Warnings in `said` are not given
-    again, and those given are added.
+    weighted sum on up to 16 that fit in `memory_budget` bytes, and takes for each parameter the first that is right
+    of: layers, functional, single. It warns if it must take the last, and says in one line what it took. An engine
+    asked for by name is taken whatever the comparison says; it warns where they disagree. Warnings in `said` are not
+    given again, and those given are added.
 
     Raises:
         ValueError: if the model gives an example another output the second time, or without the other
@@ -184,9 +184,11 @@ def _wrong(
 
 
 def _mixed_up(engine: Engine, batch: Batch, memory_budget: int, tolerances: Mapping[str, float]) -> Sequence[str]:
-    """As `mixed_up`; all parameters if the engine can't do for more examples what it did for two."""
+    """As of `mixed_up`; all parameters if the engine can't do for more examples what it did for two."""
     try:
-        return mixed_up(engine, batches.take(batch, 0, engine.examples_within(memory_budget, batch)), tolerances)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, which were given for fewer
+            return mixed_up(engine, batch, memory_budget, tolerances)
     except torch.OutOfMemoryError:
         logger.info("engine %s: not compared with autograd on more than two examples, for want of memory", engine.name)
         return ()

@@ -13,7 +13,7 @@ from trak.gradients.compare import mixed_up, tolerance
 from trak.sharded import is_sharded
 from trak.tasks import Task
 
-_EVERY, _EXAMPLES = 4, 8
+_EVERY = 4
 
 
 class Chosen:
@@ -56,8 +56,8 @@ class Chosen:
         return engine
 
     def _compare(self, engine: Engine, batch: Batch) -> None:
-        few = batches.take(batch, 0, min(_EXAMPLES, engine.examples_within(self._memory_budget, batch)))
-        wrong = mixed_up(engine, few, {name: tolerance(p) for name, p in self._model.named_parameters()})
+        tolerances = {name: tolerance(p) for name, p in self._model.named_parameters()}
+        wrong = mixed_up(engine, batch, self._memory_budget, tolerances)
         if wrong:
             raise ValueError(
                 f"gradients of {some(wrong)} are given to the wrong examples of a batch, though not in the first one: "

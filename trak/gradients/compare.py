@@ -14,11 +14,12 @@ from trak.gradients.mixed import Mixed
 from trak.projectors import Block, OuterProducts, SparseRows
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
+_EXAMPLES = 16
 _SLACK = 3
 """For what is summed in another order."""
 
 
-def mixed_up(engine: Engine, batch: Batch, tolerances: Mapping[str, float]) -> list[str]:
+def mixed_up(engine: Engine, batch: Batch, memory_budget: int, tolerances: Mapping[str, float]) -> list[str]:
     """The parameters for which an engine's Σ_i w_i ∇f_i is not autograd's ∇ Σ_i w_i f_i, for w_i that all differ.
 
     So it is for a model that sorts the examples of a batch by length: what rules tell of two examples, that were in
@@ -26,13 +27,17 @@ def mixed_up(engine: Engine, batch: Batch, tolerances: Mapping[str, float]) -> l
 
     Args:
         engine: of which just `Layers` is compared, since others go through the model an example at a time.
-        batch: all of which fits into memory.
+        batch: its first 16 examples are compared, or as many as fit.
+        memory_budget: bytes that they may take.
         tolerances: relative, by parameter.
     """
     if isinstance(engine, Mixed):
-        return [name for part in (engine.first, engine.second) for name in mixed_up(part, batch, tolerances)]
+        return [
+            name for part in (engine.first, engine.second) for name in mixed_up(part, batch, memory_budget, tolerances)
+        ]
     if not isinstance(engine, Layers) or batches.size(batch) < 2:
         return []
+    batch = batches.take(batch, 0, min(_EXAMPLES, engine.examples_within(memory_budget, batch)))
     own = {name: p for name, p in engine.model.named_parameters() if name in engine.parameters}
     count, device = batches.size(batch), next(iter(own.values())).device
     # They add up to 0, so that what all gradients have in common hides nothing.
