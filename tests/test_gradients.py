@@ -165,7 +165,8 @@ def test_auto_mixes_engines_so_that_every_parameter_has_the_first_that_is_right(
     caplog.set_level("INFO", "trak")
     with pytest.warns(UserWarning, match="one example at a time, which is exact but slower") as caught:
         engine = chosen(case)
-    assert len(caught) == 1
+    # torch has words of its own for such LSTMs, once for each process.
+    assert len([w for w in caught if "one example at a time" in str(w.message)]) == 1
     assert [(part.name, part.parameters) for part in parts(engine)] == [
         ("layers", ("head.weight", "head.bias")),
         ("single", tuple(f"lstm.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"))),
