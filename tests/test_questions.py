@@ -392,7 +392,9 @@ def test_one_seed_and_one_random_set_are_said_to_have_no_spread():
 def test_what_the_output_was_before_is_said_of_the_retrained_models_and_of_those_attributed():
     outputs = np.array([[1.0, 3.0], [-1.0, 0.0], [1.5, 3.5]])
     assert "changes by -2.500 ± 0.500 from +2.000 (predicted -2.000; " in str(Removed(0, 5, -2.0, outputs, None))
-    assert "; by the models attributed it is +0.500)" in str(Removed(0, 5, -2.0, outputs, None, 0.5))
+    assert "± 0.500 from +2.000, with the attributed models +0.500 (predicted -2.000; " in str(
+        Removed(0, 5, -2.0, outputs, None, 0.5)
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- bad inputs

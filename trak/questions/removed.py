@@ -79,13 +79,13 @@ class Removed:
                 f"before, {now:.0%} after; {self.random_flips:.0%} of random sets flip it)"
             )
         spread = f", from {random.min():+.3f} to {random.max():+.3f}" if len(random) > 1 else ", one set"
-        own = "" if self.output is None else f"; by the models attributed it is {self.output:+.3f}"
+        own = "" if self.output is None else f", with the attributed models {self.output:+.3f}"
         seeds = self.outputs.shape[1]
         alone = "; one seed: how much of this is its noise is not known, take seeds=5" if seeds == 1 else ""
         return (
             f"Without {self.k} training example{'s' * (self.k > 1)} the output of target {self.target} changes by "
-            f"{self.change:+.3f}{f' ± {error:.3f}' * bool(np.isfinite(error))} from {self.outputs[0].mean():+.3f} "
-            f"(predicted {self.predicted:+.3f}; without random ones {random.mean():+.3f}{spread}{own}){flips}{alone}"
+            f"{self.change:+.3f}{f' ± {error:.3f}' * bool(np.isfinite(error))} from {self.outputs[0].mean():+.3f}{own} "
+            f"(predicted {self.predicted:+.3f}; without random ones {random.mean():+.3f}{spread}){flips}{alone}"
         )
 
     def to_frame(self) -> "pandas.DataFrame":
