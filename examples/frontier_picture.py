@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from math import hypot
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,30 @@ LINES = {
     "empirical_influence": ("#7a0177", "^", ":", "empirical influence"),
 }
 
+PLACES = [(x, y) for y in (4, -7, 15, -18) for x in (9, -9, 20, -20)]
+"""Of a number beside its point, in points, the best first."""
+
 
 def draw(name: str, path: Path) -> Path:
     """Two panels: compute without and with the training of the models."""
     table = json.loads((OUTPUT / f"{name}.json").read_text())
     figure, panels = plt.subplots(1, 2, figsize=(13, 5.2), sharey=True, layout="constrained")
-    for ax, counted in zip(panels, (False, True), strict=True):
-        _panel(ax, table, counted)
+    numbered = [_panel(ax, table, counted) for ax, counted in zip(panels, (False, True), strict=True)]
     panels[0].set_ylabel("linear datamodeling score (Spearman correlation)")
     panels[0].set_title("checkpoints are there already")
     panels[1].set_title("training of checkpoints counted")
     panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
     figure.suptitle(f"{name}: faithfulness against compute (95 % intervals)")
+    figure.canvas.draw()  # which says where everything is
+    for ax, points in zip(panels, numbered, strict=True):
+        _write_numbers(ax, points)
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path
 
 
-def _panel(ax: Any, table: dict[str, Any], counted: bool) -> None:
+def _panel(ax: Any, table: dict[str, Any], counted: bool) -> list[tuple[int, float, float]]:
+    """Draws all but the numbers: (number, x, y) of each point that gets one."""
     others: dict[str, int] = {}
     for row in table["rows"]:
         row["x"] = max(0.02, row["seconds"] + (row["training"] if counted or row["family"] in tuple(LINES)[1:] else 0))
@@ -43,16 +50,10 @@ def _panel(ax: Any, table: dict[str, Any], counted: bool) -> None:
         ax.plot(x, y, color=color, marker=marker, linestyle=line, linewidth=1.6, label=label)
         for row in rows:
             ax.errorbar(row["x"], row["lds"], row["error"], color=color, capsize=2, linewidth=1)
-    single = [row for row in table["rows"] if row["family"] not in LINES]
-    ranks = {row["family"]: rank for rank, row in enumerate(sorted(single, key=lambda row: row["lds"]))}
-    for row in single:
-        number = others.setdefault(row["family"], len(others) + 1)
+    points = []
+    for row in (row for row in table["rows"] if row["family"] not in LINES):
+        points.append((others.setdefault(row["family"], len(others) + 1), row["x"], row["lds"]))
         ax.errorbar(row["x"], row["lds"], row["error"], color="#555555", marker=".", capsize=2, linewidth=0.8)
-        right = ranks[row["family"]] % 2  # of two at one height, one on either side
-        ax.annotate(
-            str(number), (row["x"], row["lds"]), xytext=(5 if right else -5, 3), textcoords="offset points", fontsize=9,
-            ha="left" if right else "right",
-        )  # fmt: skip
     for text, number in others.items():
         ax.plot([], [], linestyle="", label=f"{number}  {text}")
     ax.axhline(table["ceiling"], color="black", linewidth=1.2, linestyle="--", label="noise ceiling")
@@ -63,6 +64,19 @@ def _panel(ax: Any, table: dict[str, Any], counted: bool) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("single-core seconds")
     ax.spines[["top", "right"]].set_visible(False)
+    return points
+
+
+def _write_numbers(ax: Any, points: list[tuple[int, float, float]]) -> None:
+    """Each beside its point, where the fewest other numbers and points are near."""
+    scale = ax.figure.dpi / 72
+    taken = [ax.transData.transform(point[1:]) / scale for point in points]
+    for (number, *point), at in zip(points, list(taken), strict=True):
+        place = min(PLACES, key=lambda place: sum(hypot(*(at + place - other)) < 9.5 for other in taken))
+        taken.append(at + place)
+        ax.annotate(
+            str(number), point, xytext=place, textcoords="offset points", fontsize=9, ha="center", va="center"
+        )  # fmt: skip
 
 
 def main() -> None:

@@ -422,6 +422,18 @@ def test_data_that_stay_the_same_are_not_warned_of(data, call):
         call(DataLoader(Flipped(data, random=False), 8), Flipped(data, random=False))
 
 
+def test_what_workers_read_is_not_read_by_this_process_before_them(data, call):
+    here = []
+
+    class Noted(Flipped):
+        def __getitem__(self, index):
+            here.append(index)  # by a worker to a list of its own
+            return super().__getitem__(index)
+
+    call(DataLoader(Noted(data, random=False), 8, num_workers=1), DataLoader(data, 8))
+    assert here == []
+
+
 @pytest.mark.parametrize("last, warned", [(torch.nn.Softmax(-1), True), (torch.nn.LogSoftmax(-1), False)])
 def test_a_model_that_returns_probabilities_is_warned_of(tmp_path, last, warned):
     torch.manual_seed(0)

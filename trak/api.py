@@ -101,10 +101,10 @@ def attribute(
         )
     n = count_examples(train, "train", train_set_size, index_key)
     m = count_examples(targets, "targets", num_targets, index_key)
-    if rank() == 0:
+    engine, silent = options.get("engine"), not progress or rank() > 0
+    if rank() == 0 and not isinstance(engine, Ray):  # where workers read
         warn_if_random(train, "train")
         warn_if_random(targets, "targets")
-    engine, silent = options.get("engine"), not progress or rank() > 0
     with (
         loadable(model, checkpoints) as several,
         tqdm(total=len(several) * (n + m), desc="featurizing", unit="ex", disable=silent) as bar,

@@ -104,12 +104,13 @@ def warn_if_random(loader: Any, what: str) -> None:
     """Warn if a DataLoader's first examples are other data when they are read a second time.
 
     Args:
-        loader: anything; only a DataLoader of a map-style data set is looked at.
+        loader: anything; only a DataLoader of a map-style data set is looked at, and none with workers: data sets that
+            open their files at first use must not do so here.
         what: what the user calls it.
     """
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, torch.utils.data.IterableDataset):
         return
-    if loader.batch_size is None or not hasattr(loader.dataset, "__len__"):
+    if loader.num_workers or loader.batch_size is None or not hasattr(loader.dataset, "__len__"):
         return
 
     def read() -> Batch:

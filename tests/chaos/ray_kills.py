@@ -59,8 +59,7 @@ class Running:
 
     def workers(self):
         """Those of the cluster's processes that have loaded something and are alive."""
-        seen = {path.name for path in Path(f"{self.directory}-seen").glob("*")} - {str(self.process.pid)}
-        return [name for name in sorted(seen) if Path("/proc", name).exists()]
+        return [path.name for path in Path(f"{self.directory}-seen").glob("*") if Path("/proc", path.name).exists()]
 
     def wait_for_work(self):
         """Until something was loaded, or the run is over."""

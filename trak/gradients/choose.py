@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from trak import batches
 from trak.batches import Batch
 from trak.gradients.base import Engine, check_output, collect
-from trak.gradients.compare import disagreeing, mixed_up, tolerance
+from trak.gradients.compare import disagreeing, mixed_up, sketched, tolerance
 from trak.gradients.featurize import MEMORY_BUDGET
 from trak.gradients.functional import Functional
 from trak.gradients.layered import Layers
 from trak.gradients.layers import Uncovered
 from trak.gradients.mixed import Mixed
-from trak.gradients.sharded import ShardedLayers, ShardedSingle, sketched
+from trak.gradients.sharded import ShardedLayers, ShardedSingle
 from trak.gradients.single import Single
 from trak.naming import did_you_mean
 from trak.sharded import is_sharded
@@ -80,7 +80,7 @@ def choose_engine(
     for kind in (Layers, Functional):
         wrong, reason = _wrong(kind, model, task, left, few, truth, tolerances)
         right = tuple(name for name in left if name not in wrong)
-        if right and _mixed_up(kind(model, task, right), batch, memory_budget, tolerances):
+        if right and _mixed_up(kind(model, task, right), batch, memory_budget):
             # Where some are noticed, others may be as wrong.
             right, wrong, reason = (), left, f"the {kind.name} engine mixes up the examples of a batch"
         if right:
@@ -127,7 +127,7 @@ def _compared(
     except torch.OutOfMemoryError:
         logger.info("engine %s: not compared with single-example autograd, for want of memory", engine.name)
         return engine
-    wrong = disagreeing(found, truth, tolerances) or _mixed_up(engine, batch, memory_budget, tolerances)
+    wrong = disagreeing(found, truth, tolerances) or _mixed_up(engine, batch, memory_budget)
     if wrong:
         _warn(
             f"gradients of {some(wrong)} by engine={engine.name!r} disagree with single-example autograd, and the "
@@ -183,15 +183,10 @@ def _wrong(
     return wrong, f"the {kind.name} engine {why}"
 
 
-def _mixed_up(engine: Engine, batch: Batch, memory_budget: int, tolerances: Mapping[str, float]) -> Sequence[str]:
+def _mixed_up(engine: Engine, batch: Batch, memory_budget: int) -> Sequence[str]:
     """As of `mixed_up`; all parameters if the engine can't do for more examples what it did for two."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, which were given for fewer
-            return mixed_up(engine, batch, memory_budget, tolerances)
-    except torch.OutOfMemoryError:
-        logger.info("engine %s: not compared with autograd on more than two examples, for want of memory", engine.name)
-        return ()
+        return mixed_up(engine, batch, memory_budget)
     except Exception:  # plain autograd just did it
         return engine.parameters
 

@@ -9,7 +9,7 @@ from trak import batches
 from trak.batches import Batch
 from trak.gradients.base import Engine
 from trak.gradients.choose import choose_engine, some
-from trak.gradients.compare import mixed_up, tolerance
+from trak.gradients.compare import mixed_up
 from trak.sharded import is_sharded
 from trak.tasks import Task
 
@@ -56,8 +56,7 @@ class Chosen:
         return engine
 
     def _compare(self, engine: Engine, batch: Batch) -> None:
-        tolerances = {name: tolerance(p) for name, p in self._model.named_parameters()}
-        wrong = mixed_up(engine, batch, self._memory_budget, tolerances)
+        wrong = mixed_up(engine, batch, self._memory_budget)
         if wrong:
             raise ValueError(
                 f"gradients of {some(wrong)} are given to the wrong examples of a batch, though not in the first one: "

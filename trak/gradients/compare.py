@@ -1,6 +1,8 @@
 """Whether an engine's gradients are autograd's."""
 
+import logging
 import math
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -8,78 +10,103 @@ from torch import Tensor
 
 from trak import batches
 from trak.batches import Batch
-from trak.gradients.base import Engine
+from trak.gradients.base import Engine, Sink
 from trak.gradients.layered import Layers
 from trak.gradients.mixed import Mixed
-from trak.projectors import Block, OuterProducts, SparseRows
+from trak.gradients.single import Single
+from trak.projectors import Accumulator, Sketch
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
-_EXAMPLES = 16
-_SLACK = 3
-"""For what is summed in another order."""
+_SKETCH = 2048
+"""Numbers to which a parameter's gradient is reduced to be compared: its norm is then known to some percent."""
+_EXAMPLES, _MIXED_UP = 16, 0.03
+"""How many examples tell whether they are mixed up, and from which relative difference on: rounding makes less."""
+
+logger = logging.getLogger("trak")
 
 
-def mixed_up(engine: Engine, batch: Batch, memory_budget: int, tolerances: Mapping[str, float]) -> list[str]:
-    """The parameters for which an engine's Σ_i w_i ∇f_i is not autograd's ∇ Σ_i w_i f_i, for w_i that all differ.
+class _Weighted(Engine):
+    """∇ Σ_i w_i f_i by autograd, given as the first example's gradient."""
 
-    So it is for a model that sorts the examples of a batch by length: what rules tell of two examples, that were in
-    order, they tell of the wrong ones if there are more.
+    name = "weighted"
+
+    def __init__(self, engine: Engine, weights: Tensor) -> None:
+        super().__init__(engine.model, engine.task, engine.parameters)
+        self._weights = weights
+
+    def gradients(self, batch: Batch, sink: Sink) -> Tensor:
+        own = {name: p for name, p in self.model.named_parameters() if name in self.parameters}
+        with torch.enable_grad():
+            outputs = self.task.output(self.model, batch)
+            total = (outputs * self._weights).sum()
+            grads = torch.autograd.grad(total, list(own.values()), allow_unused=True) if total.requires_grad else ()
+        for name, grad in zip(own, grads, strict=bool(grads)):
+            if grad is not None:
+                sink(name, (grad.to_dense() if grad.is_sparse else grad).unsqueeze(0), 0)
+        return outputs.detach()
+
+    def examples_within(self, memory_budget: int, batch: Batch) -> int:
+        return max(1, memory_budget // max(1, self.activation_bytes(batch)))
+
+
+def mixed_up(engine: Engine, batch: Batch, memory_budget: int) -> list[str]:
+    """The parameters whose gradients an engine gives to the wrong examples of a batch.
+
+    So it is for a model that sorts its examples by length: what rules tell of two that were in order, they tell of the
+    wrong ones if there are more. Σ_i w_i ∇f_i is compared with autograd's ∇ Σ_i w_i f_i, for w_i that all differ; what
+    is not the same there is compared example by example.
 
     Args:
         engine: of which just `Layers` is compared, since others go through the model an example at a time.
         batch: its first 16 examples are compared, or as many as fit.
-        memory_budget: bytes that they may take.
-        tolerances: relative, by parameter.
+        memory_budget: bytes that their activations may take.
     """
     if isinstance(engine, Mixed):
-        return [
-            name for part in (engine.first, engine.second) for name in mixed_up(part, batch, memory_budget, tolerances)
-        ]
-    if not isinstance(engine, Layers) or batches.size(batch) < 2:
+        return [name for part in (engine.first, engine.second) for name in mixed_up(part, batch, memory_budget)]
+    if not isinstance(engine, Layers):
         return []
-    batch = batches.take(batch, 0, min(_EXAMPLES, engine.examples_within(memory_budget, batch)))
-    own = {name: p for name, p in engine.model.named_parameters() if name in engine.parameters}
-    count, device = batches.size(batch), next(iter(own.values())).device
+    few = batches.take(batch, 0, min(_EXAMPLES, engine.examples_within(memory_budget, batch)))
+    if batches.size(few) < 2:
+        return []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, which were given before
+            return _mixed_up(engine, few)
+    except torch.OutOfMemoryError:
+        logger.info("engine %s: not compared with autograd on more than two examples, for want of memory", engine.name)
+        return []
+
+
+def _mixed_up(engine: Engine, few: Batch) -> list[str]:
+    count, device = batches.size(few), next(engine.model.parameters()).device
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0), device="cpu")
     # They add up to 0, so that what all gradients have in common hides nothing.
-    weights = torch.linspace(-1, 1, count)[torch.randperm(count, generator=torch.Generator().manual_seed(0))].to(device)
-    with torch.enable_grad():
-        output = engine.task.output(engine.model, batch)
-        if not output.requires_grad:
-            return []
-        plain = torch.autograd.grad((output * weights).sum(), list(own.values()), allow_unused=True)
-    found = {name: torch.zeros_like(p, dtype=_wide(p)) for name, p in own.items()}
-    sums = {name: torch.zeros_like(total) for name, total in found.items()}
-
-    def sink(name: str, block: Block, start: int) -> None:
-        _add(found[name], block, weights[start : start + len(block)])
-        _add(sums[name], block, torch.ones_like(weights[: len(block)]))
-
-    engine.gradients(batch, sink)
+    weights = torch.linspace(-1, 1, count, device="cpu")[order].to(device)
+    rows, plain = sketched(engine, few), sketched(_Weighted(engine, weights), few)
     wrong, sizes = {}, {}
-    for (name, total), grad in zip(found.items(), plain, strict=True):
-        expected = torch.zeros_like(total) if grad is None else (grad.to_dense() if grad.is_sparse else grad)
-        wrong[name] = float((total - expected).norm())
+    for name, own in rows.items():
+        expected = plain[name][0]
+        wrong[name] = float((weights.to(own.dtype) @ own - expected).norm())
         # What rounding is relative to, also where all gradients are the same.
-        sizes[name] = float(expected.norm()) + float(sums[name].norm()) / count**0.5
+        sizes[name] = float(expected.norm()) + float(own.sum(0).norm()) / math.sqrt(count)
     whole = math.hypot(*sizes.values())
-    return [name for name in own if wrong[name] > _SLACK * tolerances[name] * (sizes[name] + whole / 100) + 1e-12]
+    suspects = {name: rows[name] for name in rows if wrong[name] > _MIXED_UP * (sizes[name] + whole / 100)}
+    if not suspects:
+        return []
+    truth = sketched(Single(engine.model, engine.task, tuple(suspects)), few)
+    return disagreeing(suspects, truth, dict.fromkeys(suspects, _MIXED_UP))
 
 
-def _wide(t: Tensor) -> torch.dtype:
-    return torch.float64 if t.dtype == torch.float64 else torch.float32
-
-
-def _add(total: Tensor, block: Block, weights: Tensor) -> None:
-    """Add the weighted sum of a block's examples."""
-    weights = weights.to(total.dtype)
-    if isinstance(block, OuterProducts):
-        left = block.left * weights[:, None, None]
-        total += (left.flatten(0, 1).T @ block.right.flatten(0, 1)).view_as(total)
-    elif isinstance(block, SparseRows):
-        values = (block.values * weights[:, None, None]).flatten(0, 1)
-        total.index_add_(0, block.indices.flatten(), values.to(total.dtype))
-    else:
-        total += torch.tensordot(weights, block.to(total.dtype), 1)
+def sketched(engine: Engine, batch: Batch) -> dict[str, Tensor]:
+    """The gradients of a small batch by parameter, each reduced to a few numbers that tell how far apart two are:
+    (B, numbers)."""
+    own = dict(engine.model.named_parameters())
+    sketch = Sketch(_SKETCH)
+    sketch.bind({name: own[name].shape for name in engine.parameters})
+    count = batches.size(batch)
+    sums = {name: Accumulator(sketch, count, 0, own[name].device, own[name].dtype) for name in engine.parameters}
+    engine.gradients(batch, lambda name, block, start: sums[name].add(name, block, start))
+    return {name: total.result() for name, total in sums.items()}
 
 
 def tolerance(parameter: Tensor) -> float:

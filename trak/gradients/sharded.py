@@ -20,13 +20,10 @@ from trak.gradients.layered import Layers
 from trak.gradients.layers import OPERATIONS, Capture
 from trak.gradients.layers.capture import tensors_in
 from trak.gradients.single import not_connected
-from trak.projectors import Accumulator, Sketch
 from trak.ranks import from_every_rank
 from trak.sharded import is_part
 from trak.tasks import Task
 
-_SKETCH = 2048
-"""Numbers to which a parameter's gradient is reduced to be compared: its norm is then known to some percent."""
 _GETTERS = frozenset(("__get__", "__set__", "requires_grad_", "untyped_storage"))
 
 
@@ -199,15 +196,3 @@ def _handed_on(sink: Sink, name: str, example: int, g: Tensor) -> Tensor:
     sink(name, (g.to_dense() if g.is_sparse else g).unsqueeze(0), example)
     # What autograd keeps in its place takes no memory.
     return g.new_zeros(()).expand(g.shape)
-
-
-def sketched(engine: Engine, batch: Batch) -> dict[str, Tensor]:
-    """The gradients of a small batch by parameter, each reduced to a few numbers that tell how far apart two are:
-    (B, numbers)."""
-    own = dict(engine.model.named_parameters())
-    sketch = Sketch(_SKETCH)
-    sketch.bind({name: own[name].shape for name in engine.parameters})
-    count = batches.size(batch)
-    sums = {name: Accumulator(sketch, count, 0, own[name].device, own[name].dtype) for name in engine.parameters}
-    engine.gradients(batch, lambda name, block, start: sums[name].add(name, block, start))
-    return {name: total.result() for name, total in sums.items()}
