@@ -19,6 +19,7 @@ from typing import Any
 
 import real_tasks
 import torch
+from joblib.externals.loky import get_reusable_executor
 from real_tasks.published import traker_scores
 
 import trak
@@ -95,11 +96,14 @@ class Frontier:
         return self.truth.split(0)[0 if self.choosing else 1]
 
     def _retrained(self, folder: str, subsets: int, seeds: int, seed: int) -> GroundTruth:
-        return retrain(
+        found = retrain(
             self.task.train, self.task.measured or self.task.task, self.task.targets, train_set_size=self.task.size,
             save_dir=self.folder / folder, subsets=subsets, seeds=seeds, seed=seed, fraction=FRACTION,
             config=self.task.config,
         )  # fmt: skip
+        # Else processes that ended later would count as work of the method that is timed then.
+        get_reusable_executor().shutdown()
+        return found
 
     def states(self, count: int) -> list[Any]:
         """State dicts of the first checkpoints."""
