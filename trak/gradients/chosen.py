@@ -13,7 +13,7 @@ from trak.gradients.compare import mixed_up
 from trak.sharded import is_sharded
 from trak.tasks import Task
 
-_EVERY = 4
+_EVERY, _EXAMPLES = 4, 8
 
 
 class Chosen:
@@ -56,7 +56,7 @@ class Chosen:
         return engine
 
     def _compare(self, engine: Engine, batch: Batch) -> None:
-        wrong = mixed_up(engine, batch, self._memory_budget)
+        wrong = mixed_up(engine, batch, self._memory_budget, _EXAMPLES)
         if wrong:
             raise ValueError(
                 f"gradients of {some(wrong)} are given to the wrong examples of a batch, though not in the first one: "

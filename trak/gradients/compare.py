@@ -19,8 +19,10 @@ from trak.projectors import Accumulator, Sketch
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 _SKETCH = 2048
 """Numbers to which a parameter's gradient is reduced to be compared: its norm is then known to some percent."""
-_EXAMPLES, _MIXED_UP = 16, 0.03
-"""How many examples tell whether they are mixed up, and from which relative difference on: rounding makes less."""
+EXAMPLES = 16
+"""How many tell whether they are mixed up."""
+_MIXED_UP = 0.03
+"""The relative difference from which on they are: rounding makes less."""
 
 logger = logging.getLogger("trak")
 
@@ -49,7 +51,7 @@ class _Weighted(Engine):
         return max(1, memory_budget // max(1, self.activation_bytes(batch)))
 
 
-def mixed_up(engine: Engine, batch: Batch, memory_budget: int) -> list[str]:
+def mixed_up(engine: Engine, batch: Batch, memory_budget: int, examples: int = EXAMPLES) -> list[str]:
     """The parameters whose gradients an engine gives to the wrong examples of a batch.
 
     So it is for a model that sorts its examples by length: what rules tell of two that were in order, they tell of the
@@ -58,14 +60,17 @@ def mixed_up(engine: Engine, batch: Batch, memory_budget: int) -> list[str]:
 
     Args:
         engine: of which just `Layers` is compared, since others go through the model an example at a time.
-        batch: its first 16 examples are compared, or as many as fit.
+        batch: its first examples are compared.
         memory_budget: bytes that their activations may take.
+        examples: how many, or as many as fit.
     """
     if isinstance(engine, Mixed):
-        return [name for part in (engine.first, engine.second) for name in mixed_up(part, batch, memory_budget)]
+        return [
+            name for part in (engine.first, engine.second) for name in mixed_up(part, batch, memory_budget, examples)
+        ]
     if not isinstance(engine, Layers):
         return []
-    few = batches.take(batch, 0, min(_EXAMPLES, engine.examples_within(memory_budget, batch)))
+    few = batches.take(batch, 0, min(examples, engine.examples_within(memory_budget, batch)))
     if batches.size(few) < 2:
         return []
     try:
