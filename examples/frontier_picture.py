@@ -51,7 +51,9 @@ def _panel(ax: Any, table: dict[str, Any], counted: bool) -> list[tuple[int, flo
         for row in rows:
             ax.errorbar(row["x"], row["lds"], row["error"], color=color, capsize=2, linewidth=1)
     points = []
-    for row in (row for row in table["rows"] if row["family"] not in LINES):
+    for row in table["rows"]:
+        if row["family"] in LINES:
+            continue
         points.append((others.setdefault(row["family"], len(others) + 1), row["x"], row["lds"]))
         ax.errorbar(row["x"], row["lds"], row["error"], color="#555555", marker=".", capsize=2, linewidth=0.8)
     for text, number in others.items():

@@ -180,6 +180,14 @@ def test_auto_mixes_engines_so_that_every_parameter_has_the_first_that_is_right(
         torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-6)
 
 
+def test_an_engine_that_fails_without_a_word_is_replaced(monkeypatch):
+    def fail(self, batch, sink):
+        raise AssertionError
+
+    monkeypatch.setattr(Layers, "gradients", fail)
+    assert chosen(ENGINE_CASES["numbers"]()).name == "functional"
+
+
 class Folded(nn.Module):
     """A parameter that only torch.vmap can follow: einsum has no rule."""
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from trak import batches
 from trak.batches import Batch
+from trak.naming import first_line
 
 
 def is_number(value: Any) -> bool:
@@ -41,7 +42,7 @@ def check_device(given: str | int | torch.device) -> torch.device:
         device = torch.device(given)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = first_line(error)
         raise ValueError(
             f"device {given!r} can't be used ({reason}); use one that this machine has, such as 'cpu', or leave device "
             "out for the best"

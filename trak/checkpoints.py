@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trak import batches, sharded
+from trak.naming import first_line
 from trak.wrappers import renamed
 
 State = Mapping[str, Tensor]
@@ -71,7 +72,7 @@ def _read(path: Path, mapped: bool) -> Any:
     except (OSError, ImportError):
         raise
     except Exception as error:  # a damaged file stops its reader in whatever way its bytes happen to
-        what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:100]}"
+        what = f"{type(error).__name__}: {first_line(error, 100)}"
         reason = "it holds Python objects" if isinstance(error, pickle.UnpicklingError) else what
         raise ValueError(
             f"checkpoint file {str(path)!r} can't be read as weights ({reason}), and only tensors are loaded, since a "

@@ -1,4 +1,4 @@
-"""Looking a name up among those that exist."""
+"""What messages have in common: the nearest of the names that exist, and the gist of another error."""
 
 import difflib
 from collections.abc import Iterable
@@ -15,3 +15,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         if names
         else "there are none yet; make one first"
     )
+
+
+def first_line(error: BaseException, characters: int | None = 200) -> str:
+    """The first line of what an error says, cut to some characters; nothing if it says nothing."""
+    return str(error).strip().partition("\n")[0][:characters]

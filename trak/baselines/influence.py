@@ -23,7 +23,7 @@ from trak.baselines.curvature import (
 from trak.baselines.features import Directions, GradientBaseline, Gradients
 from trak.gradients import MEMORY_BUDGET
 from trak.gradients.layers import unfused
-from trak.naming import did_you_mean
+from trak.naming import did_you_mean, first_line
 from trak.projectors.hashing import random_normals, random_signs, stream_key
 from trak.tasks import Task
 
@@ -128,7 +128,7 @@ class _Matrix:
             if isinstance(error, NotImplementedError) or known:
                 raise ValueError(
                     "torch.func can't differentiate the model twice, as products with its Hessian need "
-                    f"({str(error).strip().partition(chr(10))[0][:200]}); use EKFAC or, where the model packs "
+                    f"({first_line(error)}); use EKFAC or, where the model packs "
                     "sequences, leave them padded"
                 ) from error
             raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trak.extras import imported
+from trak.naming import first_line
 
 _AT_ONCE = 1000
 """Tasks that Ray is told of at a time if their number isn't limited: enough for a cluster to grow by."""
@@ -109,7 +110,7 @@ class Pool:
             raise error.cause from None
         except RayError as error:
             raise RuntimeError(
-                f"the Ray cluster lost a task ({type(error).__name__}: {str(error).strip().splitlines()[0]}); if "
+                f"the Ray cluster lost a task ({type(error).__name__}: {first_line(error, None)}); if "
                 "workers ran out of memory, give each more by num_cpus_per_worker. What was done is stored: run the "
                 "same script again and it goes on"
             ) from error

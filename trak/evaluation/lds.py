@@ -147,23 +147,20 @@ def lds(
             + (f" of {truth.num_targets} targets" if len(truth.targets) != truth.num_targets else "")
             + "; pass arrays of these shapes with as many of each"
         )
-    if isinstance(given, Attribution) and truth.targets_digest not in (
-        None,
-        given.targets_digest or truth.targets_digest,
-    ):
+    if isinstance(given, Attribution) and len({given.targets_digest, truth.targets_digest} - {None}) > 1:
         warnings.warn(
             f"the targets of {given.name!r} hold other data than those that the models were measured on; attribute the "
             "same targets in the same order, unless they are the same examples under another encoding",
             stacklevel=2,
         )
     truth = truth.select(targets, subsets)
-    if truth.outputs.shape[1] > 1 and (truth.outputs == truth.outputs[:, :1]).all():
+    m, seeds, _ = truth.outputs.shape
+    if seeds > 1 and (truth.outputs == truth.outputs[:, :1]).all():
         warnings.warn(
             "models of different seeds gave the very same outputs, so that the noise ceiling says nothing of their "
             "noise; let train use its seed for initial weights and the order of examples, unless nothing is random",
             stacklevel=2,
         )
-    m, seeds, _ = truth.outputs.shape
     if m < 3:
         raise ValueError(f"a rank correlation needs 3 subsets or more, got {m}; train on more subsets")
     predicted, outcomes = _predicted(scores, truth), truth.outputs.mean(axis=1)

@@ -19,7 +19,7 @@ from trak.gradients.layers import Uncovered
 from trak.gradients.mixed import Mixed
 from trak.gradients.sharded import ShardedLayers, ShardedSingle
 from trak.gradients.single import Single
-from trak.naming import did_you_mean
+from trak.naming import did_you_mean, first_line
 from trak.sharded import is_sharded
 from trak.tasks import Task
 
@@ -173,7 +173,7 @@ def _wrong(
             warnings.simplefilter("ignore")  # what torch.vmap says of models it won't be used for
             found, uncovered = _collected(kind(model, task, names), few, gather)
     except Exception as error:  # whatever an engine can't do, plain autograd just did
-        what = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+        what = f"{type(error).__name__}: {first_line(error)}"
         return names, f"the {kind.name} engine can't run this model ({what})"
     differ = disagreeing(found, truth, tolerances)
     wrong = [name for name in names if name in uncovered or name in differ]

@@ -27,10 +27,8 @@ _MIXED_UP = 0.03
 logger = logging.getLogger("trak")
 
 
-class _Weighted(Engine):
+class _Weighted(Single):
     """∇ Σ_i w_i f_i by autograd, given as the first example's gradient."""
-
-    name = "weighted"
 
     def __init__(self, engine: Engine, weights: Tensor) -> None:
         super().__init__(engine.model, engine.task, engine.parameters)
@@ -46,9 +44,6 @@ class _Weighted(Engine):
             if grad is not None:
                 sink(name, (grad.to_dense() if grad.is_sparse else grad).unsqueeze(0), 0)
         return outputs.detach()
-
-    def examples_within(self, memory_budget: int, batch: Batch) -> int:
-        return max(1, memory_budget // max(1, self.activation_bytes(batch)))
 
 
 def mixed_up(engine: Engine, batch: Batch, memory_budget: int, examples: int = EXAMPLES) -> list[str]:
@@ -76,13 +71,13 @@ def mixed_up(engine: Engine, batch: Batch, memory_budget: int, examples: int = E
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, which were given before
-            return _mixed_up(engine, few)
+            return _misplaced(engine, few)
     except torch.OutOfMemoryError:
         logger.info("engine %s: not compared with autograd on more than two examples, for want of memory", engine.name)
         return []
 
 
-def _mixed_up(engine: Engine, few: Batch) -> list[str]:
+def _misplaced(engine: Engine, few: Batch) -> list[str]:
     count, device = batches.size(few), next(engine.model.parameters()).device
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0), device="cpu")
     # They add up to 0, so that what all gradients have in common hides nothing.

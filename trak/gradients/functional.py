@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from trak import batches
 from trak.batches import Batch
 from trak.gradients.base import Engine, Sink, check_output
+from trak.naming import first_line
 from trak.tasks import Task
 
 
@@ -51,7 +52,7 @@ class Functional(Engine):
         except RuntimeError as error:
             raise ValueError(
                 f"engine='functional' can't run {type(self.model).__name__} under torch.vmap "
-                f"({str(error).strip().partition(chr(10))[0][:200]}); use engine='auto'"
+                f"({first_line(error)}); use engine='auto'"
             ) from error
         for name in self.parameters:
             sink(name, grads.pop(f"model.{name}"), 0)

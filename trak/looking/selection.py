@@ -72,8 +72,8 @@ class Selection:
         Args:
             attribution: the scores.
             train_dataset, target_dataset: where `dataset[i]` is an example: a data set of torch's or Hugging Face's, a
-                list of strings, an array of images, columns (a tuple, a dict or a
-                DataFrame, read by position), or a DataLoader in order. Without one, only numbers are seen.
+                list of strings, an array of images, columns (a tuple, a dict or a DataFrame, read by position), or a
+                DataLoader in order. Without one, only numbers are seen.
             targets: which to look at; by default all.
             k: how many training examples at either end; by default 5, or n_train if that is less.
             train_labels, target_labels: one for each example, in place of those that the examples carry.
