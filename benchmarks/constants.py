@@ -1,6 +1,6 @@
 """Measures what `python -m trak plan` reckons with, on this machine: python benchmarks/constants.py
 
-One worker of one thread, as `trak.planning.Constants` describes each figure. Sizes are others than those that
+One worker of one thread, as `trak.distributed.planning.Constants` describes each figure. Sizes are others than those that
 benchmarks/planned.py compares predictions with. Takes two minutes and 2 GB on disk; nothing else may run.
 """
 
@@ -26,14 +26,14 @@ from run import filled, interleaved, steps, with_targets
 from scipy.optimize import nnls
 
 import trak
-from trak import batches
-from trak.planning import Constants, Line
-from trak.planning.constants import DTYPES
-from trak.planning.phases import gram_operations
+from trak.distributed.planning import Constants, Line
+from trak.distributed.planning.constants import DTYPES
+from trak.distributed.planning.phases import gram_operations
+from trak.inputs import batches
 from trak.projectors import Sketch
 from trak.scoring import Damping, Scorer, gram
-from trak.scoring.auto import SAMPLED_ROWS, choose
-from trak.scoring.solve import factorize
+from trak.scoring.auto_damping import SAMPLED_ROWS, choose
+from trak.scoring.damping import factorize
 from trak.store import FeatureStore
 from trak.store.table import row_bytes
 from trak.tasks import make_task
@@ -134,7 +134,7 @@ def stored(directory: Path) -> dict[str, Any]:
                 store, table = filled(Path(made), ROWS, k, dtype)
                 store.finalize(0, "identity", np.eye(k))
                 verified[row_bytes(k, dtype)] = seconds(table.verify, 3) / ROWS
-                grams[dtype, k] = seconds(lambda table=table: gram(table, "curvature"), 3) / ROWS  # type: ignore[misc]
+                grams[dtype, k] = seconds(lambda table=table: gram(table, "ggn"), 3) / ROWS  # type: ignore[misc]
                 for targets in TARGETS:
                     products[dtype, k, targets] = queried(store, targets) / ROWS
     equations = [[*(k * (dtype == one) for one in DTYPES), gram_operations(k)] for dtype, k in grams]
@@ -236,7 +236,7 @@ def hashing() -> float:
 
 
 def idle() -> float:
-    code = "import re, trak, trak.api; print(re.search(r'RssAnon:\\s+(\\d+)', open('/proc/self/status').read())[1])"
+    code = "import re, trak, trak.attribution.api; print(re.search(r'RssAnon:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     return 1024 * float(subprocess.check_output([sys.executable, "-c", code], env=environment))
 

@@ -8,7 +8,7 @@ from models import CASES
 from run import interleaved, ratio, steps
 from torch import Tensor, nn
 
-from trak.batches import Batch
+from trak.inputs.batches import Batch
 from trak.projectors import Accumulator, Factored, Projector, Rademacher, Sketch
 from trak.tasks import ImageClassification, Task, TextClassification
 

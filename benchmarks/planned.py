@@ -15,8 +15,8 @@ from typing import Any
 
 from big_store import add_sizes, measured
 
-from trak.planning import Constants, Work
-from trak.planning.phases import featurizing, finalizing, query
+from trak.distributed.planning import Constants, Workload
+from trak.distributed.planning.phases import featurizing, finalizing, query
 
 WITHIN = 0.25
 
@@ -24,7 +24,7 @@ WITHIN = 0.25
 def predicted(constants: Constants, step_seconds: float, memory: float, **sizes: Any) -> dict[str, float]:
     """Figures of a run of big_store.py by their names."""
     # Of the example's bytes nothing is left to say: constants.py measured rows with the same examples.
-    work = Work(**sizes, params=170, step_seconds=step_seconds, example_bytes=1, memory=memory)
+    work = Workload(**sizes, params=170, step_seconds=step_seconds, example_bytes=1, memory=memory)
     made, final, open_, anew = (
         featurizing(work, constants), finalizing(work, constants), query(work, constants),
         query(work, constants, opened=True),

@@ -18,7 +18,7 @@ import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
 from sklearn.datasets import load_digits, load_sample_images
 
-from trak.attribution import ArrayAttribution
+from trak.attribution.results import ArrayAttribution
 
 Array = np.ndarray[Any, Any]
 KINDS = {"digits": 8, "photographs": 32, "noise": 32, "photographs, 96 pixels": 96, "noise, 96 pixels": 96}

@@ -24,8 +24,8 @@ from models import CASES, plain_step
 from scaling import growing
 
 import trak
-from trak import batches
-from trak.gradients import Layers, differentiable, featurize
+from trak.gradients import HooksEngine, differentiable, featurize
+from trak.inputs import batches
 from trak.projectors import Accumulator, Factored, Projector, Sketch
 from trak.scoring import Damping, Scorer, gram
 from trak.store import Experiment, FeatureStore, RowValues, StoreConfig, Table
@@ -80,7 +80,7 @@ def steps(
     model, task = case.make().eval().to(device), task or make_task(case.task)
     batch = batches.to_device(case.batch(case.batch_size), torch.device(device))
     names = [parameter for parameter, _ in model.named_parameters()]
-    engine = Layers(model, task, names)
+    engine = HooksEngine(model, task, names)
     projector.bind({parameter: p.shape for parameter, p in model.named_parameters()})
 
     def features() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import trak
-from trak.gradients import Layers, differentiable, featurize
+from trak.gradients import HooksEngine, differentiable, featurize
 from trak.projectors import Sketch
 from trak.tasks import make_task
 
@@ -49,7 +49,7 @@ def featurizing(p: float) -> float:
     width = round(p**0.5)
     model, task = nn.Linear(width, width, bias=False).eval(), make_task("image_classification")
     batch = torch.randn(8, width) / width**0.5, torch.randint(width, (8,))
-    engine, projector = Layers(model, task, ["weight"]), Sketch(4096)
+    engine, projector = HooksEngine(model, task, ["weight"]), Sketch(4096)
     projector.bind({"weight": model.weight.shape})
     for _ in range(2):
         start = time.perf_counter()

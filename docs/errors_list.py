@@ -19,22 +19,22 @@ AREAS = {
     "trak.projectors": "Projectors",
     "trak.scoring": "Damping and scoring",
     "trak.store": "The store",
-    "trak.looking": "Showing examples and reports",
+    "trak.visualization": "Showing examples and reports",
     "trak.evaluation": "Evaluation and retraining",
     "trak.baselines": "Baselines",
     "trak.distributed": "Ray and other processes",
     "trak.cli": "The command line",
-    "trak.planning": "Plans",
+    "trak.distributed.planning": "Plans",
 }
 
 CAUGHT = {
-    ("trak.evaluation.retraining.store", "it is no array"): "part of '<name> in <where> is damaged'",
+    ("trak.evaluation.retraining.run_store", "it is no array"): "part of '<name> in <where> is damaged'",
     ("trak.gradients.functional", "a batch with fields that are no tensors"): "the engine goes on an example at a time",
     ("trak.gradients.layers.attention", "MultiheadAttention without a batch"): "the layer counts as one without a rule",
     ("trak.store.checks", "its attributes are no mapping"): "part of '<path> in <store_path> can't be read as zarr'",
     ("trak.store.checks", "<metadata> is no file"): "part of '<path> in <store_path> can't be read as zarr'",
-    ("trak.store.store", "<shown>"): "'there is no feature store at <shown>'",
-    ("trak.store.groups", "its shape should be <shape>"): "part of '<path>/<name> in <store> is corrupt'",
+    ("trak.store.feature_store", "<shown>"): "'there is no feature store at <shown>'",
+    ("trak.store.zarr_groups", "its shape should be <shape>"): "part of '<path>/<name> in <store> is corrupt'",
 }
 """Errors that trak itself catches, by module and the beginning of their message, and what becomes of them."""
 

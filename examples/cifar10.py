@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from tqdm.auto import tqdm
 
 import trak
-from trak.attribution import StoredAttribution
+from trak.attribution.results import StoredAttribution
 from trak.evaluation import lds, retrain
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 import trak
-from trak.tasks.pairs import embed
+from trak.tasks.image_text import embed
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MEAN, STD = (0.4815, 0.4578, 0.4082), (0.2686, 0.2613, 0.2758)

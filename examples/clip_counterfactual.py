@@ -22,7 +22,7 @@ from real_tasks.captions import Similarity
 
 import trak
 from trak import baselines
-from trak.attribution import StoredAttribution
+from trak.attribution.results import StoredAttribution
 from trak.evaluation import Counterfactuals, counterfactuals, lds
 from trak.scoring import Damping
 

@@ -30,7 +30,7 @@ REMOVED, TOGETHER = 6, 5
 """Sentences removed for a question, as many as state its fact; questions whose sentences are removed at once."""
 CHOSEN: dict[str, Any] = {}
 """Settings of TRAK that did best on the choosing halves, where they are not the defaults."""
-GRID = {"damping": (0.03, 0.1, 0.3, 1.0, 10.0), "softening": (1.0, 5.0), "weighting": ("identity",)}
+GRID = {"damping": (0.03, 0.1, 0.3, 1.0, 10.0), "loss_temperature": (1.0, 5.0), "weighting": ("identity",)}
 STATED, RANDOM = "the sentences that state it", "random"
 
 

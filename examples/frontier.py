@@ -3,7 +3,7 @@
 `python examples/frontier.py digits` (or `fashion`, `snippets`) trains 20 models and many more on random subsets (kept
 in examples/output/frontier, half an hour on two cores for each task), then prints a table. Seconds are CPU seconds of
 one thread; a model on half of the examples counts as half a checkpoint's training. Scores are judged on half of the
-targets and half of the subsets; the other halves are examples/choices.py's to choose settings by.
+targets and half of the subsets; the other halves are examples/ablations.py's to choose settings by.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from real_tasks.published import traker_scores
 
 import trak
 from trak import baselines
-from trak.attribution import Attribution, StoredAttribution
+from trak.attribution.results import Attribution, StoredAttribution
 from trak.evaluation import GroundTruth, lds, retrain
 
 OUTPUT = Path(__file__).parent / "output" / "frontier"
@@ -165,8 +165,8 @@ class Frontier:
             self.add(name, 10, partial(self.published, k), 10 * self.training)
         changed: dict[str, dict[str, Any]] = {
             "TRAK, damping 3": {"damping": 3.0},
-            "TRAK without softening": {"softening": 1.0},
-            "TRAK, checkpoints not balanced": {"balanced": False},
+            "TRAK without loss_temperature": {"loss_temperature": 1.0},
+            "TRAK, checkpoints not normalized": {"normalize_checkpoints": False},
         }
         for name, options in changed.items():
             self.add(name, 10, partial(self.scores, 10, **options), 10 * self.training)
@@ -218,7 +218,7 @@ def show(row: Row) -> None:
     )
 
 
-def claims(rows: list[Row]) -> Iterator[str]:
+def locks(rows: list[Row]) -> Iterator[str]:
     """What the table says of TRAK with 10 checkpoints, and of the methods that retrain."""
     ours = next(row for row in rows if (row.family, row.models) == ("TRAK", 10))
     for row in rows:
@@ -248,7 +248,7 @@ def main() -> None:
         ceiling = lds(frontier.scores(1).scores * 0, frontier.judge, resamples=20).noise_ceiling
         print(f"\n{name}: {frontier.judge}, noise ceiling {ceiling:.3f}")
         frontier.run()
-        print("", *claims(frontier.rows), sep="\n")
+        print("", *locks(frontier.rows), sep="\n")
         table = {"ceiling": ceiling, "rows": [asdict(row) for row in frontier.rows]}
         (OUTPUT / f"{name}.json").write_text(json.dumps(table, indent=1))
 

@@ -15,7 +15,7 @@ from real_tasks import RealTask
 
 import trak
 from trak import baselines
-from trak.evaluation import agreement, counterfactuals, harmfulness, lds, mislabels, self_influence
+from trak.evaluation import agreement, counterfactuals, harmfulness, lds, mislabel_detection, self_influence
 
 CHECKPOINTS = 10
 FLIPPED = 0.05
@@ -27,7 +27,7 @@ COMPARED = (
 AGREEING: dict[str, dict[str, Any]] = {
     "k = 4,096": {"proj_dim": 4096},
     "a dense projection": {"projector": "rademacher"},
-    "checkpoints not balanced": {"balanced": False},
+    "checkpoints not normalized": {"normalize_checkpoints": False},
     "W = I": {"weighting": "identity"},
     **{f"damping {damping:g}": {"damping": damping} for damping in (3.0, 10.0, 30.0)},
 }
@@ -88,7 +88,7 @@ def wrong_labels(task: RealTask) -> None:
         "KNN-Shapley, harmful": harmfulness(baselines.KNNShapley(layer=task.representation).attribute(**arguments)),
     }
     for name, values in suspicion.items():
-        print(f"{name}: {mislabels(values, flipped)}")
+        print(f"{name}: {mislabel_detection(values, flipped)}")
 
 
 def _losses(train: Any, task: RealTask, labels: torch.Tensor, state: Any) -> np.ndarray:

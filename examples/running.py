@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trak.attribution import Attribution
+from trak.attribution.results import Attribution
 
 
 def checkpoints(

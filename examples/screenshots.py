@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/looking.md: executes the notebooks and photographs what they show, and the report.
+"""Takes the pictures of docs/visualization.md: executes the notebooks and photographs what they show, and the report.
 
 `python examples/screenshots.py` writes docs/images/show-*.png and docs/images/report*.png. It needs playwright and
 Chromium.

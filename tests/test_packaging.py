@@ -19,17 +19,17 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "tests" / "typing" / "user_script.py"
 LEFT_OUT = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist", "output", "_build")
 REVEALED = {
-    "attribution": "trak.attribution.StoredAttribution",
+    "attribution": "trak.attribution.results.StoredAttribution",
     "helpful.indices": "numpy.ndarray",
     "helpful.scores": "numpy.ndarray",
     "attribution.scores": "numpy.ndarray",
     "attribution.shape": "tuple[int, int]",
     "attribution.report": "pathlib.Path",
-    "truth": "trak.evaluation.truth.GroundTruth",
+    "truth": "trak.evaluation.ground_truth.GroundTruth",
     "result": "trak.evaluation.lds.LDS",
     "result.mean": "float",
     "scores": "numpy.ndarray",
-    "reopened": "trak.attribution.StoredAttribution",
+    "reopened": "trak.attribution.results.StoredAttribution",
 }
 
 
@@ -66,7 +66,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     files = {path for path in (ROOT / "trak").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert names == {path.relative_to(ROOT).as_posix() for path in files}
-    assert {"trak/py.typed", "trak/looking/page/report.html", "trak/planning/defaults.json"} <= names
+    assert {"trak/py.typed", "trak/visualization/page/report.html", "trak/distributed/planning/defaults.json"} <= names
     assert {Path(name).suffix for name in names} <= {".py", ".typed", ".html", ".css", ".js", ".json"}
 
 

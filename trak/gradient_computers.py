@@ -1,19 +1,7 @@
-"""The gradient computers of the published package (traker 0.3.2): names for `TRAKer(engine=...)`."""
+"""Names of traker 0.3.2."""
 
-
-class AbstractGradientComputer:
-    """Accepted as `gradient_computer`; the engine is chosen by itself."""
-
-    engine = "auto"
-
-
-class FunctionalGradientComputer(AbstractGradientComputer):
-    """engine="functional"."""
-
-    engine = "functional"
-
-
-class IterativeGradientComputer(AbstractGradientComputer):
-    """engine="single"."""
-
-    engine = "single"
+from trak.attribution.compat_traker import (  # noqa: F401
+    AbstractGradientComputer,
+    FunctionalGradientComputer,
+    IterativeGradientComputer,
+)

@@ -1,9 +1,3 @@
-"""The savers of the published package (traker 0.3.2): accepted as `saver`, without effect."""
+"""Names of traker 0.3.2."""
 
-
-class AbstractSaver:
-    """Everything is kept in a `trak.store.FeatureStore`."""
-
-
-class MmapSaver(AbstractSaver):
-    """The same."""
+from trak.attribution.compat_traker import AbstractSaver, MmapSaver  # noqa: F401

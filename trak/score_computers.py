@@ -1,13 +1,7 @@
-"""The score computers of the published package (traker 0.3.2): accepted as `score_computer`, without effect."""
+"""Names of traker 0.3.2."""
 
-
-class AbstractScoreComputer:
-    """Scores are what `damping` and `weighting` say."""
-
-
-class BasicScoreComputer(AbstractScoreComputer):
-    """The same."""
-
-
-class BasicSingleBlockScoreComputer(AbstractScoreComputer):
-    """The same."""
+from trak.attribution.compat_traker import (  # noqa: F401
+    AbstractScoreComputer,
+    BasicScoreComputer,
+    BasicSingleBlockScoreComputer,
+)

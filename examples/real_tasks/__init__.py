@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from real_tasks.base import RealTask, Recipe, Trainer, checkpoints, take, weights
+from real_tasks.base import RealTask, Trainer, TrainingSpec, checkpoints, take, weights
 from real_tasks.captions import CAPTIONS, captions
 from real_tasks.facts import FACTS, SENTENCES, facts, sentences
 from real_tasks.images import DIGITS, FASHION, digits, fashion
@@ -10,7 +10,7 @@ from real_tasks.scenes import SCENES, scenes
 from real_tasks.sentiment import SENTIMENT, sentiment
 from real_tasks.snippets import SNIPPETS, snippets
 
-__all__ = ["RECIPES", "TASKS", "RealTask", "Recipe", "Trainer", "checkpoints", "take", "weights"]
+__all__ = ["RECIPES", "TASKS", "RealTask", "Trainer", "TrainingSpec", "checkpoints", "take", "weights"]
 
 TASKS: dict[str, Callable[..., RealTask]] = {
     "captions": captions, "digits": digits, "facts": facts, "fashion": fashion, "scenes": scenes,

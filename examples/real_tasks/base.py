@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 import trak
-from trak.batches import map_tensors
+from trak.inputs.batches import map_tensors
 
 CACHE = Path(__file__).parent.parent / "output" / "data"
 """Where packages are unpacked."""
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingSpec:
     """How models of a task are trained."""
 
     load: Callable[[int, int], tuple[Any, Tensor]]

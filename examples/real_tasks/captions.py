@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import trak
-from real_tasks.base import RealTask, Recipe, Trainer
+from real_tasks.base import RealTask, Trainer, TrainingSpec
 from real_tasks.packages import npm
-from trak.batches import Batch
+from trak.inputs.batches import Batch
 
 SIDE, LENGTH, VOCABULARY, WIDTH = 24, 16, 1400, 64
 BATCH_SIZE = 100
@@ -150,4 +150,4 @@ def contrastive_loss(model: nn.Module, images: Tensor, ids: Tensor) -> Tensor:
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
-CAPTIONS = Recipe(_load, SmallCLIP, _optimizer, contrastive_loss, BATCH_SIZE, epochs=10)
+CAPTIONS = TrainingSpec(_load, SmallCLIP, _optimizer, contrastive_loss, BATCH_SIZE, epochs=10)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from real_tasks.base import RealTask, Recipe, Trainer
+from real_tasks.base import RealTask, Trainer, TrainingSpec
 from real_tasks.corpus import Corpus, corpus
+from trak.inputs.fields import IGNORED
 from trak.tasks import LanguageModeling
-from trak.tasks.logits import IGNORED
 
 PADDING, ANSWER, WORDS = 0, 1, 2
 """Ids: nothing, the token between a sentence and its answer, and the first word."""
@@ -106,5 +106,5 @@ def _loss(model: nn.Module, inputs: dict[str, Tensor], labels: Tensor) -> Tensor
     return nn.functional.cross_entropy(logits, labels[rows, ends])
 
 
-FACTS = Recipe(_answers, _small_gpt2, _optimizer, _loss, batch_size=32, epochs=15)
-SENTENCES = Recipe(_every_word, _small_gpt2, _optimizer, _loss, batch_size=32, epochs=15)
+FACTS = TrainingSpec(_answers, _small_gpt2, _optimizer, _loss, batch_size=32, epochs=15)
+SENTENCES = TrainingSpec(_every_word, _small_gpt2, _optimizer, _loss, batch_size=32, epochs=15)

@@ -9,7 +9,7 @@ import quickstart
 import torch
 from torch import Tensor, nn
 
-from real_tasks.base import RealTask, Recipe, Trainer
+from real_tasks.base import RealTask, Trainer, TrainingSpec
 from real_tasks.packages import debian
 
 _FILES = {"train-images-idx3-ubyte": 16, "train-labels-idx1-ubyte": 8}
@@ -29,7 +29,7 @@ def fashion(train_size: int = 2000, targets: int = 200) -> RealTask:
     return _task(FASHION, Trainer("fashion", train_size, targets), "8")
 
 
-def _task(recipe: Recipe, trainer: Trainer, representation: str) -> RealTask:
+def _task(recipe: TrainingSpec, trainer: Trainer, representation: str) -> RealTask:
     parts = (t.split([trainer.train_size, trainer.targets]) for t in recipe.load(trainer.train_size, trainer.targets))
     (images, held_out), (labels, wanted) = parts
 
@@ -81,5 +81,5 @@ def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return nn.functional.cross_entropy(model(images), labels)
 
 
-DIGITS = Recipe(_load_digits, quickstart.make_model, _optimizer, _loss, batch_size=50, epochs=12)
-FASHION = Recipe(_load_fashion, _small_cnn, _optimizer, _loss, batch_size=50, epochs=20)
+DIGITS = TrainingSpec(_load_digits, quickstart.make_model, _optimizer, _loss, batch_size=50, epochs=12)
+FASHION = TrainingSpec(_load_fashion, _small_cnn, _optimizer, _loss, batch_size=50, epochs=20)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from real_tasks.base import CACHE, RealTask
-from trak.attribution import ArrayAttribution, Attribution
+from trak.attribution.results import ArrayAttribution, Attribution
 
 PACKAGE = "traker==0.3.2"
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from real_tasks.base import RealTask, Recipe
+from real_tasks.base import RealTask, TrainingSpec
 from real_tasks.captions import SmallCLIP, contrastive_loss, contrastive_task
 from real_tasks.images import fashion_mnist
 
@@ -42,4 +42,4 @@ def _optimizer(parameters: Any) -> torch.optim.Optimizer:
 
 
 _model: Callable[[], nn.Module] = partial(SmallCLIP, 1, SIDE, VOCABULARY)
-SCENES = Recipe(_load, _model, _optimizer, contrastive_loss, batch_size=100, epochs=10)
+SCENES = TrainingSpec(_load, _model, _optimizer, contrastive_loss, batch_size=100, epochs=10)

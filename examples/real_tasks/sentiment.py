@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from real_tasks.base import CACHE, RealTask, Recipe, Trainer
+from real_tasks.base import CACHE, RealTask, Trainer, TrainingSpec
 from real_tasks.packages import pypi
 from real_tasks.snippets import archive
 
@@ -116,4 +116,4 @@ def _loss(model: nn.Module, inputs: Any, labels: Tensor) -> Tensor:
     return nn.functional.cross_entropy(model(*inputs), labels)
 
 
-SENTIMENT = Recipe(_load, _model, _optimizer, _loss, batch_size=50, epochs=3)
+SENTIMENT = TrainingSpec(_load, _model, _optimizer, _loss, batch_size=50, epochs=3)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from real_tasks.base import RealTask, Recipe, Trainer
+from real_tasks.base import RealTask, Trainer, TrainingSpec
 from real_tasks.packages import pypi
 
 SOURCES = ("amazonReviewSnippets", "movieReviewSnippets", "nytEditorialSnippets", "tweets")
@@ -96,4 +96,4 @@ def _loss(model: nn.Module, ids: Tensor, labels: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits, labels)
 
 
-SNIPPETS = Recipe(_load, _small_bert, _optimizer, _loss, batch_size=32, epochs=6)
+SNIPPETS = TrainingSpec(_load, _small_bert, _optimizer, _loss, batch_size=32, epochs=6)

@@ -20,7 +20,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "helpers")]
 
 ROWS, WIDTH, TARGETS, CHUNK_ROWS = 11, 6, 3, 4
 os.environ["TQDM_DISABLE"] = "1"
@@ -68,7 +68,7 @@ def build(directory):
     store = FeatureStore.create(directory, config())
     table = store.add_checkpoint(0, "weights-0")
     table.write(np.arange(ROWS), values(ROWS))
-    store.finalize(0, "curvature", gram(table, "curvature"))
+    store.finalize(0, "ggn", gram(table, "ggn"))
     store.add_experiment("t", TARGETS).add_targets(0).write(np.arange(TARGETS), values(TARGETS))
     use(directory)
 
@@ -86,7 +86,7 @@ def use(directory):
     """What people do with a store, each step whatever became of the others; the errors that are not allowed."""
     import numpy as np
 
-    from trak.attribution import StoredAttribution
+    from trak.attribution.results import StoredAttribution
     from trak.scoring import gram
     from trak.store import FeatureStore, RowValues, open_store
     from trak.store.repair import repair
@@ -96,7 +96,7 @@ def use(directory):
         store = open_store(directory)
         for model_id in store.checkpoints():
             store.verify(model_id)
-            store.gram(model_id, "curvature")
+            store.gram(model_id, "ggn")
 
     def write():
         store = FeatureStore.create(directory, config())

@@ -17,7 +17,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "helpers")]
 os.environ["TQDM_DISABLE"] = "1"
 
 RANKS, SLOW = 3, 0.003
@@ -34,7 +34,7 @@ def member(run, tell):
 
 
 def start(run, rank):
-    from test_distributed import as_rank
+    from shared_runs import as_rank
 
     return as_rank(rank, RANKS, partial(member, run))
 
@@ -96,7 +96,7 @@ def chaos(root, kills, seed):
     """What differed, in words; nothing if all is well."""
     import torch
     from processes import contents, differences, done
-    from test_distributed import Run
+    from shared_runs import Run
 
     torch.set_num_threads(1)
     rng, wrong = random.Random(seed), []

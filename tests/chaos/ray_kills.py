@@ -18,7 +18,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "helpers")]
 os.environ |= {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
 
 SLOW = 0.1
@@ -31,7 +31,7 @@ LIMIT = 300
 def drive(directory, address):
     """What the user runs: attributes on the cluster at an address."""
     import ray_setup
-    from test_distributed import Run
+    from shared_runs import Run
 
     from trak.distributed import Ray
 
@@ -105,12 +105,12 @@ class Chaos:
     """What differed, in words, and how many workers were killed in how many runs."""
 
     def __init__(self, root, kills, seed):
-        import test_distributed
+        import shared_runs
         from processes import contents, done
 
         self.root, self.kills, self.rng = root, kills, random.Random(seed)
         self.wrong, self.killed, self.runs = [], 0, 0
-        whole = test_distributed.Run(root / "whole")
+        whole = shared_runs.Run(root / "whole")
         done(lambda tell: whole.attribute().scores)
         self.expected = contents(whole.directory)
 

@@ -16,12 +16,12 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "helpers")]
 os.environ["TQDM_DISABLE"] = "1"
 
 import s3
 from processes import differences, done, fork, wait
-from test_distributed import BATCH, N, Run, as_rank, examples
+from shared_runs import BATCH, N, Run, as_rank, examples
 
 RANKS = 3
 CALM = {"errors": 0.0, "drops": 0.0}
@@ -140,13 +140,13 @@ def difference(url, directory):
 def drive(root, seed, kills):
     import torch
 
-    import trak.ranks
-    import trak.store.buckets
+    import trak._utils.ranks
+    import trak.store.object_store
 
     torch.set_num_threads(1)
-    trak.ranks.PATIENCE = 1.0
+    trak._utils.ranks.PATIENCE = 1.0
     quick = {"init_backoff": timedelta(milliseconds=2), "max_backoff": timedelta(milliseconds=20), "base": 2}
-    trak.store.buckets._RETRIES["backoff"] = quick
+    trak.store.object_store._RETRIES["backoff"] = quick
     rng, found = random.Random(seed), {}
     with s3.server(**CALM) as environment:
         os.environ.update(environment)

@@ -83,7 +83,7 @@ def run(directory):
             for scoring, settings in {
                 "default": {},
                 "identity": {"weighting": "identity", "damping": 0.5},
-                "absolute": {"lambda_reg": 0.2, "balanced": False},
+                "absolute": {"lambda_reg": 0.2, "normalize_checkpoints": False},
             }.items():
                 result = trak.attribute(
                     model, name, checkpoints, train, targets, folder, dtype=dtype, **OPTIONS, **settings

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from trak import batches
-from trak.attribution import ArrayAttribution, Attribution
-from trak.batches import Batch
-from trak.checkpoints import Checkpoint, load_into, loadable
+from trak.attribution.results import ArrayAttribution, Attribution
 from trak.gradients import differentiable
-from trak.loaders import count_examples
+from trak.inputs import batches
+from trak.inputs.batches import Batch
+from trak.inputs.checkpoints import Checkpoint, load_into, loadable
+from trak.inputs.loaders import count_examples
+from trak.inputs.weights import device_of
+from trak.inputs.wrappers import unwrap_model
 from trak.tasks import Task, make_task
 from trak.tasks.base import plain_settings
-from trak.weights import device_of
-from trak.wrappers import unwrapped
 
 
 class Baseline(ABC):
@@ -66,7 +66,7 @@ class Baseline(ABC):
         return f"{type(self).__name__}({settings})"
 
 
-class Data:
+class AttributionData:
     """A loader's batches, ready for autograd on the model's device, each with the index of its first example."""
 
     def __init__(self, loader: Iterable[Batch], what: str, device: torch.device) -> None:
@@ -77,7 +77,7 @@ class Data:
             device: where to put them.
 
         Raises:
-            ValueError, TypeError: as `trak.loaders.count_examples`.
+            ValueError, TypeError: as `trak.inputs.loaders.count_examples`.
         """
         self.what, self.size = what, count_examples(loader, what)
         self._loader, self._device = loader, device
@@ -103,7 +103,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Run:
+class CheckpointRun:
     """One checkpoint, loaded into the model, and the data."""
 
     model: nn.Module
@@ -111,8 +111,8 @@ class Run:
     task: Task
     model_id: int
     """The checkpoint's position."""
-    train: Data
-    targets: Data
+    train: AttributionData
+    targets: AttributionData
     parameters: tuple[str, ...]
     """Names of what is differentiated by."""
 
@@ -135,10 +135,10 @@ class CheckpointBaseline(Baseline):
         *,
         progress: bool = True,
     ) -> Attribution:
-        model = unwrapped(model)
+        model = unwrap_model(model)
         task = self._check_task(make_task(task))
         device = device_of(model)
-        data = Data(train, "train", device), Data(targets, "targets", device)
+        data = AttributionData(train, "train", device), AttributionData(targets, "targets", device)
         parameters = self._parameters(model, task, data[0])
         scores = np.zeros((data[0].size, data[1].size), np.float32)
         with loadable(model, checkpoints) as several:
@@ -151,14 +151,14 @@ class CheckpointBaseline(Baseline):
                     load_into(model, checkpoint)
                     with torch.enable_grad(), differentiable(model, parameters):
                         task.prepare(model)
-                        run = Run(model, task, model_id, *data, tuple(parameters))
+                        run = CheckpointRun(model, task, model_id, *data, tuple(parameters))
                         for row, column, block in self._blocks(run):
                             part = block.detach().mul(weight).cpu().numpy()
                             scores[row : row + part.shape[0], column : column + part.shape[1]] += part
         return ArrayAttribution(scores, name=self.name)
 
     @abstractmethod
-    def _blocks(self, run: Run) -> Iterator[tuple[int, int, Tensor]]:
+    def _blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
         """Every score of one checkpoint once, as (first training example, first target, block of scores)."""
 
     def _weights(self, checkpoints: int) -> Sequence[float]:
@@ -169,7 +169,7 @@ class CheckpointBaseline(Baseline):
         """How many examples one checkpoint passes through the model, if that is known before."""
         return train + targets
 
-    def _parameters(self, model: nn.Module, task: Task, train: Data) -> Sequence[str]:
+    def _parameters(self, model: nn.Module, task: Task, train: AttributionData) -> Sequence[str]:
         """Names of the parameters to differentiate by."""
         return ()
 

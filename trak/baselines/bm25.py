@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from trak.arguments import is_number
-from trak.attribution import ArrayAttribution, Attribution
+from trak._utils.messages import suggest
+from trak._utils.validation import is_number
+from trak.attribution.results import ArrayAttribution, Attribution
 from trak.baselines.base import Baseline
-from trak.batches import Batch
-from trak.checkpoints import Checkpoint
-from trak.loaders import check_loader
-from trak.naming import did_you_mean
+from trak.inputs.batches import Batch
+from trak.inputs.checkpoints import Checkpoint
+from trak.inputs.loaders import check_loader
 from trak.tasks import Task
 
 METHODS = ("lucene", "robertson", "atire", "bm25l", "bm25+")
@@ -53,7 +53,7 @@ class BM25(Baseline):
             ValueError: for arguments that can't be.
         """
         if method not in METHODS:
-            raise ValueError(f"unknown method {method!r}: {did_you_mean(str(method), METHODS)}")
+            raise ValueError(f"unknown method {method!r}: {suggest(str(method), METHODS)}")
         if not (is_number(k1) and is_number(b) and k1 >= 0 and 0 <= b <= 1):
             raise ValueError(
                 f"k1 must be 0 or more and b between 0 and 1, got {k1!r} and {b!r}; use 1.5 and 0.75, which are usual"

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trak import batches
-from trak.arguments import is_number
-from trak.baselines.base import Data, Run
-from trak.baselines.features import Directions, Gradients
-from trak.batches import Batch
+from trak._utils.validation import is_number
+from trak.baselines.base import AttributionData, CheckpointRun
+from trak.baselines.gradient_features import Directions, Gradients
+from trak.inputs import batches
+from trak.inputs.batches import Batch
 from trak.projectors import Identity
 from trak.tasks import Regression, Task
 from trak.tasks.classification import Classification
@@ -103,7 +103,7 @@ class MeanLoss(nn.Module):
 class _Pairs:
     """Batches as curvlinops takes them. Each y is zeros: none of the curvatures here depends on it."""
 
-    def __init__(self, data: Data, y: Callable[[int], Tensor]) -> None:
+    def __init__(self, data: AttributionData, y: Callable[[int], Tensor]) -> None:
         self._data, self._y = data, y
 
     def __iter__(self) -> Iterator[tuple[dict[str, Batch], Tensor]]:
@@ -123,7 +123,7 @@ def class_zero(count: int) -> Tensor:
 
 def make_operator(
     kind: Any,
-    run: Run,
+    run: CheckpointRun,
     predict: Callable[[nn.Module, Batch], Tensor],
     loss: nn.Module,
     y: Any = class_zero,
@@ -137,7 +137,7 @@ def make_operator(
     )  # fmt: skip
 
 
-def hessian_operator(run: Run, kind: str) -> Any:
+def hessian_operator(run: CheckpointRun, kind: str) -> Any:
     """The Hessian of the mean training loss ("exact") or its generalised Gauss-Newton matrix ("ggn"), (p, p).
 
     The latter linearises the logits where the loss is their cross-entropy (Schraudolph, 2002), and
@@ -153,7 +153,7 @@ def hessian_operator(run: Run, kind: str) -> Any:
 
 
 def influences(
-    run: Run, gradients: Gradients, solve: Callable[[Tensor], Tensor], memory_budget: int, limit: int
+    run: CheckpointRun, gradients: Gradients, solve: Callable[[Tensor], Tensor], memory_budget: int, limit: int
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Q_i ∇f_tᵀ (H + λI)⁻¹ ∇f_i / n, as blocks with their first training example and first target.
 
@@ -172,7 +172,7 @@ def influences(
             yield start, column, rows.out_to_loss_grad[:, None] * rows.features
 
 
-def _groups(gradients: Gradients, run: Run, at_once: int) -> Iterator[tuple[int, Tensor]]:
+def _groups(gradients: Gradients, run: CheckpointRun, at_once: int) -> Iterator[tuple[int, Tensor]]:
     """The targets' whole gradients (m, p), at most so many at once, with the index of the first."""
     column, held = 0, list[Tensor]()
     for _, rows in gradients.rows(Identity(), run.targets):

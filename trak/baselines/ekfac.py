@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trak.baselines.base import Data, Run
+from trak._utils.messages import suggest
+from trak.baselines.base import AttributionData, CheckpointRun
 from trak.baselines.curvature import (
     RELATIVE_DAMPING,
     check_damping,
@@ -21,9 +22,8 @@ from trak.baselines.curvature import (
     make_operator,
     require_curvlinops,
 )
-from trak.baselines.features import GradientBaseline, Gradients
+from trak.baselines.gradient_features import GradientBaseline, Gradients
 from trak.gradients import MEMORY_BUDGET, differentiable, select_parameters
-from trak.naming import did_you_mean
 from trak.tasks import Task
 from trak.tasks.classification import Classification
 
@@ -69,7 +69,7 @@ class EKFAC(GradientBaseline):
         """
         for what, value, known in (("fisher", fisher, FISHERS), ("sharing", sharing, SHARINGS)):
             if value not in known:
-                raise ValueError(f"unknown {what} {value!r}: {did_you_mean(str(value), known)}")
+                raise ValueError(f"unknown {what} {value!r}: {suggest(str(value), known)}")
         self.damping, self.fisher, self.sharing, self.seed = check_damping(damping), fisher, sharing, seed
         super().__init__(grad_wrt, engine, memory_budget)
 
@@ -85,7 +85,7 @@ class EKFAC(GradientBaseline):
     def _total(self, train: int, targets: int) -> None:
         return None
 
-    def _parameters(self, model: nn.Module, task: Task, train: Data) -> Sequence[str]:
+    def _parameters(self, model: nn.Module, task: Task, train: AttributionData) -> Sequence[str]:
         wanted = select_parameters(model, self.grad_wrt)
         called_once, owners = _called_once(model, task, train), _owners(model)
         covered = [name for name, p in wanted.items() if len(owners[id(p)]) == 1 and owners[id(p)] <= called_once]
@@ -105,7 +105,7 @@ class EKFAC(GradientBaseline):
             )
         return covered
 
-    def _blocks(self, run: Run) -> Iterator[tuple[int, int, Tensor]]:
+    def _blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
         library, task = require_curvlinops(), run.task
         gradients = Gradients(run, self.engine, self.memory_budget)
         settings = {
@@ -162,7 +162,7 @@ def _owners(model: nn.Module) -> dict[int, set[nn.Module]]:
     return found
 
 
-def _called_once(model: nn.Module, task: Task, train: Data) -> set[nn.Module]:
+def _called_once(model: nn.Module, task: Task, train: AttributionData) -> set[nn.Module]:
     """The layers that curvlinops has Kronecker factors for and that one forward pass calls once."""
     calls: dict[nn.Module, int] = {}
 

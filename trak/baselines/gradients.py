@@ -6,9 +6,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from trak.baselines.base import Run
-from trak.baselines.features import GradientBaseline, Gradients
-from trak.gradients import MEMORY_BUDGET, Rows
+from trak.baselines.base import CheckpointRun
+from trak.baselines.gradient_features import GradientBaseline, Gradients
+from trak.gradients import MEMORY_BUDGET, ProjectedRows
 from trak.projectors import Identity, Projector, make_projector
 
 
@@ -50,14 +50,14 @@ class GradientDot(GradientBaseline):
         self.projector = made.describe() | ({} if isinstance(made, Identity) else {"proj_dim": made.proj_dim})
         super().__init__(grad_wrt, engine, memory_budget)
 
-    def _blocks(self, run: Run) -> Iterator[tuple[int, int, Tensor]]:
+    def _blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
         gradients = Gradients(run, self.engine, self.memory_budget)
         projector = self._make_projector()
         targets = torch.cat([rows.features for _, rows in gradients.rows(projector, run.targets)])
         for start, rows in gradients.rows(projector, run.train):
             yield start, 0, self._kernel(rows, targets)
 
-    def _kernel(self, rows: Rows, targets: Tensor) -> Tensor:
+    def _kernel(self, rows: ProjectedRows, targets: Tensor) -> Tensor:
         """Scores (b, m) of training examples for targets' features (m, k)."""
         return rows.out_to_loss_grad[:, None] * (rows.features @ targets.T)
 
@@ -96,7 +96,7 @@ class GradientCosine(GradientDot):
         )  # fmt: skip
         self.weighted = weighted
 
-    def _kernel(self, rows: Rows, targets: Tensor) -> Tensor:
+    def _kernel(self, rows: ProjectedRows, targets: Tensor) -> Tensor:
         q = rows.out_to_loss_grad if self.weighted else rows.out_to_loss_grad.sign()
         return q[:, None] * cosines(rows.features, targets)
 

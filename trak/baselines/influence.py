@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from trak.arguments import is_number
-from trak.baselines.base import Run
+from trak._utils.counter_random import random_normals, random_signs, stream_key
+from trak._utils.messages import first_line, suggest
+from trak._utils.validation import is_number
+from trak.baselines.base import CheckpointRun
 from trak.baselines.curvature import (
     RELATIVE_DAMPING,
     check_damping,
@@ -20,11 +22,9 @@ from trak.baselines.curvature import (
     influences,
     require_curvlinops,
 )
-from trak.baselines.features import Directions, GradientBaseline, Gradients
+from trak.baselines.gradient_features import Directions, GradientBaseline, Gradients
 from trak.gradients import MEMORY_BUDGET
 from trak.gradients.layers import unfused
-from trak.naming import did_you_mean, first_line
-from trak.projectors.hashing import random_normals, random_signs, stream_key
 from trak.tasks import Task
 
 SOLVERS, HESSIANS = ("cg", "arnoldi"), ("ggn", "exact")
@@ -77,7 +77,7 @@ class InfluenceFunctions(GradientBaseline):
         """
         for what, value, known in (("solver", solver, SOLVERS), ("hessian", hessian, HESSIANS)):
             if value not in known:
-                raise ValueError(f"unknown {what} {value!r}: {did_you_mean(str(value), known)}")
+                raise ValueError(f"unknown {what} {value!r}: {suggest(str(value), known)}")
         for what, number in (("rank", rank), ("max_iterations", max_iterations)):
             if isinstance(number, bool) or not hasattr(number, "__index__") or number < 1:
                 raise ValueError(f"{what} must be an integer, at least 1, got {number!r}; give a whole number")
@@ -94,7 +94,7 @@ class InfluenceFunctions(GradientBaseline):
     def _total(self, train: int, targets: int) -> None:
         return None
 
-    def _blocks(self, run: Run) -> Iterator[tuple[int, int, Tensor]]:
+    def _blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
         gradients, matrix = Gradients(run, self.engine, self.memory_budget), _Matrix(run, self.hessian)
         damping = RELATIVE_DAMPING * matrix.mean_eigenvalue(self.seed) if self.damping is None else self.damping
         if self.solver == "cg":
@@ -112,7 +112,7 @@ class InfluenceFunctions(GradientBaseline):
 class _Matrix:
     """H, as products with a few columns at a time."""
 
-    def __init__(self, run: Run, kind: str) -> None:
+    def __init__(self, run: CheckpointRun, kind: str) -> None:
         self._operator, self._model = hessian_operator(run, kind), run.model
         self.p: int = self._operator.shape[0]
         self.dtype, self.device = self._operator.dtype, self._operator.device

@@ -6,9 +6,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from trak.baselines.base import CheckpointBaseline, Data, Run
-from trak.baselines.representations import Layer, check_features
-from trak.batches import Batch
+from trak.baselines.base import AttributionData, CheckpointBaseline, CheckpointRun
+from trak.baselines.representations import LayerReader, check_features
+from trak.inputs.batches import Batch
 from trak.tasks import Task
 from trak.tasks.classification import Classification
 
@@ -39,7 +39,7 @@ class KNNShapley(CheckpointBaseline):
         """
         Args:
             k: number of neighbours K, at least 1.
-            layer, of, pool: where the features come from, see `trak.baselines.representations.Layer`; by
+            layer, of, pool: where the features come from, see `trak.baselines.representations.LayerReader`; by
                 default they are the model's own input, flattened.
             labels: returns the labels (B,) of a batch; needed for tasks that are no classification.
 
@@ -49,7 +49,7 @@ class KNNShapley(CheckpointBaseline):
         if isinstance(k, bool) or not hasattr(k, "__index__") or k < 1:
             raise ValueError(f"k must be an integer, at least 1, got {k!r}; give the number of neighbours that vote")
         self.k, self.layer, self.labels = int(k), layer, labels
-        self._layer = Layer("", "input", pool) if layer is None else Layer(layer, of, pool)
+        self._layer = LayerReader("", "input", pool) if layer is None else LayerReader(layer, of, pool)
         self.of, self.pool = self._layer.of, self._layer.pool
 
     def _check_task(self, task: Task) -> Task:
@@ -60,7 +60,7 @@ class KNNShapley(CheckpointBaseline):
             )
         return task
 
-    def _blocks(self, run: Run) -> Iterator[tuple[int, int, Tensor]]:
+    def _blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
         pieces = list(self._features(run, run.targets))
         targets, wanted = (torch.cat(parts) for parts in zip(*pieces, strict=True))
         m = len(targets)
@@ -76,14 +76,16 @@ class KNNShapley(CheckpointBaseline):
             some = slice(first, first + step)
             yield 0, first, shapley_of_neighbours(distances[some], labels == wanted[some, None], self.k).T
 
-    def _features(self, run: Run, data: Data, like: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _features(
+        self, run: CheckpointRun, data: AttributionData, like: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         for start, batch in data:
             with torch.no_grad():
                 features, labels = self._layer.read(run.model, batch, partial(self._labels, run, batch))
             like = features = check_features(features, like, f"{data.what}, {run.where}", start)
             yield features, labels.reshape(-1)
 
-    def _labels(self, run: Run, batch: Batch) -> Tensor:
+    def _labels(self, run: CheckpointRun, batch: Batch) -> Tensor:
         if self.labels is not None:
             run.task.output(run.model, batch)
             return self.labels(batch)

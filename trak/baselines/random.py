@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from trak.attribution import ArrayAttribution, Attribution
+from trak.attribution.results import ArrayAttribution, Attribution
 from trak.baselines.base import Baseline
-from trak.batches import Batch
-from trak.checkpoints import Checkpoint
-from trak.loaders import count_examples
+from trak.inputs.batches import Batch
+from trak.inputs.checkpoints import Checkpoint
+from trak.inputs.loaders import count_examples
 from trak.tasks import Task
 
 

@@ -7,16 +7,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from trak import batches
-from trak.baselines.base import CheckpointBaseline, Data, Run
+from trak._utils.messages import suggest
+from trak.baselines.base import AttributionData, CheckpointBaseline, CheckpointRun
 from trak.baselines.gradients import cosines
-from trak.batches import Batch
-from trak.naming import did_you_mean
+from trak.inputs import batches
+from trak.inputs.batches import Batch
 
 T = TypeVar("T")
 
 
-class Layer:
+class LayerReader:
     """Features of a named layer: its output or its input, flattened for each example."""
 
     def __init__(self, name: str, of: str = "output", pool: int | Sequence[int] | None = None) -> None:
@@ -51,7 +51,7 @@ class Layer:
         """
         modules = dict(model.named_modules())
         if self.name not in modules:
-            raise ValueError(f"the model has no layer {self.name!r}: {did_you_mean(self.name, modules)}")
+            raise ValueError(f"the model has no layer {self.name!r}: {suggest(self.name, modules)}")
         seen: list[Any] = []
 
         def keep(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -132,7 +132,7 @@ class RepresentationSimilarity(CheckpointBaseline):
     ) -> None:
         """
         Args:
-            layer, of, pool: where the features come from, see `trak.baselines.representations.Layer`;
+            layer, of, pool: where the features come from, see `trak.baselines.representations.LayerReader`;
                 the input of the last linear layer is a usual choice.
             metric: "cosine" or "dot".
 
@@ -141,15 +141,17 @@ class RepresentationSimilarity(CheckpointBaseline):
         """
         if metric not in ("dot", "cosine"):
             raise ValueError(f"metric must be 'dot' or 'cosine', got {metric!r}; use one of them")
-        self._layer = Layer(layer, of, pool)
+        self._layer = LayerReader(layer, of, pool)
         self.layer, self.metric, self.of, self.pool = layer, metric, of, self._layer.pool
 
-    def _blocks(self, run: Run) -> Iterator[tuple[int, int, Tensor]]:
+    def _blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
         targets = torch.cat([features for _, features in self._features(run, run.targets)])
         for start, features in self._features(run, run.train, targets):
             yield start, 0, cosines(features, targets) if self.metric == "cosine" else features @ targets.T
 
-    def _features(self, run: Run, data: Data, like: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
+    def _features(
+        self, run: CheckpointRun, data: AttributionData, like: Tensor | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
         for start, batch in data:
             with torch.no_grad():
                 features, _ = self._layer.read(run.model, batch, partial(run.task.output, run.model, batch))

@@ -8,13 +8,13 @@ import numpy as np
 from torch import nn
 from tqdm.auto import tqdm
 
-from trak.arguments import is_number
-from trak.attribution import ArrayAttribution, Attribution
+from trak._utils.messages import suggest
+from trak._utils.validation import is_number
+from trak.attribution.results import ArrayAttribution, Attribution
 from trak.baselines.base import Baseline
-from trak.batches import Batch
-from trak.checkpoints import Checkpoint
-from trak.loaders import count_examples
-from trak.naming import did_you_mean
+from trak.inputs.batches import Batch
+from trak.inputs.checkpoints import Checkpoint
+from trak.inputs.loaders import count_examples
 from trak.tasks import Task
 
 Array = np.ndarray[Any, Any]
@@ -23,7 +23,7 @@ REGRESSIONS = ("lasso", "ridge")
 _PENALTIES = 50
 
 
-class Truth(Protocol):
+class HasMasksAndOutputs(Protocol):
     """Models trained on subsets, such as `trak.evaluation.GroundTruth`."""
 
     @property
@@ -39,7 +39,7 @@ class RetrainedBaseline(Baseline):
     """A baseline that looks at retrained models alone: nothing else that it is given is used, and all may be left out;
     `train` and `targets`, if given, must have as many examples as the models know of."""
 
-    def __init__(self, truth: Truth) -> None:
+    def __init__(self, truth: HasMasksAndOutputs) -> None:
         """
         Args:
             truth: what has `masks`, bool (m, n), and `outputs`, (m, seeds, n_targets).
@@ -96,7 +96,7 @@ class EmpiricalInfluence(RetrainedBaseline):
 
     name = "empirical_influence"
 
-    def __init__(self, truth: Truth) -> None:
+    def __init__(self, truth: HasMasksAndOutputs) -> None:
         """
         Args:
             truth: what has `masks`, bool (m, n), and `outputs`, (m, seeds, n_targets).
@@ -132,7 +132,13 @@ class Datamodel(RetrainedBaseline):
     name = "datamodel"
 
     def __init__(
-        self, truth: Truth, regression: str = "lasso", *, penalty: float | None = None, folds: int = 5, seed: int = 0
+        self,
+        truth: HasMasksAndOutputs,
+        regression: str = "lasso",
+        *,
+        penalty: float | None = None,
+        folds: int = 5,
+        seed: int = 0,
     ) -> None:
         """
         Args:
@@ -153,7 +159,7 @@ class Datamodel(RetrainedBaseline):
         except ImportError as error:
             raise ImportError("datamodels need scikit-learn: pip install 'trak-attribution[baselines]'") from error
         if regression not in REGRESSIONS:
-            raise ValueError(f"unknown regression {regression!r}: {did_you_mean(str(regression), REGRESSIONS)}")
+            raise ValueError(f"unknown regression {regression!r}: {suggest(str(regression), REGRESSIONS)}")
         if penalty is not None and not (is_number(penalty) and 0 < penalty < float("inf")):
             raise ValueError(
                 f"penalty must be positive and finite, or None to choose it, got {penalty!r}; give a positive number, "

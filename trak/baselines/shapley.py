@@ -8,16 +8,16 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from trak import batches
-from trak.arguments import is_number
-from trak.attribution import ArrayAttribution, Attribution
+from trak._utils.validation import is_number
+from trak.attribution.results import ArrayAttribution, Attribution
 from trak.baselines.base import Baseline
-from trak.batches import Batch
-from trak.checkpoints import Checkpoint
 from trak.gradients import differentiable
-from trak.loaders import count_examples
+from trak.inputs import batches
+from trak.inputs.batches import Batch
+from trak.inputs.checkpoints import Checkpoint
+from trak.inputs.loaders import count_examples
+from trak.inputs.weights import device_of
 from trak.tasks import Task, make_task
-from trak.weights import device_of
 
 Array = np.ndarray[Any, Any]
 Train = Callable[[Array, int], nn.Module]

@@ -33,9 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add(commands)
     chosen = parser.parse_args(arguments)
     if chosen.command is None:
-        from trak.selfcheck import selfcheck
+        from trak.attribution.self_check import self_check
 
-        print(selfcheck())
+        print(self_check())
         return 0
     try:
         print(chosen.run(chosen))

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trak.attribution import StoredAttribution
+from trak.attribution.results import StoredAttribution
 
 LABELS = """\
 labels.json holds any of these lists, one entry for each example, and the names of labels that are numbers:
@@ -56,7 +56,7 @@ def attribution(chosen: argparse.Namespace) -> StoredAttribution:
 
 
 def labels(chosen: argparse.Namespace) -> dict[str, Any]:
-    """What the file of `--labels` holds, as options of `trak.looking.Selection`; nothing without one.
+    """What the file of `--labels` holds, as options of `trak.visualization.Selection`; nothing without one.
 
     Raises:
         ValueError: if it holds anything else.

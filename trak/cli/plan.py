@@ -7,9 +7,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from trak.planning import Constants, Cost, Limit, Work, limits, phases
-from trak.planning.constants import DTYPES
-from trak.planning.work import step_seconds
+from trak.distributed.planning import Constants, Cost, Limit, Workload, limits, phases
+from trak.distributed.planning.constants import DTYPES
+from trak.distributed.planning.work import step_seconds
 from trak.store import open_store
 
 _EXAMPLES = """\
@@ -128,7 +128,7 @@ def _constants(chosen: argparse.Namespace) -> Constants:
     return found
 
 
-def _work(chosen: argparse.Namespace, constants: Constants) -> Work:
+def _work(chosen: argparse.Namespace, constants: Constants) -> Workload:
     step = chosen.step_seconds
     if step is not None and chosen.flops is not None:
         raise ValueError(f"give --step-seconds (got {step:g}) or --flops (got {chosen.flops:g}), not both")
@@ -138,10 +138,10 @@ def _work(chosen: argparse.Namespace, constants: Constants) -> Work:
     example_bytes = 24 * chosen.tokens if chosen.example_bytes is None else chosen.example_bytes
     names = ("examples", "params", "k", "dtype", "checkpoints", "targets", "workers", "batch", "memory")
     given = {name: getattr(chosen, name) for name in (*names, "read_bandwidth", "write_bandwidth")}
-    return Work(**given, step_seconds=step, example_bytes=example_bytes)
+    return Workload(**given, step_seconds=step, example_bytes=example_bytes)
 
 
-def summarize(work: Work, constants: Constants, costs: list[Cost], found: list[Limit], guessed: bool) -> str:
+def summarize(work: Workload, constants: Constants, costs: list[Cost], found: list[Limit], guessed: bool) -> str:
     """In words; `guessed` is whether nobody said how long a training step takes."""
     head = ("", "seconds", "GPU-hours", "bytes read", "written", "memory", "most of it")
     rows = [head]

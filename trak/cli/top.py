@@ -5,8 +5,8 @@ import json
 from typing import Any
 
 from trak.cli.common import LABELS, add_choice, add_command, attribution, labels
-from trak.looking import Selection
 from trak.scoring import TopK
+from trak.visualization import Selection
 
 _EXAMPLES = f"""\
   python -m trak top results

@@ -1,12 +1,11 @@
 """Several processes on one store; see docs/distributed.md.
 
-Who computes what is settled by `trak.store.claims` and `trak.sharing`, below `TRAKer`, so that its users get it
+Who computes what is settled by `trak.store.locks` and `trak.distributed.locking`, below `TRAKer`, so that its users get it
 unasked. Here is what stands above.
 """
 
-from trak.distributed.cluster import Job, attribute_on
-from trak.distributed.dealing import dealt
 from trak.distributed.packing import Packed
-from trak.distributed.pool import Pool, Ray
+from trak.distributed.ray_pool import Pool, Ray
+from trak.distributed.unclaimed import iter_unclaimed
 
-__all__ = ["Job", "Packed", "Pool", "Ray", "attribute_on", "dealt"]
+__all__ = ["Packed", "Pool", "Ray", "iter_unclaimed"]

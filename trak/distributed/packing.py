@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trak.extras import imported
+from trak._utils.optional import import_optional_dependency
 
 _KEPT = 2
 
@@ -25,7 +25,9 @@ class Packed(NamedTuple):
         Raises:
             TypeError: if it can't be sent; `what` says what it is, `cure` what to do.
         """
-        cloudpickle = imported("cloudpickle", "sending work to other processes needs cloudpickle", "evaluation")
+        cloudpickle = import_optional_dependency(
+            "cloudpickle", "sending work to other processes needs cloudpickle", "evaluation"
+        )
         try:
             data = cloudpickle.dumps(value)
         except Exception as error:  # pickling runs the user's code too

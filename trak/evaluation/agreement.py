@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trak.drawing import axes, legend
-from trak.evaluation.inputs import Scores, as_scores, finite, numbers_of_examples
-from trak.evaluation.results import draw_distribution, frame
+from trak._utils.plotting import axes, legend
+from trak.evaluation.plots import draw_distribution, frame
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, in_words, spearman
+from trak.evaluation.validation import Scores, as_scores, finite, numbers_of_examples
 
 if TYPE_CHECKING:
     import pandas

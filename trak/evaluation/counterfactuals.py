@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from trak.batches import Batch
 from trak.distributed import Ray
-from trak.evaluation.brittleness import RANDOM, Counterfactuals, of_right
-from trak.evaluation.inputs import Choice, Scores, as_scores, choice, count, finite, numbers_of_examples
+from trak.evaluation.counterfactual_results import RANDOM, Counterfactuals, of_right
 from trak.evaluation.retraining import Retrainer, Train, random_subset, runs_without
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap
+from trak.evaluation.validation import Choice, Scores, as_scores, choice, count, finite, numbers_of_examples
+from trak.inputs.batches import Batch
 from trak.store.location import Location
 from trak.tasks import Task
 

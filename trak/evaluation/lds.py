@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trak.attribution import Attribution
-from trak.drawing import axes, legend
-from trak.evaluation.inputs import Choice, Scores, as_array, as_scores, count, finite
-from trak.evaluation.results import draw_distribution, frame
+from trak._utils.plotting import axes, legend
+from trak.attribution.faithfulness import Faithfulness
+from trak.attribution.results import Attribution
+from trak.evaluation.ground_truth import GroundTruth
+from trak.evaluation.plots import draw_distribution, frame
 from trak.evaluation.statistics import (
     CONFIDENCE,
     RESAMPLES,
@@ -20,8 +21,7 @@ from trak.evaluation.statistics import (
     resampled_spearman,
     spearman,
 )
-from trak.evaluation.truth import GroundTruth
-from trak.faithfulness import Faithfulness
+from trak.evaluation.validation import Choice, Scores, as_array, as_scores, count, finite
 
 if TYPE_CHECKING:
     import pandas

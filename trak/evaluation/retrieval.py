@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trak.drawing import STYLES, axes, legend
-from trak.evaluation.inputs import Choice, Scores, as_array, as_scores, choice, finite, numbers_of_examples
-from trak.evaluation.results import draw_curve, frame
+from trak._utils.plotting import STYLES, axes, legend
+from trak.evaluation.plots import draw_curve, frame
+from trak.evaluation.ranking import expected_hits, expected_reciprocal_rank
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, in_words
-from trak.evaluation.ties import expected_hits, expected_reciprocal_rank
+from trak.evaluation.validation import Choice, Scores, as_array, as_scores, choice, finite, numbers_of_examples
 
 if TYPE_CHECKING:
     import pandas

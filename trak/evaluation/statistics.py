@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trak.arguments import is_number
-from trak.evaluation.inputs import count
+from trak._utils.validation import is_number
+from trak.evaluation.validation import count
 
 Array = np.ndarray[Any, Any]
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from trak import batches
-from trak.batches import Batch
+from trak.inputs import batches
+from trak.inputs.batches import Batch
 from trak.projectors import Block
 from trak.tasks import Task
 

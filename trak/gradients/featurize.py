@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trak import batches
-from trak.batches import Batch
 from trak.gradients.base import Engine
-from trak.gradients.single import Single
+from trak.gradients.loop import LoopEngine
+from trak.inputs import batches
+from trak.inputs.batches import Batch
+from trak.inputs.fsdp import is_sharded, to_local
 from trak.projectors import Accumulator, Projector
-from trak.sharded import is_sharded, part
 
 MEMORY_BUDGET = 2 * 2**30
 
@@ -30,7 +30,7 @@ def check_memory_budget(memory_budget: int) -> int:
 
 
 @dataclass(frozen=True)
-class Rows:
+class ProjectedRows:
     """What is stored of B examples."""
 
     features: Tensor
@@ -50,10 +50,10 @@ def featurize(
     model_id: int,
     memory_budget: int,
     dtype: torch.dtype = torch.float32,
-    softening: float = 1.0,
-) -> Rows:
+    loss_temperature: float = 1.0,
+) -> ProjectedRows:
     """The rows of a batch in `dtype`, at most as many examples at once as fit in `memory_budget` bytes; Q and R as of
-    `Task.softened_weights`."""
+    `Task.weights_at_temperature`."""
     parameter = next(engine.model.parameters())
     count = batches.size(batch)
     step = min(count, engine.examples_within(memory_budget, batch))
@@ -68,12 +68,12 @@ def featurize(
         outputs = engine.gradients(piece, total.add)
         pieces.append((total.result(), outputs.to(total.dtype)))
     output = torch.cat([outputs for _, outputs in pieces])
-    q, r = engine.task.softened_weights(engine.model, batch, output, softening)
+    q, r = engine.task.weights_at_temperature(engine.model, batch, output, loss_temperature)
     features = torch.cat([features for features, _ in pieces])
-    return Rows(*(t.to(dtype) for t in (features, output, q, r)))
+    return ProjectedRows(*(t.to(dtype) for t in (features, output, q, r)))
 
 
-def check_finite(rows: Rows, engine: Engine, batch: Batch, indices: Sequence[int], where: str) -> None:
+def check_finite(rows: ProjectedRows, engine: Engine, batch: Batch, indices: Sequence[int], where: str) -> None:
     """Stop on NaN and infinity, saying where they came from.
 
     Args:
@@ -95,7 +95,7 @@ def check_finite(rows: Rows, engine: Engine, batch: Batch, indices: Sequence[int
     model = engine.model
     row = int(bad.nonzero()[0])
     for name, weight in model.named_parameters():
-        if not torch.isfinite(part(weight)).all():
+        if not torch.isfinite(to_local(weight)).all():
             raise ValueError(f"{where} holds NaN or infinity in {name!r}; attribute a checkpoint that trained without")
     example = f"example {indices[row]} (row {row} of its batch), {where}"
     for position, t in enumerate(batches.tensors(batch)):
@@ -115,7 +115,7 @@ def check_finite(rows: Rows, engine: Engine, batch: Batch, indices: Sequence[int
     engine.task.check(model, batch)
     single = batches.take(batch, row, row + 1)
     broken: list[str] = []
-    Single(model, engine.task, engine.parameters).gradients(
+    LoopEngine(model, engine.task, engine.parameters).gradients(
         single, lambda name, block, _: None if torch.isfinite(block).all() else broken.append(name)
     )
     what = f"the gradient of {broken[-1]!r} is" if broken else "its output or loss is"

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trak import batches
-from trak.batches import Batch
+from trak._utils.messages import first_line
 from trak.gradients.base import Engine, Sink, check_output
-from trak.naming import first_line
+from trak.inputs import batches
+from trak.inputs.batches import Batch
 from trak.tasks import Task
 
 
@@ -23,7 +23,7 @@ class _TaskOutput(nn.Module):
         return check_output(self._task, self._task.output(self.model, batch), 1)[0]
 
 
-class Functional(Engine):
+class FunctionalEngine(Engine):
     """vmap(grad) over the batch: every model that torch.vmap accepts."""
 
     name = "functional"

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from trak.batches import Batch
 from trak.gradients.base import Engine, Sink
+from trak.inputs.batches import Batch
 
 
-class Mixed(Engine):
+class MixedEngine(Engine):
     """Some parameters by one engine, the others by another."""
 
     name = "mixed"

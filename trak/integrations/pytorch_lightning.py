@@ -9,11 +9,11 @@ A run, and its attribution::
 
 from pytorch_lightning.callbacks import Callback
 
-from trak.integrations.lit import Hooks
-from trak.integrations.runs import checkpoints
+from trak.integrations.lightning_callback import LightningCallback
+from trak.integrations.run_folder import checkpoints
 
 __all__ = ["TrakCallback", "checkpoints"]
 
 
-class TrakCallback(Hooks, Callback):
-    """Keeps the weights of a training run, and attributes the last if asked to; see `trak.integrations.lit.Hooks`."""
+class TrakCallback(LightningCallback, Callback):
+    """Keeps the weights of a training run, and attributes the last if asked to; see `trak.integrations.lightning_callback.LightningCallback`."""

@@ -14,14 +14,14 @@ from typing import Any
 
 import transformers
 
-from trak import api
-from trak.attribution import StoredAttribution
-from trak.checkpoints import Checkpoint, weights_in
-from trak.datasets import as_loader
-from trak.integrations.data import Data, check_same
-from trak.integrations.keeping import Keeping
-from trak.integrations.runs import checkpoints, ended
-from trak.loaders import in_order
+from trak.attribution import api
+from trak.attribution.results import StoredAttribution
+from trak.inputs.checkpoints import Checkpoint, weights_in
+from trak.inputs.datasets import as_loader
+from trak.inputs.loaders import in_order
+from trak.integrations.checkpoint_callback import CheckpointCallback
+from trak.integrations.recorded_data import RecordedData, check_same
+from trak.integrations.run_folder import checkpoints, ended
 from trak.store.location import Location
 from trak.tasks import Task, make_task
 
@@ -34,7 +34,7 @@ _EVALUATE = (
 )
 
 
-class TrakCallback(Keeping, transformers.TrainerCallback):
+class TrakCallback(CheckpointCallback, transformers.TrainerCallback):
     """Keeps the weights of a training run, when it ends and after epochs, and attributes the last if asked to.
 
     Data is read as the Trainer sees it, in order: without the columns that it removes, and by its collator. What
@@ -123,8 +123,8 @@ def attribute(
     _check_loss(trainer.args, make_task(task))
     if isinstance(weights, str | Path) and (folder := Path(weights).expanduser()).is_dir() and not weights_in(folder):
         found = list(checkpoints(folder))
-        known = [(path.name, Data.read(path)) for path in ended(folder)]
-        check_same([*known, ("the Trainer", Data.of(train))], folder)
+        known = [(path.name, RecordedData.read(path)) for path in ended(folder)]
+        check_same([*known, ("the Trainer", RecordedData.of(train))], folder)
         save_dir = folder / "store" if save_dir is None else save_dir
     if targets is None:
         asked = in_order(trainer.get_eval_dataloader(), "the Trainer's evaluation loader", batch_size)

@@ -1,12 +1,9 @@
 """Random projections of per-example gradients."""
 
-from trak.naming import did_you_mean
+from trak._utils.messages import suggest
 from trak.projectors.base import Accumulator, Projector, examples_together
-from trak.projectors.blocks import Block, OuterProducts, SparseRows
-from trak.projectors.dense import Gaussian, Rademacher
-from trak.projectors.factored import Factored
-from trak.projectors.identity import Identity
-from trak.projectors.published import (
+from trak.projectors.buffers import scratch
+from trak.projectors.compat_traker import (
     AbstractProjector,
     BasicProjector,
     BasicSingleBlockProjector,
@@ -15,7 +12,10 @@ from trak.projectors.published import (
     NoOpProjector,
     ProjectionType,
 )
-from trak.projectors.scratch import scratch
+from trak.projectors.dense import Gaussian, Rademacher
+from trak.projectors.factored import Factored
+from trak.projectors.gradient_blocks import Block, OuterProducts, SparseRows
+from trak.projectors.identity import Identity
 from trak.projectors.sketch import Sketch
 
 PROJECTORS: dict[str, type[Projector]] = {c.kind: c for c in (Sketch, Factored, Rademacher, Gaussian, Identity)}
@@ -38,7 +38,7 @@ def make_projector(projector: Projector | str | None, proj_dim: int = 2048, seed
             'projector="sketch", or make one, such as trak.projectors.Sketch(2048)'
         )
     if projector not in PROJECTORS:
-        raise ValueError(f"unknown projector {projector!r}: {did_you_mean(projector, PROJECTORS)}")
+        raise ValueError(f"unknown projector {projector!r}: {suggest(projector, PROJECTORS)}")
     return Identity(seed=seed) if projector == Identity.kind else PROJECTORS[projector](proj_dim, seed)
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from trak.projectors.blocks import Block, OuterProducts, SparseRows
+from trak.projectors.gradient_blocks import Block, OuterProducts, SparseRows
 
 # A part is written and read again at once: large enough to make calls cheap, small enough to stay in the cache.
 _PART_ELEMENTS = 1 << 21

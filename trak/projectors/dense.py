@@ -6,9 +6,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from trak._utils.counter_random import random_normals, random_signs, stream_key
 from trak.projectors.base import Projector
-from trak.projectors.gpu import kernels_for
-from trak.projectors.hashing import random_normals, random_signs, stream_key
+from trak.projectors.triton_dispatch import kernels_for
 
 _MAX_ENTRIES = 1 << 22
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trak._utils.counter_random import random_signs, stream_key
 from trak.projectors.base import Projector
-from trak.projectors.blocks import OuterProducts, SparseRows
-from trak.projectors.hashing import random_signs, stream_key
+from trak.projectors.gradient_blocks import OuterProducts, SparseRows
 from trak.projectors.sketch import Sketch
 
 # A matrix with so many times more rows than columns is a table.

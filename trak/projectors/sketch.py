@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from trak._utils.counter_random import random_words, stream_key
 from trak.projectors.base import Projector
-from trak.projectors.blocks import SparseRows
-from trak.projectors.gpu import kernels_for
-from trak.projectors.hashing import random_words, stream_key
+from trak.projectors.gradient_blocks import SparseRows
+from trak.projectors.triton_dispatch import kernels_for
 
 _POOL_BLOCKS = 65
 _MAX_VIEWS = 1 << 17

@@ -1,22 +1,22 @@
 """From stored features to scores."""
 
+from trak.scoring.damping import DEFAULT_DAMPING, Damping, solve
 from trak.scoring.gram import WEIGHTINGS, check_weighting, gram
-from trak.scoring.shared import Best, computed
-from trak.scoring.solve import DEFAULT_DAMPING, Damping, solve
-from trak.scoring.stream import MEMORY_BUDGET, Scorer, TopK, check_k, merge_top
+from trak.scoring.scorer import MEMORY_BUDGET, Scorer, TopK, check_k, merge_top_k
+from trak.scoring.top_k import TopKQuery, computed
 
 __all__ = [
     "DEFAULT_DAMPING",
     "MEMORY_BUDGET",
     "WEIGHTINGS",
-    "Best",
     "Damping",
     "Scorer",
     "TopK",
+    "TopKQuery",
     "check_k",
     "check_weighting",
     "computed",
     "gram",
-    "merge_top",
+    "merge_top_k",
     "solve",
 ]

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from trak.naming import did_you_mean
+from trak._utils.messages import suggest
 from trak.store import Table
 
-WEIGHTINGS = ("curvature", "identity")
+WEIGHTINGS = ("ggn", "identity")
 _BLOCK_ROWS = 4096
 _PANELS = 8
 
@@ -21,13 +21,13 @@ def check_weighting(weighting: str) -> str:
         ValueError: otherwise.
     """
     if weighting not in WEIGHTINGS:
-        raise ValueError(f"unknown weighting {weighting!r}: {did_you_mean(str(weighting), WEIGHTINGS)}")
+        raise ValueError(f"unknown weighting {weighting!r}: {suggest(str(weighting), WEIGHTINGS)}")
     return weighting
 
 
 def gram(table: Table, weighting: str, device: torch.device | str = "cpu") -> np.ndarray[Any, np.dtype[np.float64]]:
     """K = ΦᵀWΦ, shape (k, k), with W = I ("identity"; TRAK, section 3.2) or W = diag(R)
-    ("curvature": the generalised Gauss-Newton matrix; Schraudolph, 2002).
+    ("ggn": the generalised Gauss-Newton matrix; Schraudolph, 2002).
 
     Products of 4,096 rows are taken in the features' precision (float32 for float16 and int8) and summed in
     float64; only the upper half is computed.
@@ -37,7 +37,7 @@ def gram(table: Table, weighting: str, device: torch.device | str = "cpu") -> np
     """
     k = table.features.shape[1]
     wide = torch.float64 if table.features.dtype == np.float64 else torch.float32
-    if weighting == "curvature":
+    if weighting == "ggn":
         _check_curvature(table)
     panel = math.ceil(k / _PANELS)
     total = torch.zeros(k, k, dtype=torch.float64, device=device)
@@ -78,7 +78,7 @@ def _check_curvature(table: Table) -> None:
 def _factor(table: Table, weighting: str, indices: np.ndarray, wide: torch.dtype) -> torch.Tensor:
     """What rows are to be multiplied by: √W times their scale, (len(indices),)."""
     factor = torch.ones(len(indices), dtype=wide)
-    if weighting == "curvature":
+    if weighting == "ggn":
         factor = torch.from_numpy(table.column("out_to_loss_curvature", indices)).to(wide).sqrt()
     scales = table.scales(indices)
     return factor if scales is None else factor * torch.from_numpy(scales)

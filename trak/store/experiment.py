@@ -9,14 +9,14 @@ import numpy as np
 import zarr
 
 from trak.store import location as places
-from trak.store.arrays import Rows
 from trak.store.checks import StoreError, check_inside, checked
-from trak.store.groups import array_names, is_written, model_ids, subgroup
+from trak.store.row_array import Rows
+from trak.store.score_matrix import CHECKSUM, LocalMatrix, RemoteMatrix, Tiles, open_matrix
 from trak.store.table import Table
-from trak.store.together import CHECKSUM, Pieces, SharedChunks, SharedFile, shared_matrix
+from trak.store.zarr_groups import array_names, is_written, model_ids, subgroup
 
 if TYPE_CHECKING:
-    from trak.store.store import FeatureStore
+    from trak.store.feature_store import FeatureStore
 
 
 KINDS = ("scores", "tops")
@@ -121,7 +121,7 @@ class Experiment:
     def scores(
         self,
         settings: Mapping[str, Any],
-        make: Callable[[], Pieces],
+        make: Callable[[], Tiles],
         help_with: Callable[[int], object] | None = None,
         only: Iterable[int] | None = None,
     ) -> Rows:
@@ -141,27 +141,27 @@ class Experiment:
         settings: Mapping[str, Any],
         shape: tuple[int, int],
         dtype: str,
-        make: Callable[[], Pieces],
+        make: Callable[[], Tiles],
         help_with: Callable[[int], object] | None = None,
         only: Iterable[int] | None = None,
     ) -> Rows:
         """A matrix of one of `KINDS`, computed if it is not there; empty if `only` some pieces of it were asked for.
 
         A local store's are mapped read-only, any other's read into memory. Processes that want the same at the same
-        time share the work; `help_with` and `only` are of `SharedFile.write`.
+        time share the work; `help_with` and `only` are of `LocalMatrix.write`.
         """
         matrix = self._matrix(f"{kind}/{_digest(settings)}", shape, dtype)
         if not matrix.is_complete():
             with places.locked(self.store.location):
                 subgroup(self._group, kind, {})
-            matrix.write(make, self.store.claims, settings, help_with, only)
+            matrix.write(make, self.store.locks, settings, help_with, only)
         return np.empty((0, 0), dtype) if only is not None else matrix.read()
 
     def _computed_names(self) -> list[str]:
         return [f"{kind}/{name}" for kind in KINDS for name in array_names(self._group, kind)]
 
-    def _matrix(self, name: str, shape: tuple[int, int], dtype: str) -> SharedFile | SharedChunks:
-        return shared_matrix(self.store.location, self._group, name, shape, dtype)
+    def _matrix(self, name: str, shape: tuple[int, int], dtype: str) -> LocalMatrix | RemoteMatrix:
+        return open_matrix(self.store.location, self._group, name, shape, dtype)
 
 
 def _digest(settings: Mapping[str, Any]) -> str:

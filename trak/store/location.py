@@ -14,8 +14,8 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import LocalStore, ObjectStore
 
-from trak.store.buckets import Bucket, is_bucket, open_bucket, without_secrets
 from trak.store.checks import UNREADABLE, check_is_file
+from trak.store.object_store import Bucket, is_bucket, open_bucket, without_secrets
 
 Location = str | os.PathLike[str] | Store
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from trak.store.checks import StoreError
+from trak.store.feature_store import GRAMS, FeatureStore, open_store
 from trak.store.location import Location, locked, remove_leftovers
-from trak.store.store import GRAMS, FeatureStore, open_store
 from trak.store.table import Table
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from trak.store.checks import checked
+from trak.store.feature_store import FeatureStore, open_store
 from trak.store.location import Location, local_root
-from trak.store.store import FeatureStore, open_store
 from trak.version import __version__
 
 
@@ -76,7 +76,7 @@ def as_array(ranges: list[tuple[int, int]]) -> str:
 def _checkpoint(store: FeatureStore, model_id: int) -> dict[str, Any]:
     # An interrupted process may have left less than a table.
     table = store.table(model_id) if checked(store._checkpoint(model_id), "done") is not None else None
-    finalized = sorted(w for w in ("curvature", "identity") if store.is_finalized(model_id, w))
+    finalized = sorted(w for w in ("ggn", "identity") if store.is_finalized(model_id, w))
     return {
         "model_id": model_id,
         "fingerprint": store.fingerprint(model_id),

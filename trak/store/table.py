@@ -11,10 +11,10 @@ import torch
 import zarr
 from zarr.storage import LocalStore
 
-from trak.store.arrays import RowArray, Rows, new_array
+from trak.store.array_layout import row_array
 from trak.store.checks import StoreError, checked
-from trak.store.layout import row_array
-from trak.store.mapped import sync
+from trak.store.mapped_array import sync
+from trak.store.row_array import RowArray, Rows, new_array
 
 CHUNK_BYTES = 64 * 2**20
 OBJECT_BYTES = 8 * 2**20

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trak import batches
-from trak.batches import Batch
+from trak.inputs import batches
+from trak.inputs.batches import Batch
 
 
 class Task(ABC):
@@ -22,7 +22,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str | None] = None
-    softens: ClassVar[bool] = True
+    has_loss_temperature: ClassVar[bool] = True
     """Whether `weights` goes by the output that it is given."""
     meaning: ClassVar[str | Callable[..., str | None] | None] = None
     """What f is, in a few words, for people who are shown scores, or a function from `describe`'s settings to them; by
@@ -83,19 +83,19 @@ class Task(ABC):
         """
         return output > 0
 
-    def softened_weights(
-        self, model: nn.Module, batch: Batch, output: Tensor, softening: float
+    def weights_at_temperature(
+        self, model: nn.Module, batch: Batch, output: Tensor, loss_temperature: float
     ) -> tuple[Tensor, Tensor]:
-        """Q and R of the loss T²ℓ(f/T) with T = `softening`, shape (B,) each.
+        """Q and R of the loss T²ℓ(f/T) with T = `loss_temperature`, shape (B,) each.
 
         A model that trained on an example is surer of it than one that did not, so that Q at its own
         output says too little of what the example does when it comes and goes. For a squared error
         the loss is the same for every T.
         """
-        if softening == 1:
+        if loss_temperature == 1:
             return self.weights(model, batch, output)
-        q, r = self.weights(model, batch, output / softening)
-        return q * softening, r
+        q, r = self.weights(model, batch, output / loss_temperature)
+        return q * loss_temperature, r
 
     def check(self, model: nn.Module, batch: Batch) -> None:
         """Raise a ValueError that says what is wrong with a batch, if something is."""

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from trak.arguments import is_number
-from trak.batches import Batch, described
+from trak._utils.validation import is_number
+from trak.inputs.batches import Batch, described
+from trak.inputs.fields import LABEL_KEYS, find
+from trak.inputs.model_calls import call_by_keyword, call_model, check_text, without_empty
 from trak.tasks.base import Task
-from trak.tasks.inputs import call_by_keyword, call_model, check_text, without_empty
-from trak.tasks.logits import LABEL_KEYS, check_labels, find, logits_of, margins
+from trak.tasks.logits import check_labels, logits_of, margins
 from trak.tasks.registry import register_task
 
 

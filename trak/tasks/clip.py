@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from trak.arguments import is_number
-from trak.batches import Batch
-from trak.tasks.bank import Bank
+from trak._utils.validation import is_number
+from trak.inputs.batches import Batch
 from trak.tasks.base import Task
-from trak.tasks.pairs import check_captions, embed, read_pairs
+from trak.tasks.image_text import check_captions, embed, read_pairs
+from trak.tasks.negatives import NegativeBank
 from trak.tasks.registry import register_task
 
 
@@ -51,7 +51,7 @@ class CLIP(Task):
 
     Batches are (images, tokens), (images, tokens, attention_mask), or a dict with one of
     "pixel_values", "images", "image" and one of "input_ids", "tokens", "text", "texts", "captions".
-    For the models see `trak.tasks.pairs.embed`. Captions may be padded to different lengths if they
+    For the models see `trak.tasks.image_text.embed`. Captions may be padded to different lengths if they
     come with an attention_mask.
     """
 
@@ -93,10 +93,10 @@ class CLIP(Task):
             )
         self.batch_size, self.seed = int(batch_size), operator.index(seed)
         self.temperature = None if temperature is None else float(temperature)
-        self._bank = None if bank is None else Bank(bank, self.batch_size, self.seed)
+        self._bank = None if bank is None else NegativeBank(bank, self.batch_size, self.seed)
 
     @property
-    def bank(self) -> Bank:
+    def bank(self) -> NegativeBank:
         """The negatives.
 
         Raises:
@@ -129,17 +129,17 @@ class CLIP(Task):
         return -2 * F.logsigmoid(output / 2)
 
     def weights(self, model: nn.Module, batch: Batch, output: Tensor) -> tuple[Tensor, Tensor]:
-        return self.softened_weights(model, batch, output, 1.0)
+        return self.weights_at_temperature(model, batch, output, 1.0)
 
-    def softened_weights(
-        self, model: nn.Module, batch: Batch, output: Tensor, softening: float
+    def weights_at_temperature(
+        self, model: nn.Module, batch: Batch, output: Tensor, loss_temperature: float
     ) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             first, second = self.margins(model, batch).to(output.dtype).unbind(1)
             difference = first - second
-            margins = torch.stack((output + difference, output - difference), 1) / (2 * softening)
+            margins = torch.stack((output + difference, output - difference), 1) / (2 * loss_temperature)
             wrong = torch.sigmoid(-margins)
-            return softening * wrong.mean(1), (wrong * torch.sigmoid(margins)).mean(1) / 2
+            return loss_temperature * wrong.mean(1), (wrong * torch.sigmoid(margins)).mean(1) / 2
 
     def correct(self, model: nn.Module, batch: Batch, output: Tensor) -> Tensor | None:
         """Whether the example's caption is the nearest to its image, and its image to its caption, bool (B,)."""

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from trak.batches import Batch, described
+from trak.inputs.batches import Batch, described
+from trak.inputs.fields import INPUT_KEYS, LABEL_KEYS, find
+from trak.inputs.model_calls import call_model
 from trak.tasks.classification import Classification
-from trak.tasks.inputs import call_model
-from trak.tasks.logits import INPUT_KEYS, LABEL_KEYS, find, logits_of
+from trak.tasks.logits import logits_of
 from trak.tasks.registry import register_task
 
 

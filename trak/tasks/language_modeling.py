@@ -4,11 +4,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from trak.batches import Batch
-from trak.tasks.inputs import Layouts, as_mapping, call_by_keyword, right_padded, takes
-from trak.tasks.logits import IGNORED, LABEL_KEYS, logits_of
+from trak.inputs.batches import Batch
+from trak.inputs.fields import IGNORED, LABEL_KEYS
+from trak.inputs.model_calls import Layouts, as_mapping, call_by_keyword, right_padded, takes
+from trak.tasks.logits import logits_of
 from trak.tasks.registry import register_task
-from trak.tasks.tokens import TokenTask
+from trak.tasks.token_task import TokenTask
 
 
 @register_task("language_modeling")

@@ -1,16 +1,11 @@
 """Logits, labels and margins: what classification tasks share."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-
-INPUT_KEYS = ("pixel_values", "images", "image", "x", "inputs")
-LABEL_KEYS = ("labels", "label", "label_ids", "y", "target", "targets")
-IGNORED = -100
-"""The label of what is not to be predicted, as in torch's cross-entropy."""
 
 
 def logits_of(output: Any) -> Tensor:
@@ -30,21 +25,6 @@ def logits_of(output: Any) -> Tensor:
     raise TypeError(
         f"the model returned {type(output).__name__} without logits; "
         "return a tensor or an object with `.logits`, or write a Task whose output() reads it"
-    )
-
-
-def find(batch: Mapping[str, Any], keys: Sequence[str], what: str) -> str:
-    """The first of `keys` in a dict batch.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    for key in keys:
-        if batch.get(key) is not None:
-            return key
-    raise ValueError(
-        f"the batch has no {what}: expected one of {', '.join(keys)}, got {', '.join(batch) or 'nothing'}; rename "
-        "yours, or write a Task that reads it"
     )
 
 

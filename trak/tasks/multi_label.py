@@ -3,15 +3,16 @@
 import torch
 from torch import Tensor, nn
 
-from trak.batches import Batch
-from trak.tasks.inputs import call, check_text, is_text, labels_of
-from trak.tasks.logits import IGNORED, in_single_precision, logits_of
+from trak.inputs.batches import Batch
+from trak.inputs.fields import IGNORED
+from trak.inputs.model_calls import call, check_text, is_text, labels_of
+from trak.tasks.logits import in_single_precision, logits_of
+from trak.tasks.multi_output import MultiOutputTask
 from trak.tasks.registry import register_task
-from trak.tasks.several import SeveralPredictions
 
 
 @register_task("multi_label")
-class MultiLabel(SeveralPredictions):
+class MultiLabel(MultiOutputTask):
     """A label in {0, 1} by each of C logits; the margin of one is its logit, negated where the label is 0.
 
     The mean of the binary cross-entropies is then softplus(-f), as with torch's `BCEWithLogitsLoss`.

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from trak.naming import did_you_mean
+from trak._utils.messages import suggest
 from trak.tasks.base import Task, recorded_name
 
 TASKS: dict[str, type[Task]] = {}
@@ -70,10 +70,10 @@ def make_task(task: Any) -> Task:
         return task()
     if isinstance(task, str):
         if task not in TASKS:
-            raise ValueError(f"unknown task {task!r}: {did_you_mean(task, TASKS)}")
+            raise ValueError(f"unknown task {task!r}: {suggest(task, TASKS)}")
         return TASKS[task]()
     if hasattr(task, "get_output") and hasattr(task, "get_out_to_loss_grad"):
-        from trak.tasks.published import PublishedTask
+        from trak.tasks.compat_traker import PublishedTask
 
         return PublishedTask(task() if isinstance(task, type) else task)
     raise TypeError(

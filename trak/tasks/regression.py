@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from trak.batches import Batch
+from trak.inputs.batches import Batch
+from trak.inputs.model_calls import call, check_text, is_text, labels_of
 from trak.tasks.base import Task
-from trak.tasks.inputs import call, check_text, is_text, labels_of
 from trak.tasks.logits import logits_of
 from trak.tasks.registry import register_task
 

@@ -4,11 +4,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from trak.batches import Batch
-from trak.tasks.inputs import Layouts, call_by_keyword, right_padded
+from trak.inputs.batches import Batch
+from trak.inputs.model_calls import Layouts, call_by_keyword, right_padded
 from trak.tasks.logits import logits_of
 from trak.tasks.registry import register_task
-from trak.tasks.tokens import TokenTask
+from trak.tasks.token_task import TokenTask
 
 
 @register_task("seq2seq")

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from trak.batches import Batch
+from trak.inputs.batches import Batch
+from trak.inputs.model_calls import Layouts, as_mapping
 from trak.tasks.classification import Classification
-from trak.tasks.inputs import Layouts, as_mapping
 from trak.tasks.registry import register_task
 
 LAYOUTS: Layouts = {

@@ -4,11 +4,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trak.tasks.inputs import call_by_keyword
+from trak.inputs.model_calls import call_by_keyword
 from trak.tasks.logits import logits_of
 from trak.tasks.registry import register_task
 from trak.tasks.text_classification import LAYOUTS
-from trak.tasks.tokens import TokenTask
+from trak.tasks.token_task import TokenTask
 
 
 @register_task("token_classification")

@@ -1,9 +1,9 @@
 """Training again on parts of the training set: in parallel, resumable, nothing twice."""
 
-from trak.evaluation.retraining.measure import Train
-from trak.evaluation.retraining.retrain import Retrained, Retrainer, RetrainingError, retrain_on, stored
-from trak.evaluation.retraining.runs import Run, random_subset, runs_without, subset_runs, training_seed
-from trak.evaluation.retraining.store import ModelStore, RetrainingConfig
+from trak.evaluation.retraining.retrainer import Retrained, Retrainer, RetrainingError, retrain_on, stored
+from trak.evaluation.retraining.run_store import ModelStore, RetrainingConfig
+from trak.evaluation.retraining.runs import TrainingRun, random_subset, runs_without, subset_runs, training_seed
+from trak.evaluation.retraining.training_spec import Train
 
 __all__ = [
     "ModelStore",
@@ -11,8 +11,8 @@ __all__ = [
     "Retrainer",
     "RetrainingConfig",
     "RetrainingError",
-    "Run",
     "Train",
+    "TrainingRun",
     "random_subset",
     "retrain_on",
     "runs_without",

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from trak.arguments import is_number
-from trak.evaluation.inputs import as_array, count
-from trak.projectors.hashing import random_words, stream_key
+from trak._utils.counter_random import random_words, stream_key
+from trak._utils.validation import is_number
+from trak.evaluation.validation import as_array, count
 
 Array = np.ndarray[Any, Any]
 
@@ -18,7 +18,7 @@ _SUBSET_BITS = 20
 _WORD = 2**32
 
 
-class Run(NamedTuple):
+class TrainingRun(NamedTuple):
     """One training run: (indices, seed), and what to call it in messages."""
 
     indices: Array
@@ -36,8 +36,8 @@ class Run(NamedTuple):
         return digest.hexdigest()
 
 
-def checked_run(run: tuple[Any, ...], position: int, train_set_size: int) -> Run:
-    """The run meant by (indices, seed) or a `Run`, its indices int64 and sorted.
+def checked_run(run: tuple[Any, ...], position: int, train_set_size: int) -> TrainingRun:
+    """The run meant by (indices, seed) or a `TrainingRun`, its indices int64 and sorted.
 
     Raises:
         ValueError: for indices that are repeated, out of range or none, or a seed out of range.
@@ -66,7 +66,7 @@ def checked_run(run: tuple[Any, ...], position: int, train_set_size: int) -> Run
     seed = count(run[1], f"{name}: the training seed", least=0)
     if seed >= _WORD:
         raise ValueError(f"{name}: the training seed must be less than 2**32, got {seed}; use a smaller one")
-    return Run(indices, seed, name)
+    return TrainingRun(indices, seed, name)
 
 
 def random_subset(seed: int, subset: int, train_set_size: int, fraction: float) -> Array:
@@ -105,21 +105,21 @@ def training_seed(seed: int, subset: int, repeat: int) -> int:
     return word ^ word >> 16
 
 
-def subset_runs(seed: int, train_set_size: int, fraction: float, subsets: int, seeds: int) -> list[Run]:
+def subset_runs(seed: int, train_set_size: int, fraction: float, subsets: int, seeds: int) -> list[TrainingRun]:
     """The runs of a ground truth: the first subset with each of its training seeds, then the second, and so on."""
     runs = []
     for i in range(subsets):
         indices = random_subset(seed, i, train_set_size, fraction)
-        runs += [Run(indices, training_seed(seed, i, s), f"subset {i}, seed {s}") for s in range(seeds)]
+        runs += [TrainingRun(indices, training_seed(seed, i, s), f"subset {i}, seed {s}") for s in range(seeds)]
     return runs
 
 
-def runs_without(sets: Sequence[tuple[str, Array]], train_set_size: int, seeds: int, seed: int) -> list[Run]:
+def runs_without(sets: Sequence[tuple[str, Array]], train_set_size: int, seeds: int, seed: int) -> list[TrainingRun]:
     """Every set of removed examples, (name, indices), with each training seed, the same ones for all sets."""
     runs = []
     for name, removed in sets:
         kept = np.ones(train_set_size, bool)
         kept[removed] = False
         indices = np.flatnonzero(kept)
-        runs += [Run(indices, training_seed(seed, 0, s), f"{name}, seed {s}") for s in range(seeds)]
+        runs += [TrainingRun(indices, training_seed(seed, 0, s), f"{name}, seed {s}") for s in range(seeds)]
     return runs

@@ -7,17 +7,17 @@ from collections.abc import Generator, Iterable
 from contextlib import closing
 from typing import Any, TypeAlias
 
+from trak._utils.messages import suggest
 from trak.distributed import Packed, Pool, Ray
-from trak.evaluation.inputs import count
-from trak.evaluation.retraining.measure import Failed, Measured, Recipe
-from trak.evaluation.retraining.runs import Run
-from trak.naming import did_you_mean
+from trak.evaluation.retraining.runs import TrainingRun
+from trak.evaluation.retraining.training_spec import RunFailure, RunResult, TrainingSpec
+from trak.evaluation.validation import count
 
 BACKENDS = ("loky", "ray")
-Results: TypeAlias = Generator[tuple[int, Measured | Failed]]
+Results: TypeAlias = Generator[tuple[int, RunResult | RunFailure]]
 
 
-def measure_all(recipe: Recipe, runs: Iterable[Run], jobs: int | None, backend: str | Ray) -> Results:
+def measure_all(recipe: TrainingSpec, runs: Iterable[TrainingRun], jobs: int | None, backend: str | Ray) -> Results:
     """(position of the run, what came of it), in the order in which runs end.
 
     `runs` is read as processes become free: none is begun once it ends, those under way are waited for.
@@ -42,10 +42,10 @@ def check_workers(jobs: int | None, backend: str | Ray) -> None:
     if jobs is not None:
         count(jobs, "jobs")
     if not isinstance(backend, Ray) and backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}: {did_you_mean(str(backend), BACKENDS)}")
+        raise ValueError(f"unknown backend {backend!r}: {suggest(str(backend), BACKENDS)}")
 
 
-def _loky(recipe: Recipe, runs: Iterable[Run], jobs: int | None) -> Results:
+def _loky(recipe: TrainingSpec, runs: Iterable[TrainingRun], jobs: int | None) -> Results:
     jobs = jobs or _joblib().cpu_count()
     if jobs == 1:
         yield from ((i, recipe.measure(run)) for i, run in enumerate(runs))
@@ -68,7 +68,7 @@ def _joblib() -> Any:
     return joblib
 
 
-def _ray(recipe: Recipe, runs: Iterable[Run], jobs: int | None, engine: Ray) -> Results:
+def _ray(recipe: TrainingSpec, runs: Iterable[TrainingRun], jobs: int | None, engine: Ray) -> Results:
     # Ray's backend for joblib hands nothing back before the last run has ended.
     pool = Pool(engine)
     sent, following = pool.put(_packed(recipe)), enumerate(runs)
@@ -85,7 +85,7 @@ def _ray(recipe: Recipe, runs: Iterable[Run], jobs: int | None, engine: Ray) -> 
         add_one()
 
 
-def _packed(recipe: Recipe) -> Packed:
+def _packed(recipe: TrainingSpec) -> Packed:
     return Packed.of(recipe, "train, task or targets", "make what can't be sent inside of train, or use jobs=1")
 
 
@@ -103,5 +103,5 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _measure(packed: Packed, position: int, run: Run) -> tuple[int, Measured | Failed]:
+def _measure(packed: Packed, position: int, run: TrainingRun) -> tuple[int, RunResult | RunFailure]:
     return position, packed.unpack().measure(run)

@@ -1,12 +1,12 @@
 """Per-example gradients from one batched forward and backward pass: what each operation contributes."""
 
 from trak.gradients.layers import attention, convolution, elementwise, embedding, linear, normalization
-from trak.gradients.layers.capture import Capture, Uncovered
+from trak.gradients.layers.capture import Capture, UnsupportedParameterError
 from trak.gradients.layers.recurrent import unfused
 from trak.gradients.layers.registry import (
     LAYERS,
     OPERATIONS,
-    Use,
+    ParameterUse,
     register_decomposition,
     register_layer,
     register_operation,
@@ -16,8 +16,8 @@ __all__ = [
     "LAYERS",
     "OPERATIONS",
     "Capture",
-    "Uncovered",
-    "Use",
+    "ParameterUse",
+    "UnsupportedParameterError",
     "attention",
     "convolution",
     "elementwise",

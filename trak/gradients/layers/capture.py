@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
 
-from trak.gradients.layers.registry import DECOMPOSITIONS, LAYERS, OPERATIONS, LayerRule, Use
+from trak.gradients.layers.registry import DECOMPOSITIONS, LAYERS, OPERATIONS, LayerRule, ParameterUse
 from trak.projectors import Block, examples_together
 
 Emit = Callable[[str, Block, int], None]
@@ -18,7 +18,7 @@ _BLOCK_ELEMENTS = 1 << 22
 _MARK = "_trak_per_example"
 
 
-class Uncovered(ValueError):  # noqa: N818
+class UnsupportedParameterError(ValueError):
     """Parameters were used in ways for which no rule is known."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -119,7 +119,7 @@ class Capture(TorchFunctionMode):
         return result
 
     def _captured(self, func: Any, rule: Any, args: Any, kwargs: Any, per_example: bool) -> Tensor | None:
-        uses: list[Use] | None = rule(*args, **kwargs)
+        uses: list[ParameterUse] | None = rule(*args, **kwargs)
         # Autograd would go on through an argument that is a parameter and has no use.
         used = {id(use.parameter) for use in uses or ()}
         if not uses or not {id(t) for t in tensors_in(args, kwargs) if id(t) in self._roots} <= used:
@@ -152,11 +152,11 @@ class Capture(TorchFunctionMode):
         """Zeros to be added to what parameters were used for unseen, so that their gradient reaches `watch`."""
         return self._joined(like.new_zeros(shape))
 
-    def watch(self, result: Tensor, uses: Sequence[Use]) -> None:
+    def watch(self, result: Tensor, uses: Sequence[ParameterUse]) -> None:
         """Emit the gradients of what `uses` tells of a result, when its own gradient is known."""
         self._watch(result, [use for use in uses if id(use.parameter) in self._roots])
 
-    def _has_batch_shape(self, uses: Sequence[Use], args: Any) -> bool:
+    def _has_batch_shape(self, uses: Sequence[ParameterUse], args: Any) -> bool:
         """Whether constants alone, such as token types all zero, were made for each example."""
         if any(use.copies > 0 and use.copies % self._examples == 0 for use in uses):
             return True
@@ -168,7 +168,7 @@ class Capture(TorchFunctionMode):
             return False
         return bool((constant == constant[:1]).all())
 
-    def _watch(self, result: Tensor, uses: Sequence[Use]) -> None:
+    def _watch(self, result: Tensor, uses: Sequence[ParameterUse]) -> None:
         saved = [tuple(t.detach() for t in use.saved) for use in uses]
         versions = [t._version for group in saved for t in group]
 
@@ -187,7 +187,7 @@ class Capture(TorchFunctionMode):
 
         _when_reached(result, hook)
 
-    def _emit_blocks(self, use: Use, g: Tensor, saved: Sequence[Tensor]) -> None:
+    def _emit_blocks(self, use: ParameterUse, g: Tensor, saved: Sequence[Tensor]) -> None:
         g, *kept = (t.unflatten(0, (self._examples, -1)) for t in (g, *saved))
         dtype = torch.float64 if g.dtype == torch.float64 else torch.float32
         g, *kept = (t.to(dtype) if t.is_floating_point() else t for t in (g, *kept))

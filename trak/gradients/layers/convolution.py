@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trak.gradients.layers.registry import Use, register_operation
-from trak.projectors import Block, OuterProducts, scratch
+from trak.gradients.layers.registry import ParameterUse, register_operation
+from trak.projectors import Block, OuterProducts
+from trak.projectors.buffers import scratch
 
 # Unfolding a layer's inputs makes its gradient a sum of outer products, which is projected some rows at a time. With
 # many positions the copies are larger than the gradient, and convolving each example with its g is faster.
@@ -29,7 +30,7 @@ def convolution(
     padding: str | int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
-) -> list[Use] | None:
+) -> list[ParameterUse] | None:
     """∂W is each example's own convolution of its input with g, ∂b the sum of g over positions."""
     dims = weight.ndim - 2
     if input.ndim != dims + 2:
@@ -68,12 +69,12 @@ def convolution(
 
     plain = groups == 1 and not any(margins)
     if plain and patch == weight.shape[1] and not any(around):
-        uses = [Use(weight, pointwise, (input,), elements=1)]
+        uses = [ParameterUse(weight, pointwise, (input,), elements=1)]
     elif plain and dims == 2 and positions <= _FEW_POSITIONS:
-        uses = [Use(weight, unfolded, (input,), elements=positions * patch)]
+        uses = [ParameterUse(weight, unfolded, (input,), elements=positions * patch)]
     else:
-        uses = [Use(weight, convolved, (input,))]
-    return uses if bias is None else [*uses, Use(bias, lambda g: g.sum((1, *range(3, g.ndim))))]
+        uses = [ParameterUse(weight, convolved, (input,))]
+    return uses if bias is None else [*uses, ParameterUse(bias, lambda g: g.sum((1, *range(3, g.ndim))))]
 
 
 def _pixels(t: Tensor) -> Tensor:

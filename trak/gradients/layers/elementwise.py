@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trak.gradients.layers.registry import Use, register_operation
+from trak.gradients.layers.registry import ParameterUse, register_operation
 
 
 def _broadcast(parameter: Tensor, result_ndim: int) -> bool:
@@ -24,10 +24,10 @@ def _reduced(t: Tensor, shape: torch.Size) -> Tensor:
 
 def _binary(
     by_first: Callable[..., Tensor] | None, by_second: Callable[..., Tensor] | None, needs_other: bool
-) -> Callable[..., list[Use] | None]:
+) -> Callable[..., list[ParameterUse] | None]:
     """The rule of an elementwise y = op(u, v), from ∂u(g, v, u) and ∂v(g, u, v)."""
 
-    def rule(input: Any, other: Any, *, alpha: float = 1, **options: Any) -> list[Use] | None:
+    def rule(input: Any, other: Any, *, alpha: float = 1, **options: Any) -> list[ParameterUse] | None:
         if options or alpha != 1 or not (isinstance(input, Tensor) and isinstance(other, Tensor)):
             return None
         ndim, uses = max(input.ndim, other.ndim), []
@@ -39,11 +39,11 @@ def _binary(
     return rule
 
 
-def _use(parameter: Tensor, rest: Tensor, slope: Callable[..., Tensor], needs_other: bool) -> Use:
+def _use(parameter: Tensor, rest: Tensor, slope: Callable[..., Tensor], needs_other: bool) -> ParameterUse:
     shape, value = parameter.shape, parameter.detach()
     if needs_other:
-        return Use(parameter, lambda g, x: _reduced(slope(g, x, value), shape), (rest,))
-    return Use(parameter, lambda g: _reduced(slope(g), shape))
+        return ParameterUse(parameter, lambda g, x: _reduced(slope(g, x, value), shape), (rest,))
+    return ParameterUse(parameter, lambda g: _reduced(slope(g), shape))
 
 
 register_operation(torch.add, torch.Tensor.add, torch.Tensor.add_, torch.Tensor.__radd__)(
@@ -59,27 +59,27 @@ register_operation(torch.div, torch.Tensor.div, torch.true_divide)(
 
 
 @register_operation(torch.where)
-def where(condition: Tensor, input: Any, other: Any) -> list[Use]:
+def where(condition: Tensor, input: Any, other: Any) -> list[ParameterUse]:
     """y = u where a condition holds, v elsewhere: a bias of positions under each example's mask."""
 
-    def use(parameter: Tensor, holds: Tensor) -> Use:
-        return Use(parameter, lambda g, c: _reduced(g.masked_fill(~c, 0), parameter.shape), (holds,))
+    def use(parameter: Tensor, holds: Tensor) -> ParameterUse:
+        return ParameterUse(parameter, lambda g, c: _reduced(g.masked_fill(~c, 0), parameter.shape), (holds,))
 
     pairs = ((input, condition), (other, ~condition))
     return [use(u, c) for u, c in pairs if isinstance(u, Tensor) and _broadcast(u, condition.ndim)]
 
 
 @register_operation(torch.Tensor.expand)
-def expand(input: Tensor, *sizes: Any) -> list[Use] | None:
+def expand(input: Tensor, *sizes: Any) -> list[ParameterUse] | None:
     """A class token seen by every example."""
     target = _unpacked(sizes)
     if not _broadcast(input, len(target)):
         return None
-    return [Use(input, lambda g: _reduced(g, input.shape), copies=target[0] if len(target) > 1 else 0)]
+    return [ParameterUse(input, lambda g: _reduced(g, input.shape), copies=target[0] if len(target) > 1 else 0)]
 
 
 @register_operation(torch.Tensor.repeat)
-def repeat(input: Tensor, *repeats: Any) -> list[Use]:
+def repeat(input: Tensor, *repeats: Any) -> list[ParameterUse]:
     """A class token copied for every example."""
     times = _unpacked(repeats)
     sizes = (1,) * (len(times) - input.ndim) + tuple(input.shape)
@@ -89,7 +89,7 @@ def repeat(input: Tensor, *repeats: Any) -> list[Use]:
         parts = g.reshape(len(g), -1, sizes[0], *pairs)
         return parts.sum((1, *range(3, parts.ndim, 2))).reshape(len(g), *input.shape)
 
-    return [Use(input, block, copies=times[0] if len(times) > 1 else 0)]
+    return [ParameterUse(input, block, copies=times[0] if len(times) > 1 else 0)]
 
 
 def _unpacked(sizes: Any) -> Any:
@@ -97,11 +97,11 @@ def _unpacked(sizes: Any) -> Any:
 
 
 @register_operation(F.prelu, torch.prelu)
-def prelu(input: Tensor, weight: Tensor) -> list[Use] | None:
+def prelu(input: Tensor, weight: Tensor) -> list[ParameterUse] | None:
     """y = max(x, 0) + a · min(x, 0) (He et al., 2015): ∂a = Σ g · min(x, 0)."""
 
     def block(g: Tensor, x: Tensor) -> Tensor:
         dims = (1, *range(3, g.ndim)) if len(weight) > 1 else tuple(range(1, g.ndim))
         return (g * x.clamp(max=0)).sum(dims).reshape(len(g), len(weight))
 
-    return [Use(weight, block, (input,))] if weight.ndim == 1 and input.ndim > 1 else None
+    return [ParameterUse(weight, block, (input,))] if weight.ndim == 1 and input.ndim > 1 else None

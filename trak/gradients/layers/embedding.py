@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from trak.gradients.layers.registry import Use, register_operation
+from trak.gradients.layers.registry import ParameterUse, register_operation
 from trak.projectors import SparseRows
 
 
@@ -16,7 +16,7 @@ def embedding(
     norm_type: float = 2.0,
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
-) -> list[Use] | None:
+) -> list[ParameterUse] | None:
     """y_s = W[i_s]: row i of ∂W is the sum of g_s over the positions s that looked it up."""
     if max_norm is not None or scale_grad_by_freq:
         return None
@@ -28,4 +28,4 @@ def embedding(
             values = values.masked_fill((flat == padding_idx % rows).unsqueeze(-1), 0)
         return SparseRows(flat, values, rows)
 
-    return [Use(weight, block, (input,), 1)]
+    return [ParameterUse(weight, block, (input,), 1)]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trak.gradients.layers.registry import Use, register_operation
+from trak.gradients.layers.registry import ParameterUse, register_operation
 from trak.projectors import OuterProducts
 
 
@@ -27,25 +27,25 @@ def summed(g: Tensor) -> Tensor:
 
 
 @register_operation(F.linear)
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> list[Use] | None:
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> list[ParameterUse] | None:
     """y = x Wᵀ + b: ∂W = Σ_s g_s x_sᵀ, ∂b = Σ_s g_s."""
     if input.ndim < 2 or weight.ndim != 2:
         return None
-    uses = [Use(weight, outer_products, (input,), 1)]
-    return uses if bias is None else [*uses, Use(bias, summed)]
+    uses = [ParameterUse(weight, outer_products, (input,), 1)]
+    return uses if bias is None else [*uses, ParameterUse(bias, summed)]
 
 
 @register_operation(torch.addmm, torch.Tensor.addmm)
-def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, **scales: float) -> list[Use] | None:
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, **scales: float) -> list[ParameterUse] | None:
     """y = b + x W (transformers' Conv1D): ∂W = Σ_s x_s g_sᵀ, ∂b = Σ_s g_s."""
     if scales or input.ndim != 1 or len(input) != mat2.shape[1]:
         return None
-    return [Use(input, summed), Use(mat2, partial(outer_products, transposed=True), (mat1,), 1)]
+    return [ParameterUse(input, summed), ParameterUse(mat2, partial(outer_products, transposed=True), (mat1,), 1)]
 
 
 @register_operation(torch.matmul, torch.mm, torch.Tensor.matmul, torch.Tensor.mm, torch.Tensor.__matmul__)
-def matmul(input: Tensor, other: Tensor) -> list[Use] | None:
+def matmul(input: Tensor, other: Tensor) -> list[ParameterUse] | None:
     """y = x W."""
     if input.ndim < 2 or other.ndim != 2:
         return None
-    return [Use(other, partial(outer_products, transposed=True), (input,), 1)]
+    return [ParameterUse(other, partial(outer_products, transposed=True), (input,), 1)]

@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trak.gradients.layers.registry import Use, register_operation
+from trak.gradients.layers.registry import ParameterUse, register_operation
 
 Dims = Callable[[Tensor], Sequence[int]]
 
 
 def _affine(
     by_weight: Callable[[Tensor, Tensor], Tensor], dims: Dims, input: Tensor, weight: Tensor | None, bias: Tensor | None
-) -> list[Use]:
+) -> list[ParameterUse]:
     """y = w · x̂ + b: ∂w is what `by_weight` says, ∂b = Σ g over the dimensions of (b, c, ...) that `dims` gives."""
-    found = [] if weight is None else [Use(weight, by_weight, (input,))]
-    return found if bias is None else [*found, Use(bias, lambda g: g.sum(tuple(dims(g))))]
+    found = [] if weight is None else [ParameterUse(weight, by_weight, (input,))]
+    return found if bias is None else [*found, ParameterUse(bias, lambda g: g.sum(tuple(dims(g))))]
 
 
 def _product(normalize: Callable[[Tensor], Tensor], dims: Dims) -> Callable[[Tensor, Tensor], Tensor]:
@@ -41,7 +41,7 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
     cudnn_enable: bool = True,
-) -> list[Use]:
+) -> list[ParameterUse]:
     """LayerNorm (Ba et al., 2016)."""
     shape = tuple(normalized_shape)
     dims = _leading(shape)
@@ -51,7 +51,7 @@ def layer_norm(
 @register_operation(F.rms_norm, torch.rms_norm)
 def rms_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
-) -> list[Use]:
+) -> list[ParameterUse]:
     """RMSNorm (Zhang & Sennrich, 2019)."""
     shape = tuple(normalized_shape)
     dims = _leading(shape)
@@ -66,7 +66,7 @@ def group_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
-) -> list[Use]:
+) -> list[ParameterUse]:
     """GroupNorm (Wu & He, 2018)."""
     product = _product(lambda x: F.group_norm(x, num_groups, None, None, eps), _all_but_channels)
     return _affine(product, _all_but_channels, input, weight, bias)
@@ -82,7 +82,7 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> list[Use] | None:
+) -> list[ParameterUse] | None:
     """BatchNorm (Ioffe & Szegedy, 2015) by its running statistics."""
     if training or running_mean is None or running_var is None:
         return None  # the examples of a batch then depend on each other
@@ -107,7 +107,7 @@ def instance_norm(
     use_input_stats: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> list[Use] | None:
+) -> list[ParameterUse] | None:
     """InstanceNorm (Ulyanov et al., 2016); of its running statistics none is changed here."""
     if use_input_stats and math.prod(input.shape[2:]) == 1:
         return None

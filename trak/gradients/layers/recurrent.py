@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from trak.gradients.layers.capture import Capture
 from trak.gradients.layers.linear import outer_products, summed
-from trak.gradients.layers.registry import LAYERS, Use
+from trak.gradients.layers.registry import LAYERS, ParameterUse
 
 State = tuple[Tensor, ...]
 """h, and c of an LSTM, each (B, H)."""
@@ -145,6 +145,9 @@ def _recurrence(
             state = following
             after[t] = state[0]
         if capture is not None and added is not None:
-            uses = [Use(w, outer_products, (torch.stack(before, 1),), 1), *([] if b is None else [Use(b, summed)])]
+            uses = [
+                ParameterUse(w, outer_products, (torch.stack(before, 1),), 1),
+                *([] if b is None else [ParameterUse(b, summed)]),
+            ]
             capture.watch(added, uses)
         return torch.stack(after, 1), state

@@ -12,7 +12,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Use:
+class ParameterUse:
     """How an operation used one parameter.
 
     The engine keeps `saved` until the gradient g of the operation's result is known and then asks
@@ -32,7 +32,7 @@ class Use:
     """How many leading entries the operation itself makes of one, where it repeats the parameter."""
 
 
-Rule = Callable[..., Sequence[Use] | None]
+Rule = Callable[..., Sequence[ParameterUse] | None]
 LayerRule = Callable[[Any, tuple[Tensor, ...], Tensor], Mapping[str, Block]]
 
 OPERATIONS: dict[Any, Rule] = {}
@@ -43,7 +43,7 @@ LAYERS: dict[type[nn.Module], LayerRule] = {}
 def register_operation(*functions: Any) -> Callable[[F], F]:
     """Decorator: make a rule known for torch functions.
 
-    A rule takes what the function takes and returns a `Use` for each parameter it may be given, or
+    A rule takes what the function takes and returns a `ParameterUse` for each parameter it may be given, or
     None if it has no formula for these arguments.
     """
     return _register(OPERATIONS, functions)

@@ -1,0 +1,81 @@
+"""The slow truth: loops over single examples and dense linear algebra in float64."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trak.inputs import batches
+from trak.projectors import Projector
+from trak.tasks import Task
+
+
+def gradients(model: nn.Module, task: Task, batch: Any, names: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """Per-example gradients (B, *shape) by a loop of torch.autograd.grad."""
+    model = copy.deepcopy(model).eval()
+    own = {name: p.requires_grad_() for name, p in model.named_parameters() if names is None or name in names}
+    rows = []
+    for i in range(batches.size(batch)):
+        output = task.output(model, batches.take(batch, i, i + 1))
+        grads = torch.autograd.grad(output.sum(), list(own.values()), allow_unused=True)
+        rows.append([torch.zeros_like(p) if g is None else g for g, p in zip(grads, own.values(), strict=True)])
+    return {name: torch.stack([row[j] for row in rows]) for j, name in enumerate(own)}
+
+
+def double(batch: Any) -> Any:
+    """The batch with floating-point tensors in float64."""
+    return batches.map_tensors(lambda t: t.double() if t.is_floating_point() else t, batch)
+
+
+def features(
+    model: nn.Module, task: Task, batch: Any, projector: Projector, model_id: int, names: Sequence[str] | None = None
+) -> np.ndarray:
+    """Projected per-example gradients (B, k), all of it in float64."""
+    found = gradients(copy.deepcopy(model).double(), task, double(batch), names)
+    return projector.project(found, model_id).numpy()
+
+
+def scores(
+    model: nn.Module,
+    task: Task,
+    checkpoints: Sequence[dict[str, Tensor]],
+    train: Sequence[Any],
+    targets: Sequence[Any],
+    projector: Projector,
+    *,
+    weighting: str,
+    damping: float | None,
+    lambda_reg: float | None = None,
+    names: Sequence[str] | None = None,
+    loss_temperature: float = 3.0,
+    normalize_checkpoints: bool = True,
+) -> np.ndarray:
+    """τ = mean_c φ_t (ΦᵀWΦ + λI)⁻¹ φ_i · mean_c Q_i with an explicit inverse, (n, m)."""
+    kernels, qs, sizes = [], [], []
+    for model_id, checkpoint in enumerate(checkpoints):
+        exact = copy.deepcopy(model).eval()
+        exact.load_state_dict(checkpoint)
+        exact = exact.double()
+        phi = np.concatenate([features(exact, task, batch, projector, model_id, names) for batch in train])
+        phi_t = np.concatenate([features(exact, task, batch, projector, model_id, names) for batch in targets])
+        q, r = [], []
+        for batch in train:
+            with torch.no_grad():
+                output = task.output(exact, double(batch))
+            if not task.has_loss_temperature:
+                loss_temperature = 1.0
+            weights = task.weights(exact, double(batch), output / loss_temperature)
+            q.append(loss_temperature * weights[0].numpy())
+            r.append(weights[1].numpy())
+        w = np.concatenate(r) if weighting == "ggn" else np.ones(len(phi))
+        gram = phi.T @ np.diag(w) @ phi
+        lam = lambda_reg if lambda_reg is not None else damping * np.trace(gram) / len(gram)
+        kernels.append(phi @ np.linalg.inv(gram + lam * np.eye(len(gram))) @ phi_t.T)
+        qs.append(np.concatenate(q))
+        sizes.append(np.linalg.norm(phi_t, axis=1) / np.sqrt(np.trace(gram)))
+    if normalize_checkpoints:
+        kernels = [kernel * np.mean(sizes, axis=0) / size for kernel, size in zip(kernels, sizes, strict=True)]
+    return np.mean(kernels, axis=0) * np.mean(qs, axis=0)[:, None]

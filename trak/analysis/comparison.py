@@ -1,0 +1,166 @@
+"""What do two models learn differently from the same data?"""
+
+from dataclasses import dataclass
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trak._utils.plotting import CHANCE, STYLES, axes, legend
+from trak.analysis.validation import listed, one_number, one_target, row_blocks, strongest
+from trak.evaluation.agreement import Agreement, agreement
+from trak.evaluation.plots import frame
+from trak.evaluation.validation import Scores, as_scores
+
+if TYPE_CHECKING:
+    import pandas
+
+Array = np.ndarray[Any, Any]
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two attributions of the same targets to the same training examples, in units that can be compared.
+
+    Scores of different models are not: each target's scores are divided by their root mean square over training
+    examples first (zeros stay).
+    """
+
+    agreement: Agreement
+    """Of each target's scores: rank correlation, and overlap of the k highest."""
+    shift: Array
+    """Mean over targets of b less a, (n_train,): positive where b rests on the example more than a."""
+    difference: Array
+    """Root mean square over targets of b less a, (n_train,)."""
+    names: tuple[str, str]
+    _normalized: tuple["_Normalized", "_Normalized"]
+
+    def targets(self) -> Array:
+        """All targets, those whose rankings differ most first; int64 (n_targets,)."""
+        return strongest(self.agreement.correlations, len(self.agreement.correlations), lowest=True)
+
+    def examples(self) -> Array:
+        """All training examples, those that differ most over all targets first; int64 (n_train,)."""
+        return strongest(self.difference, len(self.difference))
+
+    def of_target(self, target: int) -> Array:
+        """Normalized scores of one target by a and by b, float64 (n_train, 2).
+
+        Raises:
+            ValueError, TypeError: if there is no such target.
+        """
+        target = one_target(target, len(self.agreement.correlations))
+        return np.stack([one.column(target) for one in self._normalized], axis=1)
+
+    def __str__(self) -> str:
+        targets, examples = self.targets()[:_SHOWN], self.examples()[:_SHOWN]
+        return (
+            f"{self.names[0]} and {self.names[1]}: {self.agreement}; rankings differ most for targets "
+            f"{listed(targets, self.agreement.correlations[targets], '.2f')}; {self.names[1]} less {self.names[0]} "
+            f"differs most for training examples {listed(examples, self.shift[examples], '+.2f')}"
+        )
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """A row for each training example, those that differ most first: train_index, difference, shift. For a table
+        of targets see `agreement.to_frame()`.
+
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        order = self.examples()
+        return frame({"train_index": order, "difference": self.difference[order], "shift": self.shift[order]})
+
+    def plot(self, ax: Any = None, target: int | None = None, k: int = 5) -> Any:
+        """Each training example's normalized score by a and by b for one target; returns the axes. The k that differ
+        most are marked and numbered.
+
+        Args:
+            ax: matplotlib axes to draw on; by default a new figure's.
+            target: which; by default the one whose rankings differ most.
+            k: how many training examples to number.
+
+        Raises:
+            ValueError, TypeError: for a target or k that can't be.
+            ImportError: if matplotlib is not installed.
+        """
+        target = int(self.targets()[0]) if target is None else target
+        k = one_number(k, len(self.shift))
+        points = self.of_target(target)
+        first, second = self.names
+        correlation = self.agreement.correlations[target]
+        ax = axes(
+            ax,
+            f"score by {first} (root mean square 1)",
+            f"score by {second} (root mean square 1)",
+            f"Target {target}: Spearman {correlation:.2f}",
+        )
+        marked = strongest(np.abs(points[:, 1] - points[:, 0]), k)
+        ax.plot(*points.T, ".", color="#808080", markersize=4, label="training example")
+        ax.plot(
+            *points[marked].T, STYLES[1].marker, color=STYLES[1].color, markeredgecolor="black", markersize=6,
+            label="differs most",
+        )  # fmt: skip
+        for above, i in zip(cycle((True, False)), np.sort(marked).tolist(), strict=False):
+            ax.annotate(f"#{i}", points[i], xytext=(6, 5 if above else -9), textcoords="offset points", fontsize=8)
+        ends = [points.min(), points.max()]
+        ax.plot(ends, ends, color=CHANCE.color, linewidth=1.2, linestyle=CHANCE.linestyle, label="the same in both")
+        legend(ax)
+        return ax
+
+
+@dataclass(frozen=True, eq=False)
+class _Normalized:
+    """Scores with the root mean squares of their columns."""
+
+    scores: Array
+    scale: Array
+
+    def column(self, target: int) -> Array:
+        return np.asarray(self.scores[:, target], np.float64) / self.scale[target]
+
+
+def compare_attributions(
+    a: Scores, b: Scores, k: int | None = None, *, names: tuple[str, str] = ("a", "b"), seed: int = 0
+) -> Comparison:
+    """Compare what two models learn from the same training examples for the same targets.
+
+    Two trainings of one model differ, too: compare a with another seed of a first, and call different only what
+    differs more.
+
+    Args:
+        a, b: scores (n_train, n_targets), or anything with such `.scores`, in the same order of examples and targets.
+        k: how many of the highest scores to compare; by default 10, or n_train if that is less.
+        names: what to call the two.
+        seed: of the bootstrap of the agreement's intervals.
+
+    Raises:
+        ValueError: for shapes that differ, scores that are not finite, k out of range, or another number of names.
+        ImportError: if scipy is not installed.
+    """
+    if not isinstance(names, tuple | list) or len(names) != 2:
+        raise ValueError(f"names must be two, got {names!r}; give one for a and one for b")
+    found = agreement(a, b, k, seed=seed)
+    both = tuple(_Normalized(scores, _scale(scores)) for scores in (as_scores(a, "a"), as_scores(b, "b")))
+    shift, difference = [], []
+    blocks = zip(*(row_blocks(one.scores) for one in both), strict=True)
+    for (_, first), (_, second) in blocks:
+        change = second / both[1].scale - first / both[0].scale
+        shift.append(change.mean(axis=1))
+        difference.append(np.sqrt((change**2).mean(axis=1)))
+    return Comparison(
+        found, np.concatenate(shift), np.concatenate(difference), (str(names[0]), str(names[1])), (both[0], both[1])
+    )
+
+
+def _scale(scores: Array) -> Array:
+    """Root mean square of each column, 1 for zeros: float64 (n_targets,)."""
+    highest = np.zeros(scores.shape[1])
+    for _, block in row_blocks(scores):
+        highest = np.maximum(highest, np.abs(block).max(axis=0))
+    highest[highest == 0] = 1.0
+    # Divided first, so that squares of tiny or huge scores stay in range.
+    squares = sum(((block / highest) ** 2).sum(axis=0) for _, block in row_blocks(scores))
+    scale = highest * np.sqrt(squares / len(scores))
+    return np.where(scale > 0, scale, 1.0)

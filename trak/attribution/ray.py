@@ -1,0 +1,243 @@
+"""Attribution by tasks on a Ray cluster."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from trak.attribution.results import StoredAttribution
+from trak.attribution.traker import TRAKer
+from trak.distributed.packing import Packed
+from trak.distributed.ray_pool import Pool, Ray
+from trak.inputs.checkpoints import Checkpoint, load_state
+from trak.inputs.fsdp import is_sharded
+from trak.inputs.loaders import KnownBatches, known_batches
+from trak.scoring import TopKQuery
+from trak.store import Table
+from trak.store.location import Location, exists, local_root, shown
+
+_TASKS_EACH = 4
+"""Into how many tasks for each worker a checkpoint's work is cut, so that all end at nearly the same time."""
+_CURE = "keep what can't be (open files, locks, a lambda's surroundings) out of them, or use torchrun"
+
+
+@dataclass
+class Job:
+    """What every task needs; it is unpacked once in each process, which then goes on with what it has."""
+
+    model: nn.Module
+    task: Any
+    train: Any
+    targets: Any
+    train_set_size: int
+    num_targets: int
+    index_key: str | int | None
+    save_dir: Location
+    exp_name: str
+    options: dict[str, Any]
+    """Of `TRAKer`."""
+    _loaded: tuple[int, bool] | None = None
+
+    @cached_property
+    def batches(self) -> tuple[KnownBatches, KnownBatches]:
+        """Those of the training set, and those of the targets.
+
+        Raises:
+            TypeError: if a loader's can't be loaded by number.
+        """
+        return (
+            self._known(self.train, self.train_set_size, "train"),
+            self._known(self.targets, self.num_targets, "targets"),
+        )
+
+    def _known(self, loader: Any, size: int, name: str) -> KnownBatches:
+        known = known_batches(loader, size, self.index_key)
+        if known is None:
+            raise TypeError(
+                f"{name} is {type(loader).__name__}, whose batches can't be loaded one by one on other machines, as "
+                "engine=Ray needs; pass a list of batches, or a DataLoader over a map-style data set, without a "
+                "sampler and with shuffle=False"
+            )
+        return known
+
+    @cached_property
+    def traker(self) -> TRAKer:
+        """This process's.
+
+        Raises:
+            FileNotFoundError: if the driver's store is not seen here.
+        """
+        if not exists(self.save_dir):
+            raise FileNotFoundError(
+                f"save_dir {shown(self.save_dir)} is not there on a machine of the cluster; use a directory that all "
+                "of them see under this name, or an object store (s3://, gs://)"
+            )
+        return TRAKer(self.model, self.task, self.train_set_size, self.save_dir, **self.options)
+
+    def load(self, model_id: int, weights: Packed, of_targets: bool) -> TRAKer:
+        """This process's TRAKer, ready for a checkpoint's training examples or targets."""
+        if self._loaded != (model_id, of_targets):
+            self._loaded = None
+            if of_targets:
+                self.traker.start_scoring_checkpoint(self.exp_name, weights.unpack(), model_id, self.num_targets)
+            else:
+                self.traker.load_checkpoint(weights.unpack(), model_id)
+            self._loaded = model_id, of_targets
+        return self.traker
+
+
+class _Ended(NamedTuple):
+    """Which task it was."""
+
+    step: str
+    model_id: int
+    examples: int = 0
+
+
+def attribute_on(engine: Ray, job: Job, checkpoints: list[Checkpoint], bar: Any) -> StoredAttribution:
+    """What `trak.attribute` does, by tasks.
+
+    Args:
+        engine: where.
+        job: what.
+        checkpoints: as `trak.attribute` takes them, one by one.
+        bar: a progress bar over all examples of all checkpoints.
+
+    Raises:
+        TypeError, ValueError: as `trak.attribute`, and for what can't be sent to other machines.
+        RuntimeError: if the cluster loses a task too often.
+    """
+    if is_sharded(job.model):
+        raise ValueError(
+            f"each task of engine=Ray needs the whole model, and {type(job.model).__name__} is sharded; use torchrun "
+            "for it"
+        )
+    root = local_root(job.save_dir)
+    job = replace(job, save_dir=job.save_dir if root is None else root.absolute())
+    options, device = {**job.options, "engine": engine.engine}, job.options.get("device")
+    trained, asked = job.batches
+    # Made here, so that what can't be is said at once.
+    traker = TRAKer(job.model, job.task, job.train_set_size, job.save_dir, **{**options, "device": "cpu"})
+    store, weighting, pool = traker.store, traker.weighting, Pool(engine)
+    options["device"] = device or ("cuda" if engine.num_gpus_per_worker else "cpu")
+    sent = pool.put(Packed.of(replace(job, options=options), "model, task, train or targets", _CURE))
+    weights = [pool.put(Packed.of(_portable(one), f"checkpoint {i}", _CURE)) for i, one in enumerate(checkpoints)]
+    left = Counter[int]()
+
+    def begin(model_id: int) -> None:
+        pool.add(_Ended("begin", model_id), _begin, sent, weights[model_id], model_id)
+
+    def train(model_id: int) -> None:
+        groups = _groups(trained, store.table(model_id), pool.slots())
+        bar.update(job.train_set_size - sum(examples for _, examples in groups))
+        left[model_id] = len(groups)
+        for numbers, examples in groups:
+            ended = _Ended("train", model_id, examples)
+            pool.add(ended, _featurize, sent, weights[model_id], model_id, False, numbers)
+
+    def targets(model_id: int) -> None:
+        for numbers, examples in _groups(asked, None, pool.slots()):
+            ended = _Ended("targets", model_id, examples)
+            pool.add(ended, _featurize, sent, weights[model_id], model_id, True, numbers, first=True)
+
+    for model_id in range(len(checkpoints)):
+        begin(model_id)
+    for ended, _ in pool:
+        model_id = ended.model_id
+        bar.update(ended.examples)
+        if ended.step == "begin" and store.is_finalized(model_id, weighting):
+            bar.update(job.train_set_size)
+            targets(model_id)
+        elif ended.step == "begin":
+            train(model_id)
+        elif ended.step == "finalize":
+            targets(model_id)
+        elif ended.step == "train":
+            left[model_id] -= 1
+            if not left[model_id]:
+                pool.add(_Ended("finalize", model_id), _finalize, sent, model_id, first=True)
+    return StoredAttribution(
+        store.experiment(job.exp_name), range(len(checkpoints)), weighting, traker.damping, "cpu", traker.normalize_checkpoints,
+        Helping(engine),
+    )  # fmt: skip
+
+
+def _portable(checkpoint: Checkpoint) -> Checkpoint:
+    """What other machines can load, which may have no GPU and work in other directories."""
+    if isinstance(checkpoint, str | Path):
+        return Path(checkpoint).expanduser().absolute()
+    if isinstance(checkpoint, nn.Module | Mapping):
+        return {
+            name: value.cpu() if isinstance(value, Tensor) else value for name, value in load_state(checkpoint).items()
+        }
+    return checkpoint
+
+
+def _groups(known: KnownBatches, table: Table | None, workers: int) -> list[tuple[list[int], int]]:
+    """Numbers of the batches of each task, and of how many examples they are: neighbours, so that tasks seldom share a
+    chunk. Batches that are done are left out, but for the first, by which it is noticed if data or code changed."""
+    numbers, size = list(range(len(known.indices))), 1 << 62
+    if table is not None:
+        done = table.is_done()
+        numbers = [number for number in numbers if number == 0 or not done[known.indices[number]].all()]
+        size = table.features.chunk_rows
+    rows = sum(len(known.indices[number]) for number in numbers)
+    size = min(size, max(1, rows // (_TASKS_EACH * workers)))
+    groups: list[tuple[list[int], int]] = []
+    for number in numbers:
+        count = len(known.indices[number])
+        if groups and groups[-1][1] + count <= size and groups[-1][0][-1] == number - 1:
+            groups[-1] = [*groups[-1][0], number], groups[-1][1] + count
+        else:
+            groups.append(([number], count))
+    return groups
+
+
+def _begin(packed: Packed, weights: Packed, model_id: int) -> None:
+    """Check a checkpoint and make its table; of one that is finalized, also notice other data, or code that changed."""
+    job: Job = packed.unpack()
+    traker = job.load(model_id, weights, False)
+    if traker.store.is_finalized(model_id, traker.weighting):
+        _featurize(packed, weights, model_id, False, [0])
+
+
+def _featurize(packed: Packed, weights: Packed, model_id: int, of_targets: bool, numbers: list[int]) -> None:
+    """Some batches of the training set, or of the targets."""
+    job: Job = packed.unpack()
+    traker, known = job.load(model_id, weights, of_targets), job.batches[of_targets]
+    featurize = traker.score if of_targets else traker.featurize
+    with traker.overlapped():
+        for number, batch in zip(numbers, known.load(iter(numbers)), strict=True):
+            featurize(batch, inds=known.indices[number])
+        traker.settle()
+
+
+def _finalize(packed: Packed, model_id: int) -> None:
+    packed.unpack().traker.finalize_features([model_id])
+
+
+@dataclass(frozen=True)
+class Helping:
+    """Has the tasks of a cluster compute the pieces of scores; see `trak.attribution.results.Helpers`."""
+
+    engine: Ray
+
+    def __call__(self, attribution: StoredAttribution, best: TopKQuery | None, count: int) -> None:
+        pool = Pool(self.engine)
+        there = attribution.to("cuda" if self.engine.num_gpus_per_worker else "cpu")
+        sent = pool.put(Packed.of(there, "the attribution", _CURE))
+        for numbers in np.array_split(np.arange(count), min(count, _TASKS_EACH * pool.slots())):
+            pool.add(len(numbers), _compute, sent, best, numbers.tolist())
+        with tqdm(total=count, desc="scoring", unit="piece", delay=0.5) as bar:
+            for done, _ in pool:
+                bar.update(done)
+
+
+def _compute(packed: Packed, best: TopKQuery | None, numbers: list[int]) -> None:
+    packed.unpack().compute_pieces(best, numbers)

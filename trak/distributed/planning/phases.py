@@ -1,0 +1,181 @@
+"""Seconds, bytes and memory of each phase: docs/scaling.md has the same formulas in words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from trak.distributed.planning.constants import Constants
+from trak.distributed.planning.work import Workload
+from trak.scoring import MEMORY_BUDGET
+from trak.scoring.auto_damping import CHECKPOINTS_EACH, FEWEST_TARGETS, FOLDED, SAMPLED_ROWS
+from trak.scoring.scorer import TOP_GROUPS
+
+GRAM_COPIES = 4
+"""Matrices of k² float64 numbers that finalizing and a solve hold at once."""
+_ROWS_IN_FLIGHT, _BLOCK_ROWS, _PANELS = 12, 8192, 8
+_KEPT = 3
+"""How many blocks of rows a process holds: the allocator keeps some that were freed."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one phase."""
+
+    name: str
+    parts: Mapping[str, float]
+    """Seconds of a worker by what they are spent on."""
+    workers: int
+    """How many are busy."""
+    bytes_read: float
+    """From storage."""
+    bytes_written: float
+    memory: float
+    """Bytes that a worker holds, the model and its activations left out."""
+    storage_seconds: float
+    """Of reading and writing."""
+    overlapped: bool = False
+    """Whether storage is waited for only where it takes longer than the rest."""
+
+    @property
+    def seconds(self) -> float:
+        """From beginning to end."""
+        worked = sum(self.parts.values())
+        return max(worked, self.storage_seconds) if self.overlapped else worked + self.storage_seconds
+
+    @property
+    def worker_hours(self) -> float:
+        """GPU-hours, where each worker has a GPU."""
+        return self.seconds * self.workers / 3600
+
+
+def phases(work: Workload, constants: Constants) -> list[Cost]:
+    """All phases: featurizing, finalizing, a query of a store opened anew, another one, all scores."""
+    return [
+        featurizing(work, constants), finalizing(work, constants), query(work, constants, opened=True),
+        query(work, constants), scores(work, constants),
+    ]  # fmt: skip
+
+
+def featurizing(work: Workload, constants: Constants) -> Cost:
+    """C n (r s + h + c) / w + C ⌈n/B⌉ b / w, or what writing takes, if that is more."""
+    rows, share = work.checkpoints * work.examples, 1 / work.workers
+    batches = work.checkpoints * -(-work.examples // work.batch)
+    parts = {
+        "opening": work.checkpoints * constants.open_seconds,
+        **{name: rows * seconds * share for name, seconds in _row(work, constants).items()},
+        "batches": batches * constants.batch_seconds * share,
+    }
+    written = work.checkpoints * work.table_bytes
+    memory = constants.process_bytes + _ROWS_IN_FLIGHT * 4 * min(work.batch, work.examples) * work.k
+    return Cost("featurizing", parts, work.workers, 0, written, memory, written / _writes(work, constants), True)
+
+
+def finalizing(work: Workload, constants: Constants) -> Cost:
+    """Each checkpoint by one worker: n (v + g k + 9/8 k² / G), reading the rows twice."""
+    rounds = -(-work.checkpoints // work.workers)
+    k, rows = work.k, rounds * work.examples
+    parts = {
+        "opening": rounds * constants.finalize_seconds,
+        "checksums": rows * constants.verify_seconds.at(work.row_bytes),
+        "Gram matrix": rows * (constants.gram_seconds[work.dtype] * k + gram_operations(k) / constants.gram_flops),
+    }
+    read = 0 if work.in_cache else 2 * work.checkpoints * work.table_bytes
+    written = work.checkpoints * 8 * k**2
+    stored = read / _reads(work, constants) + written / _writes(work, constants)
+    block = 8 * min(_BLOCK_ROWS, work.examples) * k
+    memory = constants.process_bytes + GRAM_COPIES * 8 * k**2 + _KEPT * block
+    return Cost("finalizing", parts, min(work.workers, work.checkpoints), read, written, memory, stored)
+
+
+def query(work: Workload, constants: Constants, opened: bool = False) -> Cost:
+    """Featurizing the targets and `top(10)`; of a store opened anew, whose rows are in no cache and compared with their
+    checksums as they are read, or of one that is open. Rows are dealt to some dozens of workers at most, each of which
+    solves."""
+    work = replace(work, workers=min(work.workers, TOP_GROUPS))
+    parts = _solving(work, constants, opened) | {
+        "strongest": _passes(work)
+        * work.examples
+        * constants.top_seconds.at(work.targets / _passes(work))
+        / work.workers
+    }
+    read, name = _read_again(work, opened), "query, store opened anew" if opened else "query, store open"
+    memory = _query_memory(work, constants)
+    return Cost(name, parts, work.workers, read, 0, memory, read / _reads(work, constants))
+
+
+def scores(work: Workload, constants: Constants) -> Cost:
+    """Featurizing the targets and all scores, of a store opened anew, dealt likewise."""
+    count = work.examples * work.targets
+    parts = _solving(work, constants, True) | {"file": count * constants.score_seconds}
+    read = _read_again(work, True)
+    stored = read / _reads(work, constants) + 4 * count / _writes(work, constants)
+    return Cost("all scores", parts, work.workers, read, 4 * count, _query_memory(work, constants), stored)
+
+
+def _read_again(work: Workload, opened: bool) -> float:
+    rows = int(opened) if work.in_cache else _passes(work)
+    return work.checkpoints * (rows * work.table_bytes + work.workers * 8 * work.k**2)
+
+
+def _passes(work: Workload) -> int:
+    return -(-work.targets // targets_at_once(work))
+
+
+def _row(work: Workload, constants: Constants) -> dict[str, float]:
+    """Seconds that featurizing one example by one checkpoint takes, by what they are spent on."""
+    return {
+        "model": constants.step_ratio * work.step_seconds,
+        "hashes": work.example_bytes * constants.hash_seconds,
+        "rows": constants.row_seconds[work.dtype].at(work.k),
+    }
+
+
+def _solving(work: Workload, constants: Constants, opened: bool) -> dict[str, float]:
+    """What comes before scores, and the scores."""
+    k, each = work.k, work.checkpoints
+    rows, batches = each * work.examples / work.workers, -(-work.targets // work.batch)
+    targets = work.targets * sum(_row(work, constants).values()) + batches * constants.batch_seconds
+    multiplied = 2 * k * work.targets / constants.product_flops
+    return {
+        "targets": each * (constants.open_seconds + targets / work.workers),
+        "opening": each * (constants.query_seconds + (constants.reopen_seconds if opened else 0)),
+        **({"checksums": rows * constants.verify_seconds.at(work.row_bytes)} if opened else {}),
+        "damping": _damping(work, constants),
+        "Cholesky": each * k**3 / 3 / constants.cholesky_flops,
+        "solve": each * 2 * k**2 * work.targets / constants.solve_flops,
+        "products": rows * (_passes(work) * k * constants.stream_seconds[work.dtype] + multiplied),
+    }
+
+
+def _damping(work: Workload, constants: Constants) -> float:
+    if work.targets < FEWEST_TARGETS:
+        return 0.0
+    d, rows = min(work.k, FOLDED), min(work.examples, SAMPLED_ROWS)
+    each = constants.eigen_seconds.at(d**3) + rows * constants.damping_seconds.at(d**2)
+    return -(-work.checkpoints // CHECKPOINTS_EACH) * each
+
+
+def _query_memory(work: Workload, constants: Constants) -> float:
+    targets = min(work.targets, targets_at_once(work))
+    solutions = (8 + 4 * work.checkpoints) * work.k * targets
+    # Rows of a block as they are multiplied, their scores, and what finds the strongest.
+    rows = min(_BLOCK_ROWS, work.examples)
+    block = min(4 * rows * (work.k + 4 * targets), MEMORY_BUDGET // 4)
+    return constants.process_bytes + GRAM_COPIES * 8 * work.k**2 + solutions + _KEPT * block
+
+
+def gram_operations(k: int) -> float:
+    """Floating-point operations of one row, of whose products the upper half is computed, in eight panels."""
+    return (1 + 1 / _PANELS) * k**2
+
+
+def targets_at_once(work: Workload) -> int:
+    """Targets for which the store is read once."""
+    return max(1, MEMORY_BUDGET // 4 // (4 * work.k * work.checkpoints))
+
+
+def _reads(work: Workload, constants: Constants) -> float:
+    return constants.read_bandwidth if work.read_bandwidth is None else work.read_bandwidth
+
+
+def _writes(work: Workload, constants: Constants) -> float:
+    return constants.write_bandwidth if work.write_bandwidth is None else work.write_bandwidth

@@ -1,0 +1,71 @@
+"""The engine of a checkpoint, batch by batch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from trak.gradients.base import Engine
+from trak.gradients.engine_choice import choose_engine, some
+from trak.gradients.verification import misassigned
+from trak.inputs import batches
+from trak.inputs.batches import Batch
+from trak.inputs.fsdp import is_sharded
+from trak.tasks import Task
+
+_EVERY, _EXAMPLES = 4, 8
+
+
+class EngineSelector:
+    """Chooses by the first batch, again by the first of two examples or more, and compares a little of the 4th, 16th,
+    64th ... batch with autograd: a model may treat examples otherwise where they are longer, or more."""
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        task: Task,
+        parameters: Sequence[str],
+        memory_budget: int,
+        warned: set[str] | None = None,
+    ) -> None:
+        """Arguments as of `choose_engine`."""
+        self._name, self._model, self._task, self._parameters = name, model, task, tuple(parameters)
+        self._memory_budget, self._warned = memory_budget, warned
+        self.engine: Engine | None = None
+        """The last one."""
+        self._seen = 0
+        """Batches of two examples or more."""
+
+    def __call__(self, batch: Batch) -> Engine:
+        """The engine for a batch, on a model whose state is that of `differentiable`.
+
+        Raises:
+            ValueError: as `choose_engine`, and if the engine that "auto" chose is wrong for a later batch.
+        """
+        engine, several = self.engine, batches.size(batch) > 1
+        self._seen += several
+        if engine is None or (several and self._seen == 1 and not is_sharded(self._model)):
+            with torch.no_grad():
+                self._task.check(self._model, batch)
+            engine = self.engine = choose_engine(
+                self._name, self._model, self._task, self._parameters, batch, self._warned, self._memory_budget
+            )
+        elif several and self._name == "auto" and _is_power(self._seen) and not is_sharded(self._model):
+            self._compare(engine, batch)
+        return engine
+
+    def _compare(self, engine: Engine, batch: Batch) -> None:
+        wrong = misassigned(engine, batch, self._memory_budget, _EXAMPLES)
+        if wrong:
+            raise ValueError(
+                f"gradients of {some(wrong)} are given to the wrong examples of a batch, though not in the first one: "
+                f"{type(self._model).__name__} changes the order of examples, as by sorting them by length; use "
+                "engine='loop', and another save_dir, since what was stored of batches before may be as wrong"
+            )
+
+
+def _is_power(count: int) -> bool:
+    while count % _EVERY == 0:
+        count //= _EVERY
+    return count == 1

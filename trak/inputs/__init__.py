@@ -1,0 +1,1 @@
+"""What users bring: batches, loaders, data sets, models and checkpoints."""

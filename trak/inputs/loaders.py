@@ -1,0 +1,270 @@
+"""Loaders as users have them: read in a known order, as often as needed, and how many examples they hold."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from numbers import Integral
+from typing import Any, TypeGuard
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler
+
+from trak.inputs import batches
+from trak.inputs.batches import Batch
+
+_READ_TWICE = 4
+"""Examples; a random flip leaves one of them as it is half of the time."""
+
+
+def count_examples(
+    loader: Iterable[Batch], what: str, given: int | None = None, index_key: str | int | None = None
+) -> int:
+    """Number of examples of a loader.
+
+    Args:
+        loader: yields batches in the same order on every pass.
+        what: what the user calls it.
+        given: the number, if the user gave it.
+        index_key: field of a batch that says which examples they are; any order will do then.
+
+    Raises:
+        TypeError, ValueError: as `check_loader`.
+        ValueError: if there are none.
+    """
+    check_loader(loader, what, index_key)
+    if given is None and isinstance(loader, DataLoader) and hasattr(loader.dataset, "__len__"):
+        given = len(loader.dataset)
+        size = loader.batch_size
+        if loader.drop_last and size and given % size:
+            raise ValueError(
+                f"{what} is a DataLoader with drop_last=True, which would leave out {given % size} of {given} "
+                "examples; use drop_last=False"
+            )
+    if given is None:
+        given = sum(batches.size(batch) for batch in loader)
+    if isinstance(given, bool) or not isinstance(given, Integral):
+        raise TypeError(
+            f"the number of examples of {what} must be an integer, got {given!r}; give one, or leave it out"
+        )
+    if given < 1:
+        raise ValueError(f"{what} yields no examples; pass at least one batch")
+    return given
+
+
+def _is_iterable(loader: Any) -> bool:
+    return hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
+
+
+def _are_columns(loader: Iterable[Any]) -> bool:
+    """Whether its tensors differ in what batches of one loader have in common."""
+    return all(isinstance(t, Tensor) for t in loader) and len({(t.ndim, t.dtype) for t in loader}) > 1
+
+
+def check_loader(loader: Iterable[Any], what: str, index_key: str | int | None = None) -> None:
+    """Raise a TypeError or ValueError that says what to do, if a loader can't be read in a known order more than once;
+    arguments as for `count_examples`."""
+    if isinstance(loader, str | torch.Tensor | np.ndarray | Mapping) or not _is_iterable(loader):
+        raise TypeError(
+            f"{what} must yield batches, got {type(loader).__name__}; pass a DataLoader, or a list of batches such as "
+            "[(inputs, labels)]"
+        )
+    if type(loader) in (list, tuple) and _are_columns(loader):
+        raise TypeError(
+            f"{what} is a {type(loader).__name__} of tensors of shapes {[tuple(t.shape) for t in loader]}, each of "
+            f"which would be a batch; pass DataLoader(TensorDataset(*{what}), batch_size=100) if they belong together"
+        )
+    if iter(loader) is loader:
+        raise TypeError(
+            f"{what} is an iterator, which can be read only once; pass something that can be iterated again for every "
+            "checkpoint, such as a DataLoader or a list of batches"
+        )
+    if isinstance(loader, torch.utils.data.Dataset):
+        raise TypeError(
+            f"{what} is a Dataset, which yields single examples; wrap it: DataLoader({what}, batch_size=100), with a "
+            "collate_fn that pads where rows have different lengths, such as DataCollatorWithPadding(tokenizer)"
+        )
+    if isinstance(loader, DataLoader) and _is_sharded(loader):
+        raise ValueError(
+            f"{what} is a DataLoader with a DistributedSampler, which hides most examples from this process; pass the "
+            "plain DataLoader, without sampler and shuffle=False, in every process: they share the work by themselves"
+        )
+    if isinstance(loader, DataLoader) and index_key is None and not _in_order(loader):
+        raise ValueError(
+            f"{what} is a DataLoader with its own order of examples (shuffle=True or a sampler), so a row could "
+            "not be told which example it is; use shuffle=False, or, with trak.attribute, let each batch carry the "
+            "examples' indices and name that field in index_key"
+        )
+
+
+def warn_if_random(loader: Any, what: str) -> None:
+    """Warn if a DataLoader's first examples are other data when they are read a second time.
+
+    Args:
+        loader: anything; only a DataLoader of a map-style data set is looked at, and none with workers: data sets that
+            open their files at first use must not do so here.
+        what: what the user calls it.
+    """
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, torch.utils.data.IterableDataset):
+        return
+    if loader.num_workers or loader.batch_size is None or not hasattr(loader.dataset, "__len__"):
+        return
+
+    def read() -> Batch:
+        return loader.collate_fn([loader.dataset[index] for index in range(min(_READ_TWICE, len(loader.dataset)))])
+
+    try:
+        first, second = (batches.digests(read()) for _ in range(2))
+    except Exception:  # whatever is wrong with the data is said where the batch is used, by its number
+        return
+    if not np.array_equal(first, second):
+        warnings.warn(
+            f"example {int(np.argmax(first != second))} of {what} is other data when it is read again, as with random "
+            "augmentation, so the scores are of one draw of it, and no second run can go on with the store; give the "
+            "data the transforms of evaluation",
+            stacklevel=3,
+        )
+
+
+def in_order(loader: Any, what: str, batch_size: int | None = None) -> DataLoader[Any]:
+    """A DataLoader over the data set of one that trains: all of it, in order, collated in the same way.
+
+    Args:
+        loader: a DataLoader over a map-style data set.
+        what: what the user calls it.
+        batch_size: by default the loader's.
+
+    Raises:
+        TypeError: if it is anything else.
+        ValueError: if its batches have no size of their own, and none is given.
+    """
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, torch.utils.data.IterableDataset):
+        got = f"a DataLoader over {type(loader.dataset).__name__}" if isinstance(loader, DataLoader) else ""
+        raise TypeError(
+            f"{what} is {got or type(loader).__name__}, which can't be read in another order; it must be a DataLoader "
+            "over a map-style data set. Call trak.attribute with a loader that yields the examples in order"
+        )
+    size = batch_size or loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+    if not size:
+        raise ValueError(f"{what} has a batch sampler of its own and no batch_size; pass batch_size=32")
+    return DataLoader(loader.dataset, size, num_workers=loader.num_workers, collate_fn=loader.collate_fn)
+
+
+def _in_order(loader: DataLoader[Any]) -> bool:
+    if isinstance(loader.dataset, torch.utils.data.IterableDataset):
+        return True
+    inner = loader.batch_sampler
+    if inner is None:
+        return isinstance(loader.sampler, SequentialSampler)
+    return type(inner) is BatchSampler and isinstance(inner.sampler, SequentialSampler)
+
+
+def _is_sharded(loader: DataLoader[Any]) -> bool:
+    samplers = (loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
+    return any(isinstance(sampler, DistributedSampler) for sampler in samplers)
+
+
+@dataclass(frozen=True)
+class KnownBatches:
+    """A loader's batches by number, any of which can be loaded without the others."""
+
+    indices: list[np.ndarray]
+    """Of each batch, its examples' indices."""
+    load: Callable[[Iterator[int]], Iterable[Batch]]
+    """The batches of some numbers, in order."""
+
+
+def known_batches(loader: Iterable[Any], examples: int, index_key: str | int | None = None) -> KnownBatches | None:
+    """The batches of a list, or of a DataLoader that goes through a data set of so many examples in order, `batch_size`
+    at a time; None for any other loader."""
+    if isinstance(loader, list | tuple):
+        split = [split_indices(batch, index_key) for batch in loader]
+        starts = np.cumsum([0, *(batches.size(batch) for batch, _ in split)])
+        if starts[-1] != examples:
+            return None
+        plain = [np.arange(start, stop) for start, stop in pairwise(starts)]
+        indices = [own if given is None else given for own, (_, given) in zip(plain, split, strict=True)]
+        return KnownBatches(indices, lambda numbers: (split[number][0] for number in numbers))
+    if index_key is None and _knows_its_batches(loader, examples):
+        rows = [
+            np.arange(start, min(start + loader.batch_size, examples))
+            for start in range(0, examples, loader.batch_size)
+        ]
+        return KnownBatches(rows, lambda numbers: _with_batches(loader, (rows[number].tolist() for number in numbers)))
+    return None
+
+
+def _knows_its_batches(loader: Iterable[Any], examples: int) -> TypeGuard[DataLoader[Any]]:
+    return (
+        isinstance(loader, DataLoader)
+        and type(loader) is DataLoader
+        and _in_order(loader)
+        and bool(loader.batch_size)
+        and getattr(loader, "in_order", True)
+        and not isinstance(loader.dataset, torch.utils.data.IterableDataset)
+        and len(loader.dataset) == examples
+    )
+
+
+def _with_batches(loader: DataLoader[Any], rows: Iterator[list[int]]) -> DataLoader[Any]:
+    """The same loader with other batches."""
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=rows,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=loader.generator,
+        prefetch_factor=loader.prefetch_factor,
+    )
+
+
+def indexed(loader: Iterable[Batch], index_key: str | int | None) -> Iterator[tuple[Batch, np.ndarray | None]]:
+    """The batches, each with its examples' indices, or None where they come in order."""
+    with _explaining_collation():
+        for batch in loader:
+            yield split_indices(batch, index_key)
+
+
+@contextmanager
+def _explaining_collation() -> Iterator[None]:
+    """Add to torch's error where examples can't be put together what to do."""
+    try:
+        yield
+    except TypeError as error:
+        if "default_collate: batch must contain" in str(error):
+            error.add_note(
+                "The data set's examples have to be tensors, arrays or numbers; give it a transform that makes them, "
+                "such as torchvision.transforms.ToTensor() of PIL images, or a collate_fn."
+            )
+        raise
+
+
+def split_indices(batch: Batch, index_key: str | int | None) -> tuple[Batch, np.ndarray | None]:
+    """A batch without the field that holds its examples' indices, and that; None if it has none.
+
+    Raises:
+        ValueError: if there is no such field.
+    """
+    if index_key is None:
+        return batch, None
+    try:
+        if isinstance(batch, Mapping):
+            rest: Batch = {key: value for key, value in batch.items() if key != index_key}
+            indices = batch[index_key]
+        else:
+            members = list(batch)
+            indices = members.pop(index_key)  # type: ignore[arg-type]
+            rest = tuple(members)
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(
+            f"index_key={index_key!r} names no field of the batches ({type(batch).__name__}); name one that each "
+            "batch has"
+        ) from error
+    return rest, np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)

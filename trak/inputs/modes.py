@@ -1,0 +1,38 @@
+"""A model's modes, and their way back."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; every module's mode is as it was on leaving."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        # Not model.eval(): some models keep parts in training mode then, or change their weights.
+        for module, _ in modes:
+            module.training = False
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Recurrent layers in training mode with a dropout of 0, which is what they are in evaluation mode; as they were on
+    leaving. cuDNN has no backward pass for them otherwise."""
+    changed = [
+        (module, module.training, module.dropout)
+        for module in model.modules()
+        if type(module).forward in (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward)
+    ]
+    try:
+        for module, *_ in changed:
+            module.training, module.dropout = True, 0.0
+        yield
+    finally:
+        for module, mode, dropout in changed:
+            module.training, module.dropout = mode, dropout

@@ -1,0 +1,76 @@
+"""Models within what trainers put around them: DistributedDataParallel, torch.compile, accelerate's mixed precision."""
+
+import copy
+from collections.abc import Collection, Iterable, Mapping
+from types import MethodType
+from typing import TypeVar
+
+from torch import nn
+
+from trak._utils.validation import check_model
+
+T = TypeVar("T")
+
+_AROUND = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+_COMPILED = "_orig_mod"
+_PARALLEL = "module"
+_ORIGINAL = "_original_forward"
+"""What accelerate keeps the forward under that it replaces by one in mixed precision."""
+
+
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """The model without what is around it, which has the same parameters by their own names.
+
+    Of a model whose forward accelerate replaced, an object with the forward that it had; it shares parameters, buffers
+    and modules with the model, which is left as it is.
+
+    Raises:
+        TypeError: if it is no module.
+    """
+    check_model(model)
+    while True:
+        if isinstance(model, _AROUND):
+            model = model.module
+        elif _COMPILED in model._modules or _COMPILED in vars(model):
+            model = getattr(model, _COMPILED)
+        else:
+            break
+    if not {_ORIGINAL, "forward"} <= vars(model).keys():  # the new forward may be that of what was around it
+        return model
+    plain = copy.copy(model)
+    original = vars(plain).pop(_ORIGINAL)
+    del plain.forward
+    if getattr(original, "__func__", None) is not type(plain).forward:
+        bound = getattr(original, "__self__", None) is model
+        plain.forward = MethodType(original.__func__, plain) if bound else original
+    return plain
+
+
+def renamed(state: Mapping[str, T], own: Mapping[str, object]) -> dict[str, T]:
+    """A state dict by a model's own names, if it was taken from the model within wrappers, or the other way round, or
+    from one that has the model as a part and nothing else."""
+    if set(state) == set(own):
+        return dict(state)
+    names = {_bare(name): name for name in own}
+    found = {names.get(_bare(name), name): value for name, value in state.items()}
+    if len(found) < len(state):
+        return dict(state)
+    prefix = _common_prefix(found, own)
+    return {name.removeprefix(prefix): value for name, value in found.items()}
+
+
+def _common_prefix(names: Iterable[str], own: Collection[str]) -> str:
+    """What is to be taken from the front of all names, for the model to have them; nothing if there is no such."""
+    names = list(names)
+    if not names or all(name in own for name in names):
+        return ""
+    parts = names[0].split(".")
+    prefixes = (".".join(parts[:i]) + "." for i in range(1, len(parts)))
+    return next((p for p in prefixes if all(n.startswith(p) and n.removeprefix(p) in own for n in names)), "")
+
+
+def _bare(name: str) -> str:
+    parts = [part for part in name.split(".") if part != _COMPILED]
+    while len(parts) > 1 and parts[0] == _PARALLEL:
+        parts.pop(0)
+    return ".".join(parts)

@@ -1,0 +1,133 @@
+"""What the callbacks of all trainers do."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from trak.attribution.api import attribute
+from trak.attribution.results import StoredAttribution
+from trak.inputs.checkpoints import load_into
+from trak.inputs.datasets import as_loader
+from trak.inputs.fsdp import is_sharded
+from trak.inputs.loaders import in_order
+from trak.inputs.weights import device_of
+from trak.inputs.wrappers import unwrap_model
+from trak.integrations.recorded_data import RecordedData
+from trak.integrations.run_folder import RunFolder
+from trak.tasks import Task, make_task
+
+
+class CheckpointCallback:
+    """Keeps the checkpoints of a training run, and attributes its last one if that is asked for."""
+
+    attribution: StoredAttribution | None = None
+    """Of the targets to the training set by the run's last checkpoint, once it ended; None if no task was given."""
+    _reused = False
+    """Whether the run ended before, and is not trained again."""
+
+    def __init__(
+        self,
+        folder: str | Path,
+        run: int = 0,
+        *,
+        epochs: bool | Iterable[int] = False,
+        replace: bool = False,
+        reuse: bool = False,
+        task: Task | str | Any = None,
+        train: Any = None,
+        targets: Any = None,
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> None:
+        """
+        Args:
+            folder: shared by the runs that are attributed together; the checkpoints are FOLDER/run-RUN/final.pt and
+                epoch-1.pt, ..., state dicts by the names of the bare model.
+            run: the run's number, from 0.
+            epochs: after which epochs, counted from 1, to keep a checkpoint besides the last; True for all.
+            replace: whether a run of this number may have ended before; what it left is deleted.
+            reuse: whether a run of this number may have ended before, and is not trained again then: the model gets
+                its last weights, and they are attributed, which goes on in the store that is there.
+            task: if given, the last checkpoint is attributed when training ends, see `attribution`.
+            train: what to attribute to, by default the trainer's training data; a loader in order, or a data set.
+            targets: what to attribute, by default the trainer's evaluation data; a loader, or a data set, which is
+                collated as the training data.
+            batch_size: examples of a batch, by default the trainer's.
+            options: of `trak.attribute`; save_dir is FOLDER/run-RUN/store by default.
+
+        Raises:
+            ValueError, TypeError: for numbers that can't be, an unknown task, options without a task, or both replace
+                and reuse.
+        """
+        self.run = RunFolder(folder, run, epochs, replace, reuse)
+        if task is None and (given := [*options, *(["targets"] if targets is not None else [])]):
+            raise TypeError(f"{given[0]} is for an attribution when training ends, which needs task=; add it")
+        self._task = None if task is None else make_task(task)
+        self._train, self._targets, self._batch_size, self._options = train, targets, batch_size, options
+
+    def _begin(self, model: nn.Module, train: Any, resumed: bool, write: bool) -> bool:
+        """Check that the run is new, that its weights can be kept and its data be attributed to and are those of the
+        folder, and clear what an earlier attempt left; or load what a run that is reused left.
+
+        Args:
+            model: as it is trained.
+            train: the trainer's loader.
+            resumed, write: as of `Run.begin`.
+
+        Returns:
+            Whether the run is reused, so that training has to stop.
+        """
+        if any(hasattr(p, "ds_id") for p in model.parameters()):
+            raise ValueError(
+                f"{type(model).__name__} has its weights spread over ranks by DeepSpeed (ZeRO-3); use FSDP2, or ZeRO-2"
+            )
+        is_sharded(unwrap_model(model))  # raises where the state dict is not the model's
+        if self._task is not None and self._train is None:
+            in_order(train, "the trainer's loader of train", self._batch_size)
+        self._reused = self.run.begin(resumed, write, RecordedData.of(train))
+        self._restore(model)
+        return self._reused
+
+    def _restore(self, model: nn.Module) -> None:
+        """Give the model the weights of the run that is reused, if one is."""
+        if self._reused:
+            load_into(unwrap_model(model), self.run.path())
+
+    def _lacks_targets(self, evaluates: bool, cure: str) -> None:
+        if self._task is not None and self._targets is None and not evaluates:
+            raise ValueError(
+                f"task={self._task.describe()['name']!r} was given, but the trainer evaluates nothing that could be "
+                f"attributed; pass targets=, {cure}"
+            )
+
+    def _end(
+        self, model: nn.Module, train: Any, evaluated: Any, collate_fn: Callable[..., Any] | None, write: bool
+    ) -> None:
+        """Keep the last checkpoint unless the run is reused, and attribute it if that is asked for.
+
+        Args:
+            model: as it was trained.
+            train: the trainer's loader.
+            evaluated: its loader of evaluation data.
+            collate_fn: of data sets.
+            write: whether this process writes the checkpoint.
+        """
+        if self._reused:
+            self._restore(model)
+        else:
+            self.run.save(model, write=write)
+        if self._task is None:
+            return
+        options = {"save_dir": self.run.store, "device": device_of(model), **self._options}
+        loaders = []
+        for what, given, own in (("train", self._train, train), ("targets", self._targets, evaluated)):
+            if given is None and own is None:
+                raise ValueError(f"the trainer never loaded its {what}, which can't be attributed so; pass {what}=")
+            if given is None:
+                loaders.append(in_order(own, f"the trainer's loader of {what}", self._batch_size))
+            else:
+                loaders.append(as_loader(given, model, what, self._batch_size, collate_fn))
+        # Every rank has the weights, the file may not be there yet.
+        self.attribution = attribute(model, self._task, model, *loaders, **options)

@@ -1,0 +1,197 @@
+"""Object stores: how their URLs are opened, and changes of objects that several processes write to."""
+
+import asyncio
+import json
+import os
+import random
+import re
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import ObjectStore
+
+from trak._utils.optional import import_optional_dependency
+
+_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
+_SECRET = re.compile(r"(?<=://)[^/@?\s]*@|[?#]\S*")
+_PATIENCE = 120.0
+"""Seconds after which a server that only fails is given up."""
+_PAUSE = 0.05, 5.0
+"""Seconds before the next try: for the first time, and at most."""
+_RETRIES = {"max_retries": 10, "retry_timeout": timedelta(seconds=60)}
+_CLIENT = {"timeout": timedelta(seconds=300), "connect_timeout": timedelta(seconds=10)}
+
+T = TypeVar("T")
+
+
+def is_bucket(url: str) -> bool:
+    """Whether a URL is one of an object store: s3://, gs://, az:// and others."""
+    return url.partition("://")[0].lower() in _SCHEMES
+
+
+def without_secrets(url: str) -> str:
+    """The URL without credentials, which should not be there, and without a query, where signatures would be."""
+    return _SECRET.sub("", url)
+
+
+def open_bucket(url: str) -> "Bucket":
+    """The object store at a URL; credentials, region and endpoint are taken from where its own tools take them.
+
+    Raises:
+        ImportError: if obstore is not installed.
+        ValueError: if the URL has credentials in it, or can't be one.
+    """
+    if without_secrets(url) != url:
+        raise ValueError(
+            f"save_dir {without_secrets(url)} was given with credentials or a query in the URL, where others would see "
+            "them; leave them out and set the environment variables of the store (AWS_ACCESS_KEY_ID, ...), or pass a "
+            "zarr.storage.ObjectStore"
+        )
+    stores = import_optional_dependency("obstore.store", f"save_dir {url} needs obstore", "remote")
+    options: dict[str, Any] = {}
+    if url.startswith("s3") and "AWS_ACCESS_KEY_ID" not in os.environ and _has_profiles() and find_spec("boto3"):
+        # Profiles and single sign-on, which obstore doesn't read by itself.
+        options["credential_provider"] = import_optional_dependency(
+            "obstore.auth.boto3", url, "remote"
+        ).Boto3CredentialProvider()
+    try:
+        return Bucket(stores.from_url(url, retry_config=_RETRIES, client_options=_CLIENT | _plain_http(), **options))
+    except Exception as error:
+        raise ValueError(
+            f"save_dir {url} can't be opened: {_first_line(error)}; check the URL and the environment variables of "
+            "that kind of store"
+        ) from error
+
+
+def _plain_http() -> dict[str, bool]:
+    """Client options given replace those of the environment, of which this is one."""
+    asked = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
+    return {"allow_http": True} if asked or os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://") else {}
+
+
+def _has_profiles() -> bool:
+    return "AWS_PROFILE" in os.environ or Path("~/.aws").expanduser().is_dir()
+
+
+class Bucket(ObjectStore[Any]):
+    """An object store that asks again where that helps, and whose errors say what to do."""
+
+    def __str__(self) -> str:
+        return without_secrets(super().__str__())
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        return await self._tried(lambda: super(Bucket, self).get(key, prototype, byte_range))
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        wanted = list(key_ranges)
+        return await self._tried(lambda: super(Bucket, self).get_partial_values(prototype, wanted))
+
+    async def exists(self, key: str) -> bool:
+        return await self._tried(lambda: super(Bucket, self).exists(key))
+
+    async def set(self, key: str, value: Buffer) -> None:
+        await self._tried(lambda: super(Bucket, self).set(key, value))
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        await self._tried(lambda: super(Bucket, self).set_if_not_exists(key, value))
+
+    async def delete(self, key: str) -> None:
+        await self._tried(lambda: super(Bucket, self).delete(key))
+
+    async def delete_dir(self, prefix: str) -> None:
+        await self._tried(lambda: super(Bucket, self).delete_dir(prefix))
+
+    async def getsize(self, key: str) -> int:
+        return await self._tried(lambda: super(Bucket, self).getsize(key))
+
+    async def _list(self, prefix: str | None = None) -> AsyncGenerator[Any, None]:
+        async def collected() -> list[Any]:
+            return [item async for item in super(Bucket, self)._list(prefix)]
+
+        for item in await self._tried(collected):
+            yield item
+
+    async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
+        async def collected() -> list[str]:
+            return [name async for name in super(Bucket, self).list_dir(prefix)]
+
+        for name in await self._tried(collected):
+            yield name
+
+    def create_group(self, path: str, attributes: Mapping[str, Any]) -> None:
+        """A group with its attributes, unless there is one: of several processes the first makes it."""
+        data = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}).encode()
+        buffer = default_buffer_prototype().buffer.from_bytes(data)
+        sync(self.set_if_not_exists(f"{path}/zarr.json".lstrip("/"), buffer))
+
+    def change(self, key: str, change: Callable[[bytes | None], bytes]) -> None:
+        """Replace an object by what `change` makes of it (of None if there is none), whoever else does so meanwhile.
+
+        `change` is called again with what another has written in between: If-Match and If-None-Match of HTTP, which
+        S3, GCS and Azure know.
+        """
+        sync(self._tried(lambda: self._changed(key, change)))
+
+    async def _changed(self, key: str, change: Callable[[bytes | None], bytes]) -> None:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        while True:
+            mode: Any = "create"
+            found = None
+            with suppress(FileNotFoundError):
+                answer = await obstore.get_async(self.store, key)
+                found = bytes(await answer.bytes_async())
+                mode = {name: answer.meta[name] for name in ("e_tag", "version") if answer.meta[name] is not None}
+            with suppress(AlreadyExistsError, PreconditionError):
+                await obstore.put_async(self.store, key, change(found), mode=mode)
+                return
+            await asyncio.sleep(random.uniform(0, _PAUSE[0]))  # noqa: S311
+
+    async def _tried(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What the call returns; all calls may be made twice.
+
+        Raises:
+            PermissionError: if the store refuses these credentials.
+            OSError: if it fails or can't be reached, tried for `_PATIENCE` seconds.
+        """
+        from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
+
+        since, pause = time.monotonic(), _PAUSE[0]
+        while True:
+            try:
+                return await call()
+            except (PermissionDeniedError, UnauthenticatedError) as error:
+                raise PermissionError(
+                    f"{self} refuses this with the credentials at hand ({_first_line(error)}); see that they are "
+                    "set as the store's own tools want them, and allow to list, read, write and delete there"
+                ) from error
+            except GenericError as error:
+                if time.monotonic() - since > _PATIENCE:
+                    raise OSError(
+                        f"{self} fails or can't be reached ({_first_line(error)}); run the same script again once it "
+                        "can: it goes on after what is stored"
+                    ) from error
+            except FileNotFoundError:
+                raise
+            except BaseError as error:
+                raise OSError(
+                    f"{self}: {_first_line(error)}; check save_dir and what the server allows, then run the same "
+                    "script again"
+                ) from error
+            await asyncio.sleep(random.uniform(0, pause))  # noqa: S311
+            pause = min(2 * pause, _PAUSE[1])
+
+
+def _first_line(error: BaseException) -> str:
+    return without_secrets(str(error).strip().split("\n")[0])

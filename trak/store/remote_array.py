@@ -1,0 +1,73 @@
+"""Arrays of rows in an object store, or whatever else zarr knows."""
+
+import numpy as np
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from trak.store.checks import UNREADABLE, StoreError
+from trak.store.object_store import Bucket
+from trak.store.row_array import SPARE, RowArray, Rows
+
+_LISTED = 4096
+
+
+class RemoteArray(RowArray):
+    """Through zarr's own path. Writers at the same time may share a chunk of a `Bucket`, and must not elsewhere."""
+
+    whole_chunks = True
+
+    def write(self, indices: Rows, values: Rows) -> None:
+        chunks = indices // self.chunk_rows
+        for chunk in np.unique(chunks).tolist():
+            here = chunks == chunk
+            self._write_in(chunk, indices[here] - chunk * self.chunk_rows, np.asarray(values)[here])
+
+    def _write_in(self, chunk: int, places: Rows, values: Rows) -> None:
+        first, store = chunk * self.chunk_rows, self.array.store
+        size = min(self.chunk_rows, len(self) - first)
+        if len(np.unique(places)) == size:
+            rows = np.empty((size, *self.shape[1:]), self.dtype)
+            rows[places] = values
+            self.array[first : first + size] = rows
+        elif isinstance(store, Bucket):
+            store.change(self._key(chunk), lambda found: self._changed(chunk, found, places, values))
+        else:
+            self.array.set_orthogonal_selection((places + first,), values)
+
+    def _key(self, chunk: int) -> str:
+        return "/".join([self.array.path, "c", str(chunk), *("0" for _ in self.shape[1:])])
+
+    def _changed(self, chunk: int, found: bytes | None, places: Rows, values: Rows) -> bytes:
+        rows = np.zeros((self.chunk_rows, *self.shape[1:]), self.dtype)
+        if found is not None:
+            if len(found) != rows.nbytes:
+                raise self._damaged(chunk, f"{len(found)} bytes instead of {rows.nbytes}")
+            rows[...] = np.frombuffer(found, self.dtype).reshape(rows.shape)
+        rows[places] = values
+        return rows.tobytes()
+
+    def stored_chunks(self) -> list[int]:
+        # More than these aren't looked for: zarr compares each with all.
+        if self.chunks <= _LISTED and not self.array.nchunks_initialized:
+            return []
+        return list(range(self.chunks))
+
+    def read_chunk(self, chunk: int) -> Rows:
+        try:
+            return np.asarray(self.array[chunk * self.chunk_rows : (chunk + 1) * self.chunk_rows])
+        except UNREADABLE as error:
+            raise self._damaged(chunk, str(error)) from error
+
+    def fill_up(self) -> None:
+        for chunk in self.stored_chunks():
+            found = sync(self.array.store.get(self._key(chunk), default_buffer_prototype()))
+            size = self.chunk_rows * self._row_bytes
+            if found is not None and len(found) < size <= SPARE + 64 * len(found):
+                whole = found.to_bytes().ljust(size, b"\0")
+                sync(self.array.store.set(self._key(chunk), default_buffer_prototype().buffer.from_bytes(whole)))
+
+    def _damaged(self, chunk: int, why: str) -> StoreError:
+        return StoreError(
+            f"chunk {chunk} of {self.array.path} in {self.array.store} is damaged: {why}; restore it from a copy, or "
+            "fill it up by python -m trak repair and run the same script again, which computes what is lost"
+        )
