@@ -31,7 +31,7 @@ from trak.distributed.planning.constants import DTYPES
 from trak.distributed.planning.phases import gram_operations
 from trak.inputs import batches
 from trak.projectors import Sketch
-from trak.scoring import Damping, Scorer, gram
+from trak.scoring import Damping, Scorer, ScoringConfig, gram
 from trak.scoring.auto_damping import SAMPLED_ROWS, choose
 from trak.scoring.damping import factorize
 from trak.store import FeatureStore
@@ -112,7 +112,7 @@ def featurizing(directory: Path, ratio: float) -> dict[str, Any]:
 
 def queried(store: FeatureStore, targets: int) -> float:
     experiment, _ = with_targets(store, targets)
-    scorer = Scorer(experiment, [0], "identity", Damping())
+    scorer = Scorer(experiment, [0], ScoringConfig(Damping(), "identity"))
     return seconds(lambda: scorer.top(10), 3)
 
 
@@ -202,7 +202,10 @@ def writing_scores(directory: Path) -> float:
         store, _ = filled(Path(made), ROWS, k)
         store.finalize(0, "identity", np.eye(k))
         experiment, _ = with_targets(store, targets)
-        scorer, scores = Scorer(experiment, [0], "identity", Damping()), np.empty((ROWS, targets), np.float32)
+        scorer, scores = (
+            Scorer(experiment, [0], ScoringConfig(Damping(), "identity")),
+            np.empty((ROWS, targets), np.float32),
+        )
         plain = seconds(lambda: scorer.fill(scores), 3)
         taken = []
         for number in range(3):

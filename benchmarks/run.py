@@ -27,7 +27,7 @@ import trak
 from trak.gradients import HooksEngine, differentiable, featurize
 from trak.inputs import batches
 from trak.projectors import Accumulator, Factored, Projector, Sketch
-from trak.scoring import Damping, Scorer, gram
+from trak.scoring import Damping, Scorer, ScoringConfig, gram
 from trak.store import Experiment, FeatureStore, RowValues, StoreConfig, Table
 from trak.tasks import Task, make_task
 
@@ -180,7 +180,7 @@ def scoring(rounds: int) -> list[dict[str, Any]]:
         store.finalize(0, "identity", np.eye(k))
         for targets, goal in ((1, 1.3), (1000, 1.3)):
             experiment, numbers = with_targets(store, targets)
-            scorer = Scorer(experiment, [0], "identity", Damping())
+            scorer = Scorer(experiment, [0], ScoringConfig(Damping(), "identity"))
             what, other = single(table, numbers[0]) if targets == 1 else several(table, numbers)
             seconds = interleaved({"top": partial(scorer.top, 10), "other": other}, min(rounds, 5))
             work = f"top-10 of {targets} targets, n = 200,000, k = 2048"

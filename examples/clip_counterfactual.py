@@ -24,7 +24,6 @@ import trak
 from trak import baselines
 from trak.attribution.results import StoredAttribution
 from trak.evaluation import Counterfactuals, counterfactuals, lds
-from trak.scoring import Damping
 
 CHECKPOINTS = 10
 KNOWN = 0.4
@@ -74,8 +73,8 @@ class Pairs(Frontier):
             self.task.make(), task, self.states(CHECKPOINTS), self.task.batches(self.task.labels), targets,
             self.folder / f"features{'-of-cosine' * cosine}", progress=False,
         )  # fmt: skip
-        chosen = Damping.make(damping, None)
-        return StoredAttribution(found.experiment, range(count), found.weighting, chosen).scores.copy()
+        scoring = found.scoring.override(damping=damping)
+        return StoredAttribution(found.experiment, range(count), scoring).scores.copy()
 
     def explained(self, cosine: bool) -> tuple[trak.tasks.Task | str, list[Any]]:
         """What is attributed, and the targets."""

@@ -140,7 +140,7 @@ def test_published_gradient_computer_chooses_the_engine(make, case):
     with pytest.warns(DeprecationWarning, match="gradient_computer"):
         traker = make(gradient_computer=IterativeGradientComputer)
     run(traker, case)
-    assert traker._engine.engine.name == "loop"
+    assert traker.session._engine.engine.name == "loop"
 
 
 def test_device_defaults_to_the_best_one(make):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trak.attribution.results import StoredAttribution
-from trak.scoring import DEFAULT_DAMPING, Damping, Scorer, gram
+from trak.scoring import DEFAULT_DAMPING, Damping, Scorer, ScoringConfig, gram
 from trak.scoring.auto_damping import SUBSET_FRACTION, choose
 from trak.store import FeatureStore, RowValues, StoreConfig
 
@@ -96,7 +96,7 @@ class TestTheDefaultIsTaken:
         assert value is None
         assert why in found
         with caplog.at_level(logging.INFO, "trak"):
-            assert Scorer(stored, [0], "ggn", Damping(auto=True)).damping == Damping(DEFAULT_DAMPING)
+            assert Scorer(stored, [0], ScoringConfig(Damping(auto=True), "ggn")).damping == Damping(DEFAULT_DAMPING)
         assert why in caplog.text
 
     def test_for_few_targets(self, tmp_path, caplog):
@@ -124,14 +124,14 @@ def test_a_description_says_how_the_damping_was_chosen(tmp_path, targets, why):
     assert "damping from" not in found.describe()  # nothing is computed for it
     found.top(1)
     assert found.describe()["damping from"].startswith(why)
-    given = found.experiment, None, "ggn", Damping(2.0)
+    given = found.experiment, None, ScoringConfig(Damping(2.0))
     assert StoredAttribution(*given).describe().keys() == found.describe().keys() - {"damping from"}
 
 
 def test_scores_are_those_of_the_damping_chosen(tmp_path):
     train, targets = regression(1.0, rows=100, targets=300)
     stored = experiment(tmp_path, train, targets)
-    scorer = Scorer(stored, [0], "ggn", Damping.make("auto", None))
+    scorer = Scorer(stored, [0], ScoringConfig(Damping.make("auto", None), "ggn"))
     (phi, f), (phi_t, _) = train, targets
     matrix = phi.T @ phi
     inverse = np.linalg.inv(matrix + scorer.damping.value * np.trace(matrix) / len(matrix) * np.eye(len(matrix)))

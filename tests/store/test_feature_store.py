@@ -26,7 +26,7 @@ import trak.store.mapped_array
 import trak.store.remote_array
 import trak.store.table
 from trak.__main__ import main
-from trak.scoring import Damping, Scorer, gram
+from trak.scoring import Damping, Scorer, ScoringConfig, gram
 from trak.store import FeatureStore, RowValues, StoreConfig, StoreError, Table, Tiles, missing_rows, open_store
 from trak.store.location import locked
 
@@ -94,7 +94,7 @@ def filling(number):
 def all_scores(location):
     store = open_store(location)
     out = np.full((ROWS, TARGETS), np.nan, np.float32)
-    Scorer(store.experiment("t"), [0], "ggn", Damping()).fill(out)
+    Scorer(store.experiment("t"), [0], ScoringConfig(Damping(), "ggn")).fill(out)
     return out
 
 

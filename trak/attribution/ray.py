@@ -124,7 +124,7 @@ def attribute_on(engine: Ray, job: Job, checkpoints: list[Checkpoint], bar: Any)
     trained, asked = job.batches
     # Made here, so that what can't be is said at once.
     traker = TRAKer(job.model, job.task, job.train_set_size, job.save_dir, **{**options, "device": "cpu"})
-    store, weighting, pool = traker.store, traker.weighting, Pool(engine)
+    store, pool = traker.store, Pool(engine)
     options["device"] = device or ("cuda" if engine.num_gpus_per_worker else "cpu")
     sent = pool.put(Packed.of(replace(job, options=options), "model, task, train or targets", _CURE))
     weights = [pool.put(Packed.of(_portable(one), f"checkpoint {i}", _CURE)) for i, one in enumerate(checkpoints)]
@@ -151,7 +151,7 @@ def attribute_on(engine: Ray, job: Job, checkpoints: list[Checkpoint], bar: Any)
     for ended, _ in pool:
         model_id = ended.model_id
         bar.update(ended.examples)
-        if ended.step == "begin" and store.is_finalized(model_id, weighting):
+        if ended.step == "begin" and traker.is_finalized(model_id):
             bar.update(job.train_set_size)
             targets(model_id)
         elif ended.step == "begin":
@@ -162,10 +162,9 @@ def attribute_on(engine: Ray, job: Job, checkpoints: list[Checkpoint], bar: Any)
             left[model_id] -= 1
             if not left[model_id]:
                 pool.add(_Ended("finalize", model_id), _finalize, sent, model_id, first=True)
-    return StoredAttribution(
-        store.experiment(job.exp_name), range(len(checkpoints)), weighting, traker.damping, "cpu", traker.normalize_checkpoints,
-        Helping(engine),
-    )  # fmt: skip
+    attribution = traker.attribution(job.exp_name, range(len(checkpoints)))
+    attribution.settle_damping()
+    return StoredAttribution(attribution.experiment, attribution.model_ids, traker.scoring, "cpu", Helping(engine))
 
 
 def _portable(checkpoint: Checkpoint) -> Checkpoint:
@@ -203,7 +202,7 @@ def _begin(packed: Packed, weights: Packed, model_id: int) -> None:
     """Check a checkpoint and make its table; of one that is finalized, also notice other data, or code that changed."""
     job: Job = packed.unpack()
     traker = job.load(model_id, weights, False)
-    if traker.store.is_finalized(model_id, traker.weighting):
+    if traker.is_finalized(model_id):
         _featurize(packed, weights, model_id, False, [0])
 
 
@@ -215,7 +214,7 @@ def _featurize(packed: Packed, weights: Packed, model_id: int, of_targets: bool,
     with traker.overlapped():
         for number, batch in zip(numbers, known.load(iter(numbers)), strict=True):
             featurize(batch, inds=known.indices[number])
-        traker.settle()
+        traker.drain()
 
 
 def _finalize(packed: Packed, model_id: int) -> None:

@@ -16,7 +16,17 @@ from trak._utils.optional import import_optional_dependency
 from trak._utils.ranks import world_size
 from trak.attribution.faithfulness import Faithfulness
 from trak.inputs.batches import digest_of
-from trak.scoring import Damping, Scorer, TopK, TopKQuery, check_k, check_weighting, computed, merge_top_k
+from trak.scoring import (
+    Damping,
+    Scorer,
+    ScoringConfig,
+    TopK,
+    TopKQuery,
+    check_k,
+    computed,
+    merge_top_k,
+    recorded_damping,
+)
 from trak.store import Experiment, check_model_id, open_store
 from trak.store.location import Location
 from trak.tasks.registry import output_in_words
@@ -88,21 +98,34 @@ class Attribution(DisplayMixin):
         save_dir: Location,
         exp_name: str = "targets",
         *,
+        model_ids: Sequence[int] | None = None,
         damping: float | str | None = None,
         lambda_reg: float | None = None,
-        **options: Any,
+        weighting: str | None = None,
+        normalize_checkpoints: bool | None = None,
+        device: torch.device | str = "cpu",
     ) -> "StoredAttribution":
-        """The attribution of an experiment stored before; options as of the constructor of `StoredAttribution`.
+        """Open the attribution of a stored experiment.
+
+        Args:
+            save_dir: directory or URL of the feature store.
+            exp_name: name of the experiment.
+            model_ids: checkpoints to average over; by default those that the experiment was scored with.
+            damping: λ relative to trace(K)/k, or "auto"; this and the next three are by default as recorded by
+                `trak.attribute`.
+            lambda_reg: absolute λ; excludes `damping`.
+            weighting: "ggn" or "identity", see `trak.scoring.gram`.
+            normalize_checkpoints: whether every checkpoint has equal weight in a target's scores.
+            device: where to multiply.
 
         Raises:
             FileNotFoundError: if there is no store.
-            ValueError: if there is no such experiment.
+            ValueError: if there is no such experiment, or a setting is invalid.
         """
-        return StoredAttribution(
-            open_store(save_dir, writable=True).experiment(exp_name),
-            damping=Damping.make(damping, lambda_reg),
-            **options,
-        )
+        experiment = open_store(save_dir, writable=True).experiment(exp_name)
+        recorded = ScoringConfig.from_record(experiment.scoring())
+        scoring = recorded.override(damping, lambda_reg, weighting, normalize_checkpoints)
+        return StoredAttribution(experiment, model_ids, scoring, device)
 
     def to_frame(self, k: int | None = None, bottom: bool = False) -> "pandas.DataFrame":
         """`top(k)` as a long table with columns target, rank (from 1), train_index, score.
@@ -180,31 +203,26 @@ class StoredAttribution(Attribution):
         self,
         experiment: Experiment,
         model_ids: Sequence[int] | None = None,
-        weighting: str = "ggn",
-        damping: Damping | None = None,
+        scoring: ScoringConfig | None = None,
         device: torch.device | str = "cpu",
-        normalize_checkpoints: bool = True,
         helpers: "Helpers | None" = None,
     ) -> None:
         """
         Args:
             experiment: the targets, featurized.
-            model_ids: checkpoints to average over; by default all that featurized the targets.
-            weighting: "ggn" or "identity", see `trak.scoring.gram`.
-            damping: λ; by default chosen, see `trak.scoring.auto_damping`.
+            model_ids: checkpoints to average over; by default as recorded, or all that featurized the targets.
+            scoring: how features become scores; by default as recorded.
             device: where to multiply.
-            normalize_checkpoints: whether every checkpoint has the same say in a target's scores, see `trak.scoring.Scorer`.
             helpers: other processes that compute scores, see `trak.distributed.Ray`.
         """
         self._helpers = helpers
         self.experiment, self.name = experiment, experiment.name
-        self.model_ids = sorted(experiment.checkpoints() if model_ids is None else map(check_model_id, model_ids))
-        self.weighting = check_weighting(weighting)
-        self._damping, self._device, self.normalize_checkpoints = (
-            damping or Damping(auto=True),
-            device,
-            normalize_checkpoints,
-        )
+        recorded = experiment.scoring()
+        if model_ids is None:
+            model_ids = recorded.get("model_ids") or experiment.checkpoints()
+        self.model_ids = sorted(map(check_model_id, model_ids))
+        self.scoring = ScoringConfig.from_record(recorded) if scoring is None else scoring
+        self._device = device
         self._targets = self._target_hashes()
 
     def _target_hashes(self) -> dict[int, bytes]:
@@ -225,20 +243,18 @@ class StoredAttribution(Attribution):
 
     @property
     def damping(self) -> Damping:
-        """λ; "auto" is settled when it is first asked for."""
+        """λ in force; "auto" is settled when it is first asked for, and recorded in the store."""
         return self.scorer.damping
+
+    def settle_damping(self) -> None:
+        """Choose λ now where it is "auto", so that every process that opens the experiment uses the same one."""
+        if self.scoring.damping.auto:
+            self.scorer  # noqa: B018
 
     @cached_property
     def scorer(self) -> Scorer:
         """Streams the scores."""
-        return Scorer(
-            self.experiment,
-            self.model_ids,
-            self.weighting,
-            self._damping,
-            self._device,
-            normalize_checkpoints=self.normalize_checkpoints,
-        )
+        return Scorer(self.experiment, self.model_ids, self.scoring, self._device)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -246,12 +262,10 @@ class StoredAttribution(Attribution):
 
     def to(self, device: torch.device | str) -> "StoredAttribution":
         """The same, to be multiplied on another device, by this process alone."""
-        options = self.model_ids, self.weighting, self._damping, device, self.normalize_checkpoints
-        return StoredAttribution(self.experiment, *options)
+        return StoredAttribution(self.experiment, self.model_ids, self.scoring, device)
 
     def __reduce__(self) -> Any:
-        options = self.model_ids, self.weighting, self._damping, self._device, self.normalize_checkpoints
-        return _reopened, (self.experiment.store.location, self.name, *options)
+        return _reopened, (self.experiment.store.location, self.name, self.model_ids, self.scoring, self._device)
 
     @cached_property
     def scores(self) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -285,9 +299,7 @@ class StoredAttribution(Attribution):
         return {
             "model_ids": self.model_ids,
             "fingerprints": [self.experiment.store.fingerprint(i) for i in self.model_ids],
-            "weighting": self.weighting,
-            "normalize_checkpoints": self.normalize_checkpoints,
-            **self._damping.describe(),
+            **self.scoring.describe(),
         }
 
     @property
@@ -326,15 +338,15 @@ class StoredAttribution(Attribution):
     def describe(self) -> dict[str, Any]:
         config = self.experiment.store.config
         output = output_in_words(config.task["name"], config.task.get("settings"))
-        settled = self.__dict__["scorer"].damping if "scorer" in self.__dict__ else self._damping
+        damping = self._known_damping()
         return super().describe() | {
             "task": config.task["name"],
             **({} if output is None else {"output": output}),
             "checkpoints": self.model_ids,
-            **settled.describe(),
-            **({"damping from": settled.why} if settled.why else {}),
-            "weighting": self.weighting,
-            "normalize_checkpoints": self.normalize_checkpoints,
+            **damping.describe(),
+            **({"damping from": damping.why} if damping.why else {}),
+            "weighting": self.scoring.weighting,
+            "normalize_checkpoints": self.scoring.normalize_checkpoints,
             "loss_temperature": config.loss_temperature,
             "features": config.proj_dim,
             "projector": dict(config.projector),
@@ -342,8 +354,22 @@ class StoredAttribution(Attribution):
         }
 
     def _details(self) -> str:
-        (option, value), *_ = self._damping.describe().items()
-        return f", {len(self.model_ids)} checkpoints, weighting={self.weighting}, {option}={value}"
+        damping, scoring = self._known_damping(), self.scoring
+        ((name, value),) = damping.describe().items()
+        shown = f"{value:.3g}" if isinstance(value, float) else value
+        settled = " (auto)" if scoring.damping.auto and not damping.auto else ""
+        parts = [f"{len(self.model_ids)} checkpoints", f"weighting={scoring.weighting}", f"{name}={shown}{settled}"]
+        temperature = self.experiment.store.config.loss_temperature
+        parts += [f"loss_temperature={temperature:g}"]
+        parts += [] if scoring.normalize_checkpoints else ["normalize_checkpoints=False"]
+        return f", {', '.join(parts)}"
+
+    def _known_damping(self) -> Damping:
+        """λ in force, or "auto" while it is not settled; reads no features."""
+        try:
+            return recorded_damping(self.scoring, self.experiment, self.model_ids) or self.scoring.damping
+        except (OSError, ValueError):  # what is damaged is described all the same
+            return self.scoring.damping
 
 
 Helpers = Callable[[StoredAttribution, TopKQuery | None, int], object]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trak.attribution.results import StoredAttribution
+from trak.scoring import WEIGHTINGS
 
 LABELS = """\
 labels.json holds any of these lists, one entry for each example, and the names of labels that are numbers:
@@ -39,12 +40,27 @@ def add_choice(parser: argparse.ArgumentParser, k: str) -> None:
     parser.add_argument("--targets", type=int, nargs="+", metavar="T", help="which targets (default: all)")
     parser.add_argument("-k", type=int, help=f"how many training examples{k}")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="JSON with labels, see below")
-    parser.add_argument("--damping", help="relative damping, or auto (default: auto)")
+    recorded = "(default: as recorded by trak.attribute)"
+    parser.add_argument("--damping", help=f"relative damping, or auto {recorded}")
+    parser.add_argument("--lambda-reg", type=float, help=f"absolute damping {recorded}")
+    parser.add_argument("--weighting", choices=WEIGHTINGS, help=f"weighting of training examples {recorded}")
+    parser.add_argument(
+        "--normalize-checkpoints",
+        action=argparse.BooleanOptionalAction,
+        help=f"give every checkpoint equal weight {recorded}",
+    )
 
 
 def attribution(chosen: argparse.Namespace) -> StoredAttribution:
     """What the options of `add_choice` mean."""
-    found = StoredAttribution.open(chosen.store, chosen.exp_name, damping=chosen.damping)
+    found = StoredAttribution.open(
+        chosen.store,
+        chosen.exp_name,
+        damping=chosen.damping,
+        lambda_reg=chosen.lambda_reg,
+        weighting=chosen.weighting,
+        normalize_checkpoints=chosen.normalize_checkpoints,
+    )
     there = found.experiment.store.checkpoints()
     if others := [i for i in there if i not in found.model_ids]:
         print(

@@ -1,11 +1,21 @@
-"""Several processes on one store; see docs/distributed.md.
+"""Processes that share the work on one store: ranks, schedulers and Ray."""
 
-Who computes what is settled by `trak.store.locks` and `trak.distributed.locking`, below `TRAKer`, so that its users get it
-unasked. Here is what stands above.
-"""
-
+from trak.distributed.by_rank import RankScheduler
+from trak.distributed.locking import LockingScheduler
+from trak.distributed.lockstep import LockstepScheduler
 from trak.distributed.packing import Packed
 from trak.distributed.ray_pool import Pool, Ray
-from trak.distributed.unclaimed import iter_unclaimed
+from trak.distributed.scheduler import BatchScheduler, BatchStep, ExampleSet, PendingBatch
 
-__all__ = ["Packed", "Pool", "Ray", "iter_unclaimed"]
+__all__ = [
+    "BatchScheduler",
+    "BatchStep",
+    "ExampleSet",
+    "LockingScheduler",
+    "LockstepScheduler",
+    "Packed",
+    "PendingBatch",
+    "Pool",
+    "RankScheduler",
+    "Ray",
+]

@@ -1,132 +1,132 @@
-"""Batches that several processes go through, each computed by one of them."""
+"""Batches of a store with row locks: a process computes those that no other process has locked."""
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from trak._utils import ranks
-from trak.inputs import batches
+from trak.distributed.scheduler import BatchScheduler, IndexedBatches, PendingBatch
 from trak.inputs.batches import Batch
+from trak.inputs.loaders import indexed, known_batches
 from trak.store import POLL, RowLocks, Table
 
-_LATE = " again"
-"""Ends the name of the claim under which that is done, by one process again."""
+_SECOND_LOCK = " again"
+"""Ends the name of the lock under which one process computes what a hanging process has locked."""
 
-T = TypeVar("T")
 logger = logging.getLogger("trak")
 
 
-@dataclass(frozen=True)
-class PendingBatch:
-    """A batch of examples whose rows are not all done."""
+class LockingScheduler(BatchScheduler):
+    """Computes batches whose rows it can lock, and remembers the others until they are done.
 
-    table: Table
-    batch: Batch
-    indices: np.ndarray
-    hashes: np.ndarray
-    what: str
-    """The set that the examples are of."""
-    replaced: np.ndarray = field(repr=False)
-    """Which rows are done for other data, and to be replaced: bool (B,)."""
-
-    def is_done(self) -> bool:
-        """Whether nothing is left to do, whoever did it.
-
-        Raises:
-            ValueError: if another process stored other data meanwhile.
-        """
-        self.table.refresh()
-        done = self.table.is_done(self.indices)
-        same = done & (self.table.hashes(self.indices) == self.hashes) if done.any() else done
-        other = done & ~same & ~self.replaced
-        if other.any():
-            raise ValueError(
-                f"{self.what} example {int(self.indices[np.argmax(other)])} was just featurized by another process "
-                "from other data: two runs that differ use one save_dir, or a loader shuffles; give each run a "
-                "save_dir and each set of targets an exp_name of its own, and iterate in the same order everywhere"
-            )
-        return bool(same.all())
-
-
-class LockingScheduler:
-    """Computes batches that no other process is at, and remembers the others until those are done.
-
-    So no more batches are kept than other processes have in work. When one of those ends early, its rows are free for
-    whoever comes by; when it only hangs, they are computed here after `trak._utils.ranks.PATIENCE` seconds of waiting, and it
-    is no harm if it goes on.
+    No more batches are kept than other processes have in work. If such a process ends early, the kernel frees its rows
+    for whoever comes next. If it only hangs, the rows are computed here after `trak._utils.ranks.PATIENCE` seconds of
+    waiting; rows computed twice are the same bits.
     """
 
-    def __init__(self, locks: RowLocks, compute: Callable[[PendingBatch, Callable[[], None]], None]) -> None:
-        """
-        Args:
-            claims: of the store.
-            compute: does the work, and calls what it is given once the rows are written.
-        """
-        self._claims, self._compute = locks, compute
-        self._left: list[PendingBatch] = []
+    def __init__(self, flush: Callable[[], object], locks: RowLocks) -> None:
+        super().__init__(flush)
+        self._locks = locks
+        self._waiting: list[PendingBatch] = []
 
-    def agreed(self, value: T, *given: np.ndarray) -> T:
-        """The value, since every process goes by what it sees itself."""
-        return value
+    def submit(self, work: PendingBatch) -> None:
+        self._retry_waiting()
+        if not self._attempt(work):
+            self._waiting.append(work)
 
-    def add(self, work: PendingBatch) -> None:
-        """Do the work, or leave it to the process that is at it."""
-        self._advance()
-        if not self._attempt(work, self._compute):
-            self._left.append(work)
-
-    def settle(self) -> None:
-        """Return once everything that was added is done."""
-        since, count = time.monotonic(), len(self._left)
-        while self._left:
+    def drain(self) -> None:
+        since, count = time.monotonic(), len(self._waiting)
+        while self._waiting:
             late = time.monotonic() - since > ranks.PATIENCE
-            self._advance(_LATE if late else "")
-            if len(self._left) == count:
+            self._retry_waiting(_SECOND_LOCK if late else "")
+            if len(self._waiting) == count:
                 time.sleep(POLL)
                 continue
             if late:
-                logger.warning("another process is slow or hangs: a batch that it has claimed was computed here")
-            since, count = time.monotonic(), len(self._left)
+                logger.warning("Another process is slow or hangs: a batch that it had locked was computed here.")
+            since, count = time.monotonic(), len(self._waiting)
+        self._flush()
 
-    def _advance(self, late: str = "") -> None:
-        waiting, self._left = self._left, []
+    def _retry_waiting(self, suffix: str = "") -> None:
+        waiting, self._waiting = self._waiting, []
         for position, work in enumerate(waiting):
             try:
-                if not self._attempt(work, self._compute_kept, late):
-                    self._left.append(work)
+                if not self._attempt(work, suffix, kept=True):
+                    self._waiting.append(work)
             except BaseException:
-                self._left += waiting[position + 1 :]
+                self._waiting += waiting[position + 1 :]
                 raise
 
-    def _attempt(
-        self, work: PendingBatch, compute: Callable[[PendingBatch, Callable[[], None]], None], late: str = ""
-    ) -> bool:
-        """Whether the work is done, or was done now."""
-        name = work.table.group.path + late
+    def _attempt(self, work: PendingBatch, suffix: str = "", kept: bool = False) -> bool:
+        """Whether the batch is done, or could be computed now."""
+        name = work.table.group.path + suffix
 
         def release() -> None:
-            self._claims.release(name, work.indices)
+            self._locks.release(name, work.indices)
 
-        if not self._claims.take(name, work.indices):
+        if not self._lock(name, work.indices):
             return work.is_done()
         try:
             if work.is_done():
                 release()
             else:
-                compute(work, release)
+                if kept:
+                    work.check_unchanged(
+                        "is needed again since the process that had locked it has ended; run the same script again"
+                    )
+                work.step.write(work, work.step.compute(work), release)
         except BaseException:
             release()
             raise
         return True
 
-    def _compute_kept(self, work: PendingBatch, then: Callable[[], None]) -> None:
-        if (batches.digests(work.batch) != work.hashes).any():
-            raise ValueError(
-                f"the batch of {work.what} examples {work.indices.tolist()[:3]}... was overwritten after it was given, "
-                "and is needed again since the process that had claimed it has ended; run the same script again"
-            )
-        self._compute(work, then)
+    def _lock(self, name: str, rows: np.ndarray) -> bool:
+        """Lock rows for this process; it may already have them."""
+        return self._locks.take(name, rows)
+
+    def _batches(
+        self, loader: Iterable[Batch], index_key: str | int | None, table: Table, skipped: Callable[[int], object]
+    ) -> IndexedBatches:
+        """All batches in one process. Of several processes on a list, or on a DataLoader that goes through a data set in
+        order, only those that are not done and that no other process has locked: they are locked before they are
+        loaded. The first batch is always among them, for what is checked by it. Batches that others had locked and that
+        are still not done come last."""
+        known = known_batches(loader, len(table), index_key) if ranks.world_size() > 1 else None
+        if known is None:
+            yield from indexed(loader, index_key)
+            return
+        loading = deque[np.ndarray]()
+        for batch in known.load(self._unlocked(known.indices, table, loading, skipped)):
+            yield batch, loading.popleft()
+
+    def _unlocked(
+        self, indices: list[np.ndarray], table: Table, loading: deque[np.ndarray], skipped: Callable[[int], object]
+    ) -> Iterator[int]:
+        name, left = table.group.path, deque[int]()
+
+        def done(number: int) -> bool:
+            table.refresh()
+            return bool(table.is_done(indices[number]).all())
+
+        for number, rows in enumerate(indices):
+            while left and done(left[0]):
+                skipped(len(indices[left.popleft()]))
+            if number > 0:
+                if not self._lock(name, rows):
+                    left.append(number)
+                    continue
+                if done(number):
+                    self._locks.release(name, rows)
+                    skipped(len(rows))
+                    continue
+            loading.append(rows)
+            yield number
+        for number in left:
+            if done(number):
+                skipped(len(indices[number]))
+            else:
+                loading.append(indices[number])
+                yield number

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from trak._utils.messages import suggest
 from trak.evaluation.validation import Scores, as_scores, finite
-from trak.scoring import Damping, check_weighting
+from trak.scoring import Damping, ScoringConfig
 from trak.scoring.damping import factorize
 from trak.store import FeatureStore, check_model_id
 
@@ -42,7 +42,7 @@ def self_influence(
             output, the diagonal of attributing the training set to itself with normalize_checkpoints=False. "kernel", p = 0: its
             leverage, whatever its label says.
         model_ids: checkpoints to average over; by default those of `source`.
-        weighting: "ggn" or "identity"; by default that of `source`, curvature for a store.
+        weighting: "ggn" or "identity"; by default that of `source`, "ggn" for a store.
         damping: λ relative to trace(K)/k. Not that of `source`, which is for what training does to other examples.
         device: where to compute.
         progress: whether to show a progress bar.
@@ -55,7 +55,7 @@ def self_influence(
     if of not in _POWERS:
         raise ValueError(f"unknown of={of!r}: {suggest(str(of), _POWERS)}")
     store = _store(source)
-    weighting = check_weighting(getattr(source, "weighting", "ggn") if weighting is None else weighting)
+    weighting = getattr(source, "scoring", ScoringConfig()).override(weighting=weighting).weighting
     relative = Damping.make(damping, None)
     if relative.auto:
         raise ValueError(f"self_influence has no targets to choose damping='auto' by: give a number ({SELF_DAMPING:g})")

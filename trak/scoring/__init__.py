@@ -1,5 +1,7 @@
 """From stored features to scores."""
 
+from trak.scoring.auto_damping import recorded_damping
+from trak.scoring.config import ScoringConfig
 from trak.scoring.damping import DEFAULT_DAMPING, Damping, solve
 from trak.scoring.gram import WEIGHTINGS, check_weighting, gram
 from trak.scoring.scorer import MEMORY_BUDGET, Scorer, TopK, check_k, merge_top_k
@@ -11,6 +13,7 @@ __all__ = [
     "WEIGHTINGS",
     "Damping",
     "Scorer",
+    "ScoringConfig",
     "TopK",
     "TopKQuery",
     "check_k",
@@ -18,5 +21,6 @@ __all__ = [
     "computed",
     "gram",
     "merge_top_k",
+    "recorded_damping",
     "solve",
 ]

@@ -1,13 +1,17 @@
 """Damping chosen from what is stored: the one that explains how far held-out examples are from trained ones."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from trak._utils.validation import is_number
+from trak.inputs.batches import digest_of
+from trak.scoring.config import ScoringConfig
 from trak.scoring.damping import Damping
-from trak.store import Experiment, Table
+from trak.store import Experiment, StoreError, Table
 
 SUBSET_FRACTION = 0.5
 """Of the training set, that models are trained on whose outputs the scores are to predict."""
@@ -22,17 +26,58 @@ Array = np.ndarray[Any, Any]
 logger = logging.getLogger("trak")
 
 
-def resolve(damping: Damping, experiment: Experiment, model_ids: list[int], weighting: str) -> Damping:
-    """`damping` itself, or for `damping.auto` the one that `choose` finds; a line of the log says which and why."""
+def resolve(scoring: ScoringConfig, experiment: Experiment, model_ids: Sequence[int]) -> Damping:
+    """The damping in force: the one given, or for "auto" the recorded one, chosen by `choose` the first time.
+
+    The first process that chooses records its value, which every process and every later session uses from then on.
+    """
+    damping = scoring.damping
     if not damping.auto:
         return damping
-    value, why = choose(experiment, model_ids, weighting)
-    found = Damping(damping.value if value is None else value, why=why)
-    logger.info("damping: %.3g (%s)", found.value, why)
+    recorded = recorded_damping(scoring, experiment, model_ids)
+    if recorded is not None:
+        return recorded
+    value, why = choose(experiment, model_ids, scoring.weighting)
+    record = {"value": damping.value if value is None else value, "why": why}
+    try:
+        record = experiment.record_damping(_decided_by(scoring, experiment, model_ids), record)
+    except OSError as error:  # a store that cannot be written to
+        logger.warning("The chosen damping could not be recorded (%s); another machine may choose another.", error)
+    found = _read(record)
+    logger.info("damping: %.3g (%s)", found.value, found.why)
     return found
 
 
-def choose(experiment: Experiment, model_ids: list[int], weighting: str) -> tuple[float | None, str]:
+def recorded_damping(scoring: ScoringConfig, experiment: Experiment, model_ids: Sequence[int]) -> Damping | None:
+    """The damping that was chosen for "auto", or the one given; None while it is not chosen.
+
+    Raises:
+        StoreError: if the record is damaged.
+    """
+    if not scoring.damping.auto:
+        return scoring.damping
+    record = experiment.damping(_decided_by(scoring, experiment, model_ids))
+    return _read(record) if record else None
+
+
+def _decided_by(scoring: ScoringConfig, experiment: Experiment, model_ids: Sequence[int]) -> dict[str, Any]:
+    """What the choice depends on besides the rows of the store."""
+    return {
+        "weighting": scoring.weighting,
+        "model_ids": list(model_ids),
+        "fingerprints": [experiment.store.fingerprint(i) for i in model_ids],
+        "targets": [digest_of(experiment.targets(i).hashes(slice(None))) for i in model_ids],
+    }
+
+
+def _read(record: Mapping[str, Any]) -> Damping:
+    value, why = record.get("value"), record.get("why")
+    if not is_number(value) or not 0 <= value < float("inf") or not isinstance(why, str):
+        raise StoreError(f"the recorded damping {dict(record)!r} is damaged. Delete the experiment's folder damping.")
+    return Damping(float(value), why=why)
+
+
+def choose(experiment: Experiment, model_ids: Sequence[int], weighting: str) -> tuple[float | None, str]:
     """Relative damping at which the linearised model generalises as the network does, or None; and why.
 
     Leaving example i out moves its output by -h_i Q_i / (1 - R_i h_i), h_i = φ_iᵀ(K + λI)⁻¹φ_i, to first order (a step

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from trak.scoring.auto_damping import resolve
-from trak.scoring.damping import Damping, factorize
+from trak.scoring.config import DEFAULT_SCORING, ScoringConfig
+from trak.scoring.damping import factorize
 from trak.store import Experiment, Table, TileBlock, Tiles
 
 MEMORY_BUDGET = 512 * 2**20
@@ -33,9 +34,9 @@ class TopK(NamedTuple):
 class Scorer:
     """τ(i, t) = mean_c b_tc φ_tᵀ(K_c + λ_c I)⁻¹φ_i · mean_c Q_i (TRAK, equations 13 and 17).
 
-    The paper's b_tc is 1. `normalize_checkpoints`, it is the mean over checkpoints of g_tc = ‖φ_t‖ / √trace(K_c) by g_tc itself, so
-    that every checkpoint has the same say in a target's scores, and not the more the larger its gradient is. One
-    checkpoint's scores are the same either way.
+    The paper's b_tc is 1. With `normalize_checkpoints` it is the mean over checkpoints of g_tc = ‖φ_t‖ / √trace(K_c)
+    divided by g_tc itself, so that every checkpoint has equal weight in a target's scores, however large its gradient
+    is. One checkpoint's scores are the same either way.
 
     Solves for the targets and streams the training features past the solutions, so that memory is
     bounded by `memory_budget` bytes whatever the numbers of examples and targets.
@@ -45,20 +46,25 @@ class Scorer:
         self,
         experiment: Experiment,
         model_ids: list[int],
-        weighting: str,
-        damping: Damping,
+        scoring: ScoringConfig = DEFAULT_SCORING,
         device: torch.device | str = "cpu",
         memory_budget: int = MEMORY_BUDGET,
-        normalize_checkpoints: bool = True,
     ) -> None:
         """
+        Args:
+            experiment: the targets.
+            model_ids: checkpoints to average over.
+            scoring: damping, weighting and normalisation.
+            device: where to multiply.
+            memory_budget: bytes.
+
         Raises:
             ValueError: if a checkpoint is not finalized, or its targets are not all featurized.
             StoreError: if what is stored is damaged.
         """
         self._experiment, self._ids = experiment, model_ids
-        self._weighting, self._device = weighting, device
-        self._balanced = normalize_checkpoints and len(model_ids) > 1
+        self._weighting, self._device = scoring.weighting, device
+        self._normalize = scoring.normalize_checkpoints and len(model_ids) > 1
         self._memory_budget, self._factors = memory_budget, dict[int, Tensor]()
         self._traces: dict[int, float] = {}
         # Of the last range of targets, since top, bottom and all scores are often asked for one after the other.
@@ -70,9 +76,9 @@ class Scorer:
             )
         self._tables, self._targets = [], []
         for model_id in model_ids:
-            if not store.is_finalized(model_id, weighting):
+            if not store.is_finalized(model_id, scoring.weighting):
                 raise ValueError(
-                    f"model_id {model_id} is not finalized for weighting={weighting!r}; call finalize_features first"
+                    f"model_id {model_id} is not finalized for weighting={scoring.weighting!r}; call finalize_features first"
                 )
             table = experiment.targets(model_id)
             done = table.is_done()
@@ -85,7 +91,7 @@ class Scorer:
             self._tables.append(store.table(model_id))
             self._targets.append(table)
         self._check_same_data()
-        self.damping = resolve(damping, experiment, model_ids, weighting)
+        self.damping = resolve(scoring, experiment, model_ids)
         self._wide = torch.float64 if self._tables[0].features.dtype == np.float64 else torch.float32
         k = self._tables[0].features.shape[1]
         itemsize = 8 if self._wide == torch.float64 else 4
@@ -114,7 +120,7 @@ class Scorer:
         if (start, stop) in self._solved:
             return self._solved[start, stop]
         targets = [table.take(np.arange(start, stop), np.float64) for table in self._targets]
-        if self._balanced:
+        if self._normalize:
             norms = np.stack([np.linalg.norm(features, axis=1) for features in targets])
             norms /= np.sqrt([max(self._trace(i), np.finfo(float).tiny) for i in self._ids])[:, None]
             wanted, norms = norms.mean(axis=0), np.where(norms > 0, norms, 1)

@@ -1,6 +1,6 @@
 """The feature store: rows written once, readable with zarr alone, mapped into memory locally."""
 
-from trak.store.checks import StoreError
+from trak.store.checks import CheckpointMismatchError, ConfigMismatchError, StoreError
 from trak.store.experiment import Experiment
 from trak.store.feature_store import FeatureStore, check_model_id, missing_rows, open_store
 from trak.store.locks import POLL, RowLocks
@@ -10,6 +10,8 @@ from trak.store.table import DTYPES, RowValues, Table
 from trak.store.writer import Writer
 
 __all__ = [
+    "CheckpointMismatchError",
+    "ConfigMismatchError",
     "DTYPES",
     "POLL",
     "Experiment",

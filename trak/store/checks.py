@@ -10,6 +10,14 @@ UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, O
 """What zarr raises for metadata that make no sense."""
 
 
+class ConfigMismatchError(ValueError):
+    """A store was made with other settings than those asked for."""
+
+
+class CheckpointMismatchError(ValueError):
+    """A checkpoint is not the one that a store or an experiment was made with."""
+
+
 class StoreError(ValueError):
     """What is stored is damaged, or is no store of this library."""
 

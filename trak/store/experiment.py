@@ -24,6 +24,8 @@ KINDS = ("scores", "tops")
 
 MEASURED = "faithfulness"
 """How faithful scores were found to be."""
+SCORING, DAMPING = "scoring", "damping"
+"""The recorded scoring settings, and the damping that "auto" chose."""
 
 
 class Experiment:
@@ -93,6 +95,39 @@ class Experiment:
             self._forget(path)
             subgroup(self._group, path, record)
 
+    def scoring(self) -> dict[str, Any]:
+        """What `record_scoring` was given last; empty if nothing.
+
+        Raises:
+            StoreError: if the record is damaged.
+        """
+        found = checked(self._group, SCORING)
+        record = {} if found is None else found.attrs.asdict()
+        ids = record.get("model_ids", [])
+        if not isinstance(ids, list) or not all(type(i) is int and i >= 0 for i in ids):
+            raise StoreError(
+                f"experiment {self.name!r} in {self.store.where} has model_ids={ids!r} in its scoring settings. Delete "
+                "its folder scoring."
+            )
+        return record
+
+    def record_scoring(self, record: Mapping[str, Any]) -> None:
+        """Keep the settings and checkpoints that the experiment is scored with, in place of those before."""
+        with places.locked(self.store.location):
+            group = subgroup(self._group, SCORING, record)
+            if group.attrs.asdict() != dict(record):
+                group.attrs.put(dict(record))
+
+    def damping(self, decided_by: Mapping[str, Any]) -> dict[str, Any]:
+        """What `record_damping` was given first for what decides it; empty if nothing."""
+        found = checked(self._group, f"{DAMPING}/{_digest(decided_by)}")
+        return {} if found is None else found.attrs.asdict()
+
+    def record_damping(self, decided_by: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep a chosen damping unless one is kept already, and return the one that is kept."""
+        with places.locked(self.store.location):
+            return subgroup(self._group, f"{DAMPING}/{_digest(decided_by)}", record).attrs.asdict()
+
     def _forget(self, path: str) -> None:
         if checked(self._group, path) is not None:
             check_inside(self._group, path)
@@ -107,6 +142,7 @@ class Experiment:
         with places.locked(self.store.location, places.SCORES), places.locked(self.store.location):
             if some is None:
                 self._forget(MEASURED)
+                self._forget(DAMPING)
             for name in self._computed_names() if some is None else some:
                 check_inside(self._group, f"{name}/c/0/0")
                 self._matrix(name, (0, 0), "float32").delete()
