@@ -267,7 +267,7 @@ class TestAttribution:
 def test_logging_says_which_engine_was_chosen(case, call, caplog):
     with caplog.at_level(logging.INFO, logger="trak"):
         call(case.batches)
-    assert "engine: layers for 6 parameters" in caplog.text
+    assert "engine: hooks for 6 parameters" in caplog.text
 
 
 @pytest.mark.parametrize("row", [0, 8, 22])

@@ -561,7 +561,7 @@ def test_an_engine_asked_for_by_name_warns_of_gradients_that_are_not_autograds_a
         wrong = engine == "hooks" and factor != 1
         assert len(caught) == wrong
         if wrong:
-            assert "'1.gain' by engine='layers' disagree with single-example autograd" in str(caught[0].message)
+            assert "'1.gain' by engine='hooks' disagree with single-example autograd" in str(caught[0].message)
 
 
 def test_input_changed_in_place_after_its_use_is_an_error():
@@ -842,7 +842,7 @@ def test_auto_is_right_where_a_model_sorts_its_examples_though_the_first_two_are
 def test_an_engine_asked_for_by_name_warns_of_a_model_that_sorts_its_examples():
     model, batch = Sorted(), (torch.randn(6, 3), IN_ORDER)
     names = [name for name, _ in model.named_parameters()]
-    with differentiable(model, names), pytest.warns(UserWarning, match="engine='layers' disagree"):
+    with differentiable(model, names), pytest.warns(UserWarning, match="engine='hooks' disagree"):
         choose_engine("hooks", model, Curved(), names, batch)
 
 

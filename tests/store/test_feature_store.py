@@ -432,7 +432,7 @@ class StoreContract:
     @pytest.mark.parametrize(
         "change, words",
         [
-            ({"format": 2}, "format 2"),
+            ({"format": 3}, "format 3"),
             ({"format": None}, "format None"),
             ({"dtype": "int4"}, "damaged configuration"),
             ({"train_set_size": "many"}, "damaged configuration"),
@@ -794,7 +794,7 @@ class TestLocal(StoreContract):
             "task regression, 11 training examples, k = 6",
             "9 parameters in 2 tensors",
             "checkpoints: 2",
-            "0: 11 of 11 rows, finalized (curvature), weights weights-0",
+            "0: 11 of 11 rows, finalized (ggn), weights weights-0",
             "1: 4 of 11 rows, not finalized, weights weights-1",
             "t: 3 targets (done by checkpoint: 0: 3), 1 scores",
         ):
@@ -848,7 +848,7 @@ class TestMemoryUrl(StoreContract):
         location = self.fresh()
         self.filled(location)
         assert main(["info", location]) == 0
-        assert "0: 11 of 11 rows, finalized (curvature)" in capsys.readouterr().out
+        assert "0: 11 of 11 rows, finalized (ggn)" in capsys.readouterr().out
         assert main(["info", location + "-missing"]) == 1
         assert capsys.readouterr().err.startswith(
             f"trak: there is no feature store at {location}-missing; check the path"

@@ -157,6 +157,7 @@ class TRAKer:
         parameters = select_parameters(model, grad_wrt)
         projector = make_projector(projector, proj_dim, projector_seed)
         projector.bind({name: p.shape for name, p in parameters.items()})
+        self.train_set_size, self.proj_dim = train_set_size, projector.proj_dim
         self._features = FeatureSettings(
             self.model,
             self.task,
