@@ -14,6 +14,7 @@ from trak._utils.messages import suggest
 from trak._utils.ranks import local_rank, world_size
 from trak._utils.validation import check_device, is_number
 from trak.attribution.results import StoredAttribution
+from trak.distributed.executors import SharingExecutor
 from trak.distributed.locking import LockingScheduler, PendingBatch
 from trak.distributed.lockstep import LockstepScheduler
 from trak.gradients import (
@@ -180,7 +181,7 @@ class TRAKer:
         )
         self._sharing: LockingScheduler | LockstepScheduler = LockingScheduler(self._store.locks, self._compute)
         if self._sharded:
-            if not self._store.locks.exclude:
+            if not self._store.locks.enabled:
                 raise ValueError(
                     f"save_dir {self._store.where} is no directory, and a sharded model's ranks can write side by side "
                     "to a directory only; use one that all of them see"
@@ -309,7 +310,7 @@ class TRAKer:
         if not ids:
             raise ValueError("there is no checkpoint to finalize: call load_checkpoint and featurize first")
         self._sharing.settle()
-        self.store.locks.once(
+        SharingExecutor(self.store.locks).run(
             f"gram_{self.weighting}", ids, lambda i: self.store.is_finalized(i, self.weighting), self._finalize
         )
         self._next_row = 0
@@ -466,7 +467,7 @@ class TRAKer:
     def _compute(self, work: PendingBatch, then: Callable[[], None]) -> None:
         values = self._values(work)
         if self._experiment is not None and work.replaced.any():
-            self._experiment.forget_scores()
+            self._experiment.delete_scores()
         self._writer.write(work.table, work.indices, values, then)
 
     def _choose(self, batch: Batch) -> None:

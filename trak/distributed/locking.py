@@ -111,7 +111,7 @@ class LockingScheduler:
         def release() -> None:
             self._claims.release(name, work.indices)
 
-        if not self._claims.take(name, work.indices):
+        if not self._claims.acquire(name, work.indices):
             return work.is_done()
         try:
             if work.is_done():

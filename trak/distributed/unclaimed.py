@@ -39,7 +39,7 @@ def iter_unclaimed(
     known = known_batches(loader, len(table), index_key)
     if known is None:
         yield from indexed(loader, index_key)
-    elif locks.exclude:
+    elif locks.enabled:
         under_way = deque[np.ndarray]()
         for batch in known.load(_claimed(known.indices, table, locks, under_way, skipped)):
             yield batch, under_way.popleft()
@@ -88,7 +88,7 @@ def _claimed(
         while left and done(left[0]):
             skipped(len(ranges[left.popleft()]))
         if number > 0:
-            if not locks.take(name, rows):
+            if not locks.acquire(name, rows):
                 left.append(number)
                 continue
             if done(number):

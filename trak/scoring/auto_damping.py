@@ -1,11 +1,11 @@
 """Damping chosen from what is stored: the one that explains how far held-out examples are from trained ones."""
 
 import logging
-from typing import Any
 
 import numpy as np
 import torch
 
+from trak._utils.typing import Array
 from trak.scoring.damping import Damping
 from trak.store import Experiment, Table
 
@@ -16,8 +16,6 @@ _BOUNDS = 0.3, 10.0
 FEWEST_TARGETS, CHECKPOINTS_EACH = 100, 10
 """To choose by, and how many checkpoints one stands for."""
 FOLDED, SAMPLED_ROWS, _LARGEST_DISTANCE = 1024, 4096, 0.3
-
-Array = np.ndarray[Any, Any]
 
 logger = logging.getLogger("trak")
 
