@@ -31,7 +31,7 @@ from trak.distributed.planning.constants import DTYPES
 from trak.distributed.planning.phases import gram_operations
 from trak.inputs import batches
 from trak.projectors import Sketch
-from trak.scoring import Damping, Scorer, ScoringConfig, gram
+from trak.scoring import Damping, Scorer, ScoringConfig, TopKQuery, gram
 from trak.scoring.auto_damping import SAMPLED_ROWS, choose
 from trak.scoring.damping import factorize
 from trak.store import FeatureStore
@@ -113,7 +113,7 @@ def featurizing(directory: Path, ratio: float) -> dict[str, Any]:
 def queried(store: FeatureStore, targets: int) -> float:
     experiment, _ = with_targets(store, targets)
     scorer = Scorer(experiment, [0], ScoringConfig(Damping(), "identity"))
-    return seconds(lambda: scorer.top(10), 3)
+    return seconds(lambda: scorer.top(TopKQuery(10)), 3)
 
 
 def choosing(directory: Path, rows: int, k: int) -> float:

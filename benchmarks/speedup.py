@@ -109,7 +109,7 @@ def together(name: str, directory: Path, size: int, workers: int) -> dict[str, f
 def forget_scores(directory: Path, size: int) -> None:
     from trak.store import open_store
 
-    open_store(directory, writable=True).experiment(str(size)).forget_scores()
+    open_store(directory, writable=True).experiment(str(size)).delete_scores()
 
 
 def measured(name: str, size: int, rounds: int, where: Path | None) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Peak:
 def measure(directory):
     import numpy as np
 
-    from trak.scoring import Damping, Scorer, ScoringConfig
+    from trak.scoring import Damping, Scorer, ScoringConfig, TopKQuery
     from trak.store import FeatureStore, RowValues, StoreConfig
 
     rng = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def measure(directory):
     before = anonymous()
     begin = time.monotonic()
     with Peak() as peak:
-        top = Scorer(experiment, [0], ScoringConfig(Damping(), "identity")).top(TOP)
+        top = Scorer(experiment, [0], ScoringConfig(Damping(), "identity")).top(TopKQuery(TOP))
     seconds = time.monotonic() - begin
     # With K = I the damping is 3 · trace(K)/k = 3, so that the solution is φ_t / (1 + 3).
     some = [0, 41, 99]

@@ -124,10 +124,10 @@ def scored(root, kill):
 
     run = Run(root / f"scored-{kill}")
     told([fork(lambda tell: run.attribute())])
-    real, begun = Scorer.pieces, root / f"begun-{kill}"
+    real, begun = Scorer.score_tiles, root / f"begun-{kill}"
 
     def member(tell, first):
-        def pieces(scorer, progress=lambda scores: None):
+        def tiles(scorer, progress=lambda scores: None):
             found = real(scorer, progress)
 
             def blocks(piece):
@@ -135,12 +135,12 @@ def scored(root, kill):
                 if first and kill:
                     signal.pause()
                 time.sleep(0.4)
-                yield from found.blocks(piece)
+                yield from found.compute(piece)
                 tell(str(piece))
 
             return Tiles(found.count, found.shape, blocks)
 
-        Scorer.pieces = pieces
+        Scorer.score_tiles = tiles
         trak.Attribution.open(run.directory).scores  # noqa: B018
 
     first = as_rank(0, 2, lambda tell: member(tell, True))
@@ -260,8 +260,8 @@ def locks(root):
 
     def hold(tell):
         mine = row_locks(root)
-        assert mine.take("rows", np.array([3, 4, 9]))
-        assert mine.take("rows", np.array([20]))
+        assert mine.acquire("rows", np.array([3, 4, 9]))
+        assert mine.acquire("rows", np.array([20]))
         mine.release("rows", np.array([20]))
         assert row_locks(root) is mine
         ready.touch()
@@ -272,11 +272,11 @@ def locks(root):
         time.sleep(0.01)
     mine = row_locks(root)
     asked = [("rows", [4]), ("rows", [0, 9]), ("rows", [5, 6, 7, 8]), ("rows", [0]), ("rows", [20]), ("other", [4])]
-    before = [mine.take(what, np.array(rows)) for what, rows in asked]
+    before = [mine.acquire(what, np.array(rows)) for what, rows in asked]
     os.kill(holder, signal.SIGKILL)
     os.close(reading)
     os.waitpid(holder, 0)
-    return {"before": before, "after": mine.take("rows", np.array([3, 4, 9]))}
+    return {"before": before, "after": mine.acquire("rows", np.array([3, 4, 9]))}
 
 
 def drive(root):

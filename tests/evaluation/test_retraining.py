@@ -464,13 +464,19 @@ class TestStore:
         expected = call().outputs
         models = sorted((tmp_path / "truth" / "models").glob("*/c/0/0"))
         models[0].unlink()  # metadata without contents
-        leftovers = [models[0].with_name("0.abc.partial"), tmp_path / "truth" / "zarr.abc.partial"]
-        for leftover in leftovers:
+        folders = tmp_path / "truth" / "models", tmp_path / "truth"
+        leftovers = [
+            models[0].with_name(f"0.{'0f' * 16}.partial"),
+            *(at / f"zarr.{'0f' * 16}.partial" for at in folders),
+        ]
+        own = tmp_path / "truth" / "download.partial"
+        for leftover in (*leftovers, own):
             leftover.write_bytes(b"half")
         train = Counting()
         np.testing.assert_array_equal(call(train).outputs, expected)
         assert len(train.seen) == 1
         assert not any(leftover.exists() for leftover in leftovers)
+        assert own.exists()
 
 
 def test_without_ray_installed_the_error_says_what_to_install(call, monkeypatch):

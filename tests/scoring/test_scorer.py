@@ -14,8 +14,8 @@ from zarr.storage import MemoryStore
 
 import trak
 from trak.projectors import Identity, make_projector
-from trak.scoring import Damping, Scorer, ScoringConfig, gram, solve
-from trak.scoring.scorer import _stable_top
+from trak.scoring import Damping, Scorer, ScoringConfig, TopKQuery, gram, solve
+from trak.scoring.top_k import _stable_top
 from trak.store import FeatureStore, RowValues, StoreConfig, Table
 from trak.tasks import make_task
 
@@ -323,7 +323,7 @@ def test_of_equal_scores_in_several_blocks_the_lower_index_comes_first(tmp_path,
         np.arange(1), RowValues(features[:1], ones[:1], ones[:1], ones[:1], np.zeros(1, "u8"))
     )
     for bottom, sign in ((False, -1), (True, 1)):
-        found = Scorer(experiment, [0], ScoringConfig(Damping(3.0), "identity")).top(17, bottom)
+        found = Scorer(experiment, [0], ScoringConfig(Damping(3.0), "identity")).top(TopKQuery(17, bottom))
         assert found.indices[0].tolist() == np.argsort(sign * values, kind="stable")[:17].tolist()
 
 

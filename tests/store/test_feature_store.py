@@ -26,6 +26,7 @@ import trak.store.mapped_array
 import trak.store.remote_array
 import trak.store.table
 from trak.__main__ import main
+from trak.distributed import SharingExecutor
 from trak.scoring import Damping, Scorer, ScoringConfig, gram
 from trak.store import FeatureStore, RowValues, StoreConfig, StoreError, Table, Tiles, missing_rows, open_store
 from trak.store.location import locked
@@ -88,7 +89,14 @@ def filling(number):
         yield slice(first, last), slice(0, 1), np.full((last - first, 1), number)
         yield slice(first, last), slice(1, TARGETS), np.full((last - first, TARGETS - 1), number)
 
-    return lambda: Tiles(2, (6, TARGETS), blocks)
+    return Tiles(2, (6, TARGETS), blocks)
+
+
+def scores(experiment, settings, tiles):
+    """The scores of one way of scoring, computed if they are not stored."""
+    matrix = experiment.score_matrix(settings)
+    matrix.compute(tiles, SharingExecutor(experiment.store.locks))
+    return matrix.read()
 
 
 def all_scores(location):
@@ -333,12 +341,12 @@ class StoreContract:
                 calls.append(number)
                 yield slice(0, ROWS), slice(0, TARGETS), np.full((ROWS, TARGETS), number)
 
-            return lambda: Tiles(1, (ROWS, TARGETS), counted)
+            return Tiles(1, (ROWS, TARGETS), counted)
 
         experiment = self.filled(location).experiment("t")
-        first = experiment.scores({"damping": 1}, fill(value))
-        again = open_store(location).experiment("t").scores({"damping": 1}, fill(5))
-        other = experiment.scores({"damping": 2}, fill(7))
+        first = scores(experiment, {"damping": 1}, fill(value))
+        again = scores(open_store(location).experiment("t"), {"damping": 1}, fill(5))
+        other = scores(experiment, {"damping": 2}, fill(7))
         assert calls == [value, 7]
         assert first.shape == (ROWS, TARGETS)
         assert first.dtype == np.float32
@@ -348,14 +356,14 @@ class StoreContract:
     def test_scores_once_handed_out_never_change(self):
         location = self.fresh()
         experiment = self.filled(location).experiment("t")
-        handed_out = experiment.scores({"damping": 1}, filling(1))
-        mapped_again = experiment.scores({"damping": 1}, filling(2))
-        experiment.forget_scores()
-        renewed = experiment.scores({"damping": 1}, filling(3))
+        handed_out = scores(experiment, {"damping": 1}, filling(1))
+        mapped_again = scores(experiment, {"damping": 1}, filling(2))
+        experiment.delete_scores()
+        renewed = scores(experiment, {"damping": 1}, filling(3))
         assert (handed_out == 1).all()
         assert (mapped_again == 1).all()
         assert (renewed == 3).all()
-        assert (open_store(location).experiment("t").scores({"damping": 1}, filling(4)) == 3).all()
+        assert (scores(open_store(location).experiment("t"), {"damping": 1}, filling(4)) == 3).all()
 
     def test_scores_whose_computation_failed_are_computed_again(self):
         location = self.fresh()
@@ -366,9 +374,9 @@ class StoreContract:
             raise RuntimeError("stopped")
 
         with pytest.raises(RuntimeError, match="stopped"):
-            experiment.scores({"damping": 1}, lambda: Tiles(3, (4, TARGETS), fail))
+            scores(experiment, {"damping": 1}, Tiles(3, (4, TARGETS), fail))
         assert not [key for key in self.contents(location) if key.endswith("-partial")]
-        assert (experiment.scores({"damping": 1}, filling(3)) == 3).all()
+        assert (scores(experiment, {"damping": 1}, filling(3)) == 3).all()
 
     def test_a_gram_matrix_of_zeros_is_stored(self):
         store = self.filled(self.fresh(), finalize=False)
@@ -644,17 +652,17 @@ class TestLocal(StoreContract):
     def test_truncated_scores_are_named(self):
         location = self.fresh()
         experiment = self.filled(location).experiment("t")
-        experiment.scores({"damping": 1}, filling(1))
+        scores(experiment, {"damping": 1}, filling(1))
         (key,) = (key for key in self.contents(location) if "/scores/" in key and not key.endswith(".json"))
         self.put(location, key, (location / key).read_bytes()[:-4])
         with pytest.raises(StoreError, match="truncated") as caught:
-            experiment.scores({"damping": 1}, filling(2))
+            scores(experiment, {"damping": 1}, filling(2))
         assert str(location / key) in str(caught.value)
 
     def test_scores_handed_out_can_not_be_written_to(self):
-        scores = self.filled(self.fresh()).experiment("t").scores({"damping": 1}, filling(1))
+        found = scores(self.filled(self.fresh()).experiment("t"), {"damping": 1}, filling(1))
         with pytest.raises(ValueError, match="read-only"):
-            scores[0, 0] = 5
+            found[0, 0] = 5
 
     def test_rows_handed_out_never_reach_the_file(self):
         location = self.fresh()
@@ -704,7 +712,7 @@ class TestLocal(StoreContract):
             FeatureStore.create(location, CONFIG)
             yield slice(0, ROWS), slice(piece, 2 * piece + 1), np.full((ROWS, piece + 1), 2)
 
-        np.testing.assert_array_equal(experiment.scores({"damping": 1}, lambda: Tiles(2, (ROWS, 1), blocks)), 2)
+        np.testing.assert_array_equal(scores(experiment, {"damping": 1}, Tiles(2, (ROWS, 1), blocks)), 2)
 
     def test_no_reader_sees_a_chunk_before_all_of_it_exists(self, monkeypatch):
         location, seen = self.fresh(), []
@@ -753,15 +761,15 @@ class TestLocal(StoreContract):
         with monkeypatch.context() as patch:
             patch.setattr(os, "posix_fallocate", fallocate)
             with pytest.raises(OSError, match="no room to write") as caught:
-                experiment.scores({"damping": 1}, filling(1))
+                scores(experiment, {"damping": 1}, filling(1))
         assert str(location) in str(caught.value)
         assert not list(location.rglob("*-partial"))
-        np.testing.assert_array_equal(experiment.scores({"damping": 1}, filling(2)), 2)
+        np.testing.assert_array_equal(scores(experiment, {"damping": 1}, filling(2)), 2)
 
     def test_a_kill_while_scores_are_forgotten_leaves_none_that_nothing_forgets(self, monkeypatch):
         location = self.fresh()
         experiment = self.filled(location).experiment("t")
-        experiment.scores({"damping": 1}, filling(1))
+        scores(experiment, {"damping": 1}, filling(1))
 
         def killed(path, *arguments, **options):
             (Path(path) / "zarr.json").unlink()
@@ -770,10 +778,10 @@ class TestLocal(StoreContract):
         with monkeypatch.context() as patch:
             patch.setattr(shutil, "rmtree", killed)
             with pytest.raises(RuntimeError, match="killed"):
-                experiment.forget_scores()
+                experiment.delete_scores()
         experiment = FeatureStore.create(location, CONFIG).experiment("t")
-        experiment.forget_scores()
-        np.testing.assert_array_equal(experiment.scores({"damping": 1}, filling(2)), 2)
+        experiment.delete_scores()
+        np.testing.assert_array_equal(scores(experiment, {"damping": 1}, filling(2)), 2)
 
     def test_save_dir_that_is_a_file_is_named(self):
         path = self.directory / "file"
@@ -786,7 +794,7 @@ class TestLocal(StoreContract):
         location = self.fresh()
         store = self.filled(location)
         store.add_checkpoint(1, "weights-1").write(np.arange(4), values_for(4))
-        store.experiment("t").scores({"damping": 1}, filling(1))
+        scores(store.experiment("t"), {"damping": 1}, filling(1))
         assert main(["info", str(location)]) == 0
         text = capsys.readouterr().out
         for words in (
@@ -802,7 +810,7 @@ class TestLocal(StoreContract):
 
     def test_info_as_json_tells_the_same(self, capsys):
         location = self.fresh()
-        self.filled(location).experiment("t").scores({"damping": 1}, filling(1))
+        scores(self.filled(location).experiment("t"), {"damping": 1}, filling(1))
         assert main(["info", "--json", str(location)]) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["store"] == str(location)

@@ -82,9 +82,9 @@ def test_rows_with_a_flipped_bit_are_computed_again_and_nothing_else(run, tmp_pa
     flip(path, 2 * row_bytes)
     flip(path, 3 * row_bytes)
     found, scores_too = repair(store)
-    assert (found.where, found.mended) == ("checkpoints/1", True)
+    assert (found.where, found.repaired) == ("checkpoints/1", True)
     assert found.what.startswith("2 corrupt rows")
-    assert (scores_too.where, scores_too.mended) == ("experiments/targets/scores", True)
+    assert (scores_too.where, scores_too.repaired) == ("experiments/targets/scores", True)
     again, written = run()
     assert written == [("checkpoints/1", 10), ("checkpoints/1", 11)]
     np.testing.assert_array_equal(again, scores)
@@ -96,7 +96,7 @@ def test_a_truncated_chunk_is_computed_again(run, tmp_path, length):
     store = tmp_path / "store"
     before = contents(store)
     os.truncate(store / FEATURES, length)
-    assert [found.mended for found in repair(store)] == [True, True]
+    assert [found.repaired for found in repair(store)] == [True, True]
     _, written = run()
     first = 8 + length // (K * 4)
     assert written == [("checkpoints/1", row) for row in range(first, 16)]
@@ -111,7 +111,7 @@ def test_a_lost_chunk_is_noticed_and_computed_again(run, tmp_path, lost):
         (store / name).unlink()
     with pytest.raises(trak.store.StoreError, match=r"row 8 .*trak repair"):
         trak.Attribution.open(store).top(2)
-    assert [found.mended for found in repair(store)] == [True, True]
+    assert [found.repaired for found in repair(store)] == [True, True]
     _, written = run()
     assert written == [("checkpoints/1", row) for row in range(8, 16)]
     assert contents(store) == before
@@ -136,7 +136,7 @@ def test_a_damaged_gram_matrix_is_computed_again(run, tmp_path, damage):
     else:
         (store / "checkpoints/0/gram_ggn/zarr.json").write_text("[")
     found, _ = repair(store)
-    assert (found.where, found.mended) == ("checkpoints/0/gram_ggn", True)
+    assert (found.where, found.repaired) == ("checkpoints/0/gram_ggn", True)
     _, written = run()
     assert written == []
     assert contents(store) == before
@@ -154,12 +154,12 @@ def test_scores_with_a_flipped_bit_are_computed_again(run, tmp_path):
     assert contents(store) == before
 
 
-def test_metadata_that_can_not_be_mended_are_named_with_what_to_do(run, tmp_path, capsys):
+def test_metadata_that_can_not_be_repaired_are_named_with_what_to_do(run, tmp_path, capsys):
     store = tmp_path / "store"
     (store / "checkpoints/1/features/zarr.json").write_text("{")
     assert main(["repair", str(store), "--json"]) == 1
     (found,) = json.loads(capsys.readouterr().err.removeprefix("trak: "))
-    assert not found["mended"]
+    assert not found["repaired"]
     assert found["where"] == "checkpoints/1"
     assert "delete checkpoints/1 and run the same script again" in found["what"]
 

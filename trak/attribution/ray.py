@@ -7,9 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from trak.attribution.results import StoredAttribution
 from trak.attribution.traker import TRAKer
@@ -18,9 +16,8 @@ from trak.distributed.ray_pool import Pool, Ray
 from trak.inputs.checkpoints import Checkpoint, load_state
 from trak.inputs.fsdp import is_sharded
 from trak.inputs.loaders import KnownBatches, known_batches
-from trak.scoring import TopKQuery
 from trak.store import Table
-from trak.store.location import Location, exists, local_root, shown
+from trak.store.location import Location, display_name, exists, local_root
 
 _TASKS_EACH = 4
 """Into how many tasks for each worker a checkpoint's work is cut, so that all end at nearly the same time."""
@@ -75,8 +72,8 @@ class Job:
         """
         if not exists(self.save_dir):
             raise FileNotFoundError(
-                f"save_dir {shown(self.save_dir)} is not there on a machine of the cluster; use a directory that all "
-                "of them see under this name, or an object store (s3://, gs://)"
+                f"save_dir {display_name(self.save_dir)} is not there on a machine of the cluster; use a directory that "
+                "all of them see under this name, or an object store (s3://, gs://)"
             )
         return TRAKer(self.model, self.task, self.train_set_size, self.save_dir, **self.options)
 
@@ -164,7 +161,7 @@ def attribute_on(engine: Ray, job: Job, checkpoints: list[Checkpoint], bar: Any)
                 pool.add(_Ended("finalize", model_id), _finalize, sent, model_id, first=True)
     attribution = traker.attribution(job.exp_name, range(len(checkpoints)))
     attribution.settle_damping()
-    return StoredAttribution(attribution.experiment, attribution.model_ids, traker.scoring, "cpu", Helping(engine))
+    return StoredAttribution(attribution.experiment, attribution.model_ids, traker.scoring, "cpu", engine)
 
 
 def _portable(checkpoint: Checkpoint) -> Checkpoint:
@@ -219,24 +216,3 @@ def _featurize(packed: Packed, weights: Packed, model_id: int, of_targets: bool,
 
 def _finalize(packed: Packed, model_id: int) -> None:
     packed.unpack().traker.finalize_features([model_id])
-
-
-@dataclass(frozen=True)
-class Helping:
-    """Has the tasks of a cluster compute the pieces of scores; see `trak.attribution.results.Helpers`."""
-
-    engine: Ray
-
-    def __call__(self, attribution: StoredAttribution, best: TopKQuery | None, count: int) -> None:
-        pool = Pool(self.engine)
-        there = attribution.to("cuda" if self.engine.num_gpus_per_worker else "cpu")
-        sent = pool.put(Packed.of(there, "the attribution", _CURE))
-        for numbers in np.array_split(np.arange(count), min(count, _TASKS_EACH * pool.slots())):
-            pool.add(len(numbers), _compute, sent, best, numbers.tolist())
-        with tqdm(total=count, desc="scoring", unit="piece", delay=0.5) as bar:
-            for done, _ in pool:
-                bar.update(done)
-
-
-def _compute(packed: Packed, best: TopKQuery | None, numbers: list[int]) -> None:
-    packed.unpack().compute_pieces(best, numbers)

@@ -3,7 +3,7 @@
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,19 +15,10 @@ from tqdm.auto import tqdm
 from trak._utils.optional import import_optional_dependency
 from trak._utils.ranks import world_size
 from trak.attribution.faithfulness import Faithfulness
+from trak.distributed import Ray, RayExecutor, SharingExecutor, SubsetExecutor
 from trak.inputs.batches import digest_of
-from trak.scoring import (
-    Damping,
-    Scorer,
-    ScoringConfig,
-    TopK,
-    TopKQuery,
-    check_k,
-    computed,
-    merge_top_k,
-    recorded_damping,
-)
-from trak.store import Experiment, check_model_id, open_store
+from trak.scoring import Damping, Scorer, ScoringConfig, TopK, TopKQuery, check_k, recorded_damping, scoring_settings
+from trak.store import Executor, Experiment, ScoreMatrix, check_model_id, open_store
 from trak.store.location import Location
 from trak.tasks.registry import output_in_words
 from trak.visualization.display_mixin import DisplayMixin
@@ -205,7 +196,7 @@ class StoredAttribution(Attribution):
         model_ids: Sequence[int] | None = None,
         scoring: ScoringConfig | None = None,
         device: torch.device | str = "cpu",
-        helpers: "Helpers | None" = None,
+        engine: Ray | None = None,
     ) -> None:
         """
         Args:
@@ -213,9 +204,9 @@ class StoredAttribution(Attribution):
             model_ids: checkpoints to average over; by default as recorded, or all that featurized the targets.
             scoring: how features become scores; by default as recorded.
             device: where to multiply.
-            helpers: other processes that compute scores, see `trak.distributed.Ray`.
+            engine: cluster whose tasks compute scores.
         """
-        self._helpers = helpers
+        self._engine = engine
         self.experiment, self.name = experiment, experiment.name
         recorded = experiment.scoring()
         if model_ids is None:
@@ -271,36 +262,32 @@ class StoredAttribution(Attribution):
     def scores(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """All scores, float32 (n_train, n_targets): computed once, kept in the store and mapped."""
         self._check_targets()
-        return self._computed(None)
+        matrix = self.experiment.score_matrix(self._settings())
+        return (matrix if matrix.is_complete() else self.compute(None, self._executor(None))).read()
 
     def _top(self, k: int, bottom: bool) -> TopK:
         self._check_targets()
-        if self._helpers is None and world_size() == 1:
-            # Streams the store; neither the full scores nor parts of them are stored.
-            return self.scorer.top(k, bottom)
-        best = TopKQuery(check_k(k, self.shape[0]), bool(bottom))
-        return merge_top_k(self._computed(best), *best)
+        alone, query = self._engine is None and world_size() == 1, TopKQuery(k, bottom)
+        return self.scorer.top(query, None if alone else self._executor(query))
 
-    def compute_pieces(self, best: TopKQuery | None, pieces: Iterable[int]) -> None:
-        """Put some pieces of all scores, or of the `best`, into the store, as a helper of a process that waits."""
-        self._computed(best, pieces)
-
-    def _computed(self, best: TopKQuery | None, only: Iterable[int] | None = None) -> Array:
-        settings = self._settings()
-        help_with = None if self._helpers is None or only is not None else partial(self._helpers, self, best)
-        silent = best is not None or only is not None or help_with is not None
+    def compute(self, query: TopKQuery | None, executor: Executor) -> ScoreMatrix:
+        """Compute all scores, or those that `top` merges for a query, into the store; arguments as for
+        `trak.scoring.Scorer.compute`."""
+        silent = query is not None or not isinstance(executor, SharingExecutor)
         with tqdm(
             total=math.prod(self.shape), desc="scoring", unit="score", unit_scale=True, delay=0.5, disable=silent
         ) as bar:
-            return computed(self.experiment, settings, lambda: self.scorer, best, bar.update, help_with, only)
+            return self.scorer.compute(query, executor, bar.update)
+
+    def _executor(self, query: TopKQuery | None) -> Executor:
+        sharing = SharingExecutor(self.experiment.store.locks)
+        if self._engine is None:
+            return sharing
+        there = self.to("cuda" if self._engine.num_gpus_per_worker else "cpu")
+        return RayExecutor(self._engine, partial(_compute_some, there, query), sharing)
 
     def _settings(self) -> dict[str, Any]:
-        """What decides the scores besides features and targets."""
-        return {
-            "model_ids": self.model_ids,
-            "fingerprints": [self.experiment.store.fingerprint(i) for i in self.model_ids],
-            **self.scoring.describe(),
-        }
+        return scoring_settings(self.experiment, self.model_ids, self.scoring)
 
     @property
     def faithfulness(self) -> Any:
@@ -310,7 +297,7 @@ class StoredAttribution(Attribution):
             return self._faithfulness
         try:
             self._check_targets()
-            return Faithfulness.from_record(self.experiment.measured(self._settings()))
+            return Faithfulness.from_record(self.experiment.faithfulness_record(self._settings()))
         except ValueError:  # of other targets, or damaged: then it is to be measured again
             return None
 
@@ -318,7 +305,7 @@ class StoredAttribution(Attribution):
         super().remember(faithfulness)
         try:
             self._check_targets()
-            self.experiment.keep_measured(self._settings(), faithfulness.figures.record())
+            self.experiment.record_faithfulness(self._settings(), faithfulness.figures.record())
         except (OSError, ValueError) as error:
             warnings.warn(
                 f"the LDS could not be kept in {self.experiment.store.where} ({error}), so that this process alone "
@@ -372,8 +359,9 @@ class StoredAttribution(Attribution):
             return self.scoring.damping
 
 
-Helpers = Callable[[StoredAttribution, TopKQuery | None, int], object]
-"""Has other processes call `compute_pieces` for so many pieces, and returns when they have."""
+def _compute_some(attribution: StoredAttribution, query: TopKQuery | None, tiles: Sequence[int]) -> None:
+    """Compute some tiles, as a task of a cluster."""
+    attribution.compute(query, SubsetExecutor(tiles, SharingExecutor(attribution.experiment.store.locks)))
 
 
 def _reopened(location: Location, name: str, *options: Any) -> StoredAttribution:

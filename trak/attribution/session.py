@@ -204,5 +204,5 @@ class CheckpointSession:
 
     def write(self, work: PendingBatch, values: RowValues, written: Callable[[], None]) -> None:
         if self.targets is not None and self.targets.experiment is not None and work.replaced.any():
-            self.targets.experiment.forget_scores()
+            self.targets.experiment.delete_scores()
         self._writer.write(work.table, work.indices, values, written)

@@ -15,7 +15,7 @@ from trak._utils.ranks import local_rank
 from trak._utils.validation import check_device, is_number
 from trak.attribution.results import StoredAttribution
 from trak.attribution.session import CheckpointSession, FeatureSettings
-from trak.distributed import BatchScheduler, LockingScheduler, LockstepScheduler, RankScheduler
+from trak.distributed import BatchScheduler, LockingScheduler, LockstepScheduler, RankScheduler, SharingExecutor
 from trak.gradients import MEMORY_BUDGET, check_engine_name, check_memory_budget, select_parameters
 from trak.inputs.batches import Batch
 from trak.inputs.checkpoints import Checkpoint
@@ -188,8 +188,8 @@ class TRAKer:
     def _make_scheduler(self, sharded: bool) -> BatchScheduler:
         locks = self._store.locks
         if not sharded:
-            return LockingScheduler(self._writer.wait, locks) if locks.exclude else RankScheduler(self._writer.wait)
-        if not locks.exclude:
+            return LockingScheduler(self._writer.wait, locks) if locks.enabled else RankScheduler(self._writer.wait)
+        if not locks.enabled:
             raise ValueError(
                 f"save_dir {self._store.where} is no directory, and a sharded model's ranks can write side by side "
                 "to a directory only; use one that all of them see"
@@ -274,7 +274,7 @@ class TRAKer:
             raise ValueError("there is no checkpoint to finalize: call load_checkpoint and featurize first")
         self.drain()
         name = f"gram_{self.scoring.weighting}"
-        self.store.locks.once(name, ids, self.is_finalized, self._finalize)
+        SharingExecutor(self.store.locks).run(name, ids, self.is_finalized, self._finalize)
         if self._session is not None:
             self._session.training.next_row = 0
 

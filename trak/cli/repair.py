@@ -30,7 +30,7 @@ def run(chosen: argparse.Namespace) -> str:
     """
     found = repair(chosen.store)
     words = json.dumps([asdict(each) for each in found], indent=2) if chosen.json else summarize(found)
-    if not all(each.mended for each in found):
+    if not all(each.repaired for each in found):
         raise StoreError(words)
     return words
 
@@ -40,4 +40,4 @@ def summarize(found: list[Finding]) -> str:
     if not found:
         return "nothing is corrupt"
     advice = ["run the script that made the store again: it computes what is missing, and nothing else"]
-    return "\n".join([*map(str, found), *(advice if all(each.mended for each in found) else [])])
+    return "\n".join([*map(str, found), *(advice if all(each.repaired for each in found) else [])])

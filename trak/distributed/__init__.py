@@ -1,6 +1,7 @@
-"""Processes that share the work on one store: ranks, schedulers and Ray."""
+"""Processes that share the work on one store: schedulers of batches, executors of numbered jobs, and Ray."""
 
 from trak.distributed.by_rank import RankScheduler
+from trak.distributed.executors import RayExecutor, SharingExecutor, SubsetExecutor
 from trak.distributed.locking import LockingScheduler
 from trak.distributed.lockstep import LockstepScheduler
 from trak.distributed.packing import Packed
@@ -18,4 +19,7 @@ __all__ = [
     "Pool",
     "RankScheduler",
     "Ray",
+    "RayExecutor",
+    "SharingExecutor",
+    "SubsetExecutor",
 ]

@@ -85,7 +85,7 @@ class LockingScheduler(BatchScheduler):
 
     def _lock(self, name: str, rows: np.ndarray) -> bool:
         """Lock rows for this process; it may already have them."""
-        return self._locks.take(name, rows)
+        return self._locks.acquire(name, rows)
 
     def _batches(
         self, loader: Iterable[Batch], index_key: str | int | None, table: Table, skipped: Callable[[int], object]

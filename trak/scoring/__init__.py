@@ -4,8 +4,8 @@ from trak.scoring.auto_damping import recorded_damping
 from trak.scoring.config import ScoringConfig
 from trak.scoring.damping import DEFAULT_DAMPING, Damping, solve
 from trak.scoring.gram import WEIGHTINGS, check_weighting, gram
-from trak.scoring.scorer import MEMORY_BUDGET, Scorer, TopK, check_k, merge_top_k
-from trak.scoring.top_k import TopKQuery, computed
+from trak.scoring.scorer import MEMORY_BUDGET, Scorer, scoring_settings
+from trak.scoring.top_k import TopK, TopKQuery, check_k
 
 __all__ = [
     "DEFAULT_DAMPING",
@@ -18,9 +18,8 @@ __all__ = [
     "TopKQuery",
     "check_k",
     "check_weighting",
-    "computed",
     "gram",
-    "merge_top_k",
     "recorded_damping",
+    "scoring_settings",
     "solve",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from trak._utils.typing import Array
 from trak._utils.validation import is_number
 from trak.inputs.batches import digest_of
 from trak.scoring.config import ScoringConfig
@@ -20,8 +21,6 @@ _BOUNDS = 0.3, 10.0
 FEWEST_TARGETS, CHECKPOINTS_EACH = 100, 10
 """To choose by, and how many checkpoints one stands for."""
 FOLDED, SAMPLED_ROWS, _LARGEST_DISTANCE = 1024, 4096, 0.3
-
-Array = np.ndarray[Any, Any]
 
 logger = logging.getLogger("trak")
 

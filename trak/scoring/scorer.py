@@ -1,42 +1,32 @@
-"""Scores, a block of rows at a time, and the strongest of them."""
+"""Scores, computed a block of rows at a time, and the strongest of them."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trak._utils.typing import Array
 from trak.scoring.auto_damping import resolve
 from trak.scoring.config import DEFAULT_SCORING, ScoringConfig
 from trak.scoring.damping import factorize
-from trak.store import Experiment, Table, TileBlock, Tiles
+from trak.scoring.top_k import RunningTopK, TopK, TopKQuery
+from trak.store import Executor, Experiment, MemoryMatrix, ScoreMatrix, SerialExecutor, Table, TileBlock, Tiles
 
 MEMORY_BUDGET = 512 * 2**20
 TOP_GROUPS = 64
-"""Into how many parts the training examples are divided at most when several processes look for the best."""
+"""Number of parts into which the training examples are divided at most, for several processes to rank."""
 _FEW_TARGETS = 16
-
-Array = np.ndarray[Any, Any]
-
-
-class TopK(NamedTuple):
-    """The strongest training examples of each target, strongest first."""
-
-    indices: Array
-    """int64 (n_targets, k)."""
-    scores: Array
-    """float32 (n_targets, k)."""
 
 
 class Scorer:
     """τ(i, t) = mean_c b_tc φ_tᵀ(K_c + λ_c I)⁻¹φ_i · mean_c Q_i (TRAK, equations 13 and 17).
 
-    The paper's b_tc is 1. With `normalize_checkpoints` it is the mean over checkpoints of g_tc = ‖φ_t‖ / √trace(K_c)
-    divided by g_tc itself, so that every checkpoint has equal weight in a target's scores, however large its gradient
-    is. One checkpoint's scores are the same either way.
+    The paper's b_tc is 1. With `normalize_checkpoints`, b_tc is mean_c(g_tc) / g_tc for g_tc = ‖φ_t‖ / √trace(K_c),
+    so that every checkpoint has equal weight in a target's scores however large its gradient is. The scores of one
+    checkpoint are the same either way.
 
     Solves for the targets and streams the training features past the solutions, so that memory is
     bounded by `memory_budget` bytes whatever the numbers of examples and targets.
@@ -63,8 +53,7 @@ class Scorer:
             StoreError: if what is stored is damaged.
         """
         self._experiment, self._ids = experiment, model_ids
-        self._weighting, self._device = scoring.weighting, device
-        self._normalize = scoring.normalize_checkpoints and len(model_ids) > 1
+        self._scoring, self._device = scoring, device
         self._memory_budget, self._factors = memory_budget, dict[int, Tensor]()
         self._traces: dict[int, float] = {}
         # Of the last range of targets, since top, bottom and all scores are often asked for one after the other.
@@ -78,7 +67,8 @@ class Scorer:
         for model_id in model_ids:
             if not store.is_finalized(model_id, scoring.weighting):
                 raise ValueError(
-                    f"model_id {model_id} is not finalized for weighting={scoring.weighting!r}; call finalize_features first"
+                    f"model_id {model_id} is not finalized for weighting={scoring.weighting!r}; call finalize_features "
+                    "first"
                 )
             table = experiment.targets(model_id)
             done = table.is_done()
@@ -120,7 +110,7 @@ class Scorer:
         if (start, stop) in self._solved:
             return self._solved[start, stop]
         targets = [table.take(np.arange(start, stop), np.float64) for table in self._targets]
-        if self._normalize:
+        if self._scoring.normalize_checkpoints and len(self._ids) > 1:
             norms = np.stack([np.linalg.norm(features, axis=1) for features in targets])
             norms /= np.sqrt([max(self._trace(i), np.finfo(float).tiny) for i in self._ids])[:, None]
             wanted, norms = norms.mean(axis=0), np.where(norms > 0, norms, 1)
@@ -134,20 +124,20 @@ class Scorer:
 
     def _trace(self, model_id: int) -> float:
         if model_id not in self._traces:
-            self._traces[model_id] = float(np.trace(self._experiment.store.gram(model_id, self._weighting)))
+            self._traces[model_id] = float(np.trace(self._experiment.store.gram(model_id, self._scoring.weighting)))
         return self._traces[model_id]
 
     def _factor(self, model_id: int) -> Tensor:
         if model_id in self._factors:
             return self._factors[model_id]
-        gram = torch.from_numpy(self._experiment.store.gram(model_id, self._weighting)).to(self._device)
+        gram = torch.from_numpy(self._experiment.store.gram(model_id, self._scoring.weighting)).to(self._device)
         factor = factorize(gram, self.damping)
         if 8 * gram.numel() * len(self._ids) <= self._memory_budget // 4:
             self._factors[model_id] = factor
         return factor
 
-    def _blocks(self, solutions: list[Tensor], chunk: int | None = None) -> Iterator[tuple[int, int, Tensor]]:
-        """(start, stop, scores (rows, targets)) over the training examples, or those of a chunk, in order."""
+    def _blocks(self, solutions: list[Tensor], chunk: int) -> Iterator[tuple[int, int, Tensor]]:
+        """(start, stop, scores (rows, targets)) over the training examples of a chunk, in order."""
         for number, indices in self._tables[0].chunks(chunk):
             for model_id in self._ids:
                 self._experiment.store.verify(model_id, number)
@@ -180,104 +170,99 @@ class Scorer:
         for start in range(0, self._experiment.num_targets, self._targets_at_once):
             yield start, min(start + self._targets_at_once, self._experiment.num_targets)
 
-    def fill(self, out: Array, progress: Callable[[int], None] = lambda rows: None) -> None:
-        """Write all scores into `out`, shape (n, n_targets)."""
-        self.pieces(progress).fill(out)
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the scores besides features and targets; see `scoring_settings`."""
+        return scoring_settings(self._experiment, self._ids, self._scoring)
 
-    def pieces(self, progress: Callable[[int], None] = lambda scores: None) -> Tiles:
-        """All scores, in pieces that several processes may compute: a chunk of training examples for some targets."""
-        numbered = [(*targets, chunk) for targets in self._target_ranges() for chunk in range(self._chunks)]
+    def fill(self, out: Array) -> None:
+        """Write all scores into an array of shape (n, n_targets)."""
+        MemoryMatrix(out).compute(self.score_tiles(), SerialExecutor())
 
-        def blocks(piece: int) -> Iterator[TileBlock]:
-            first, last, chunk = numbered[piece]
-            for start, stop, scores in self._blocks(self._solutions(first, last), chunk):
-                yield slice(start, stop), slice(first, last), scores.cpu().numpy()
-                progress((stop - start) * (last - first))
+    def compute(
+        self, query: TopKQuery | None, executor: Executor, progress: Callable[[int], None] = lambda scores: None
+    ) -> ScoreMatrix:
+        """Compute all scores, or those that `top` merges for a query, into the store.
 
-        return Tiles(len(numbered), (self._tables[0].features.chunk_rows, self._targets_at_once), blocks)
+        Args:
+            query: the strongest scores alone; None for all.
+            executor: decides which process computes which tile. Unless it stands for all tiles, the matrix may end
+                incomplete.
+            progress: told the number of scores that were computed in this process; only if all are.
+        """
+        if query is None:
+            matrix, tiles = self._experiment.score_matrix(self.settings()), self.score_tiles(progress)
+        else:
+            tiles, shape = self._top_tiles(query, min(self._chunks, TOP_GROUPS))
+            matrix = self._experiment.top_matrix({**self.settings(), **query._asdict()}, shape)
+        matrix.compute(tiles, executor)
+        return matrix
+
+    def top(self, query: TopKQuery, executor: Executor | None = None) -> TopK:
+        """The k highest scores of each target, or the k lowest; of equal scores the lower index first.
+
+        Args:
+            query: k, and which end.
+            executor: shares the work with other processes through the store. Without one, this process streams the
+                training examples and stores nothing.
+
+        Raises:
+            TypeError: if k is not an integer.
+            ValueError: if k is not between 1 and the number of training examples.
+        """
+        query = query.checked(len(self._tables[0]))
+        if executor is not None:
+            return query.merge(self.compute(query, executor).read())
+        tiles, shape = self._top_tiles(query, 1)
+        matrix = MemoryMatrix(np.empty(shape))
+        matrix.compute(tiles, SerialExecutor())
+        return query.merge(matrix.read())
 
     @property
     def _chunks(self) -> int:
         return self._tables[0].features.chunks
 
-    def top(self, k: int, bottom: bool = False) -> TopK:
-        """The k highest scores of each target, or the k lowest; of equal ones the lower index first.
+    def score_tiles(self, progress: Callable[[int], None] = lambda scores: None) -> Tiles:
+        """The tiles of all scores: a chunk of training examples for some targets each."""
+        self._tables[0].features.check_stored()
+        numbered = [(*targets, chunk) for targets in self._target_ranges() for chunk in range(self._chunks)]
 
-        Raises:
-            ValueError: if k is not between 1 and the number of training examples.
-        """
-        k = check_k(k, len(self._tables[0]))
-        found = [self._best(*targets, k, bottom) for targets in self._target_ranges()]
-        values, indices = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
-        return _top(values, indices, bottom)
+        def compute(tile: int) -> Iterator[TileBlock]:
+            first, last, chunk = numbered[tile]
+            for start, stop, scores in self._blocks(self._solutions(first, last), chunk):
+                yield slice(start, stop), slice(first, last), scores.cpu().numpy()
+                progress((stop - start) * (last - first))
 
-    def top_pieces(self, k: int, bottom: bool) -> Tiles:
-        """What `merge_top_k` makes `top` of, in pieces that several processes may compute: a row for each group of
-        chunks, with the best scores and their indices for every target."""
-        groups = np.array_split(np.arange(self._chunks), min(self._chunks, TOP_GROUPS))
-        numbered = [(targets, group) for targets in self._target_ranges() for group in range(len(groups))]
+        return Tiles(len(numbered), (self._tables[0].features.chunk_rows, self._targets_at_once), compute)
 
-        def blocks(piece: int) -> Iterator[TileBlock]:
-            (first, last), group = numbered[piece]
-            best = np.full((last - first, 2, k), -np.inf)
-            for part, values in enumerate(self._best(first, last, k, bottom, groups[group].tolist())):
-                best[:, part, : values.shape[1]] = values.cpu().numpy()
-            yield slice(group, group + 1), slice(2 * k * first, 2 * k * last), best.reshape(1, -1)
+    def _top_tiles(self, query: TopKQuery, count: int) -> tuple[Tiles, tuple[int, int]]:
+        """The tiles of the matrix that `TopKQuery.merge` takes, a row for each of `count` groups of chunks, and its
+        shape; a tile is a group for some targets."""
+        self._tables[0].features.check_stored()
+        k, groups = query.k, np.array_split(np.arange(self._chunks), count)
+        numbered = [(targets, group) for targets in self._target_ranges() for group in range(count)]
 
-        return Tiles(len(numbered), (1, 2 * k * self._targets_at_once), blocks)
+        def compute(tile: int) -> Iterator[TileBlock]:
+            (first, last), group = numbered[tile]
+            best, solutions = RunningTopK(last - first, k, self._wide, self._device), self._solutions(first, last)
+            for chunk in groups[group].tolist():
+                for start, _, scores in self._blocks(solutions, chunk):
+                    best.update((scores * query.sign).T, start)
+            found = np.full((last - first, 2, k), -np.inf)
+            for part, values in enumerate((best.values, best.positions)):
+                found[:, part, : values.shape[1]] = values.cpu().numpy()
+            yield slice(group, group + 1), slice(2 * k * first, 2 * k * last), found.reshape(1, -1)
 
-    def top_shape(self, k: int) -> tuple[int, int]:
-        """Shape of the matrix that `top_pieces` are of."""
-        return min(self._chunks, TOP_GROUPS), 2 * k * self._experiment.num_targets
-
-    def _best(
-        self, first: int, last: int, k: int, bottom: bool, chunks: Sequence[int | None] = (None,)
-    ) -> tuple[Tensor, Tensor]:
-        """The k largest scores of some targets, or negated the smallest, and their indices, among all chunks or some:
-        (last - first, k) each, strongest first."""
-        sign = -1.0 if bottom else 1.0
-        best_value = torch.empty(last - first, 0, dtype=self._wide, device=self._device)
-        best_index = torch.empty(last - first, 0, dtype=torch.int64, device=self._device)
-        solutions = self._solutions(first, last)
-        for start, _, scores in chain.from_iterable(self._blocks(solutions, chunk) for chunk in chunks):
-            scores = (scores * sign).T
-            # After the first k, most rows beat none of a target's best, and of equal scores the earlier counts.
-            some = torch.arange(scores.shape[1], device=scores.device)
-            if best_value.shape[1] == k:
-                some = (scores > best_value[:, -1:]).any(dim=0).nonzero()[:, 0]
-            value, index = _stable_top(scores[:, some], k)
-            best_value = torch.cat((best_value, value), dim=1)
-            best_index = torch.cat((best_index, some[index] + start), dim=1)
-            best_value, order = best_value.sort(dim=1, descending=True, stable=True)
-            best_value, best_index = best_value[:, :k], best_index.gather(1, order)[:, :k]
-        return best_value, best_index
+        shape = count, 2 * k * self._experiment.num_targets
+        return Tiles(len(numbered), (1, 2 * k * self._targets_at_once), compute), shape
 
 
-def check_k(k: int, n: int) -> int:
-    """The number of training examples to be found, of n.
-
-    Raises:
-        TypeError: if it is no integer.
-        ValueError: if it is not between 1 and n.
-    """
-    if isinstance(k, bool) or not hasattr(k, "__index__"):
-        raise TypeError(
-            f"k must be an integer, got {k!r}; give the number of training examples that you want for each target"
-        )
-    if not 1 <= k <= n:
-        raise ValueError(f"k must be between 1 and the number of training examples, {n}, got {k}; ask for {n} or fewer")
-    return int(k)
-
-
-def merge_top_k(pieces: Array, k: int, bottom: bool) -> TopK:
-    """What `Scorer.top` returns, of the matrix that `Scorer.top_pieces` are of."""
-    values, indices = pieces.reshape(len(pieces), -1, 2, k).transpose(2, 1, 0, 3).reshape(2, -1, len(pieces) * k)
-    order = np.argsort(-values, axis=1, kind="stable")[:, :k]
-    return _top(np.take_along_axis(values, order, 1), np.take_along_axis(indices, order, 1), bottom)
-
-
-def _top(values: Array, indices: Array, bottom: bool) -> TopK:
-    return TopK(indices.astype(np.int64), (values * (-1.0 if bottom else 1.0)).astype(np.float32))
+def scoring_settings(experiment: Experiment, model_ids: Sequence[int], scoring: ScoringConfig) -> dict[str, Any]:
+    """Everything that decides an experiment's scores besides features and targets, ready for JSON."""
+    return {
+        "model_ids": list(model_ids),
+        "fingerprints": [experiment.store.fingerprint(i) for i in model_ids],
+        **scoring.describe(),
+    }
 
 
 def _first_difference(table: Table, other: Table) -> int | None:
@@ -287,15 +272,3 @@ def _first_difference(table: Table, other: Table) -> int | None:
         if different.any():
             return int(indices[np.argmax(different)])
     return None
-
-
-def _stable_top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row, largest first, ties by position."""
-    k = min(k, scores.shape[1])
-    smallest = scores.topk(k, dim=1, sorted=True).values[:, -1:]
-    # Ties at the edge: of those equal to the k-th value, keep the first ones.
-    above, equal = scores > smallest, scores == smallest
-    keep = above | (equal & (equal.cumsum(1) <= k - above.sum(1, keepdim=True)))
-    index = keep.nonzero()[:, 1].reshape(len(scores), k)
-    value, order = scores.gather(1, index).sort(dim=1, descending=True, stable=True)
-    return value, index.gather(1, order)

@@ -1,4 +1,4 @@
-"""Nothing that is in a store is trusted: what can't be read, and what leads out of it."""
+"""Checks of stored content, which is never trusted: unreadable metadata, and paths that leave the store."""
 
 from pathlib import Path
 from typing import Any
@@ -6,27 +6,17 @@ from typing import Any
 import zarr
 from zarr.storage import LocalStore
 
+from trak.store.errors import StoreError
+
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
-"""What zarr raises for metadata that make no sense."""
-
-
-class ConfigMismatchError(ValueError):
-    """A store was made with other settings than those asked for."""
-
-
-class CheckpointMismatchError(ValueError):
-    """A checkpoint is not the one that a store or an experiment was made with."""
-
-
-class StoreError(ValueError):
-    """What is stored is damaged, or is no store of this library."""
+"""Exceptions that zarr raises for invalid metadata."""
 
 
 def checked(group: zarr.Group, path: str) -> zarr.Group | zarr.Array[Any] | None:
-    """What is at a path, or None.
+    """The group or array at a path, or None.
 
     Raises:
-        StoreError: if it can't be read.
+        StoreError: if its metadata is invalid.
     """
     try:
         if isinstance(group.store, LocalStore):
@@ -42,20 +32,20 @@ def checked(group: zarr.Group, path: str) -> zarr.Group | zarr.Array[Any] | None
 
 
 def check_is_file(metadata: Path) -> None:
-    """Raise a ValueError if something else is in the place of a file of metadata: to read from a pipe would hang."""
+    """Raise a ValueError if the path of a metadata file is not a regular file: reading from a pipe would hang."""
     if metadata.exists() and not metadata.is_file():
         raise ValueError(f"{str(metadata)!r} is no file")
 
 
 def check_inside(group: zarr.Group, path: str) -> None:
-    """Raise a StoreError if a path, which may not exist yet, is outside of a local store, behind a symbolic link."""
+    """Raise a StoreError if a path, which may not exist yet, leaves a local store through a symbolic link."""
     if isinstance(group.store, LocalStore):
         root = Path(group.store.root)
         check_path_inside(root / group.path / path, root)
 
 
 def check_path_inside(path: Path, root: Path) -> None:
-    """The same of a file in a directory."""
+    """Raise a StoreError if a file's path leaves a directory through a symbolic link."""
     try:
         inside = path.resolve().is_relative_to(root.resolve())
     except RuntimeError:  # links in a circle

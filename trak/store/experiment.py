@@ -2,38 +2,32 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from typing import Any
 
-import numpy as np
 import zarr
 
 from trak.store import location as places
-from trak.store.checks import StoreError, check_inside, checked
-from trak.store.row_array import Rows
-from trak.store.score_matrix import CHECKSUM, LocalMatrix, RemoteMatrix, Tiles, open_matrix
+from trak.store.checkpoint_store import CheckpointStore
+from trak.store.checks import check_inside, checked
+from trak.store.errors import CheckpointMismatchError, StoreError
+from trak.store.score_matrix import CHECKSUM, StoredMatrix, open_matrix
 from trak.store.table import Table
 from trak.store.zarr_groups import array_names, is_written, model_ids, subgroup
 
-if TYPE_CHECKING:
-    from trak.store.feature_store import FeatureStore
-
-
-KINDS = ("scores", "tops")
-"""What is computed of targets: all scores, and the strongest of parts of the training set."""
-
-MEASURED = "faithfulness"
-"""How faithful scores were found to be."""
-SCORING, DAMPING = "scoring", "damping"
-"""The recorded scoring settings, and the damping that "auto" chose."""
+_KINDS = ("scores", "tops")
+"""Groups of matrices: all scores, and the strongest ones of parts of the training set."""
+_FAITHFULNESS = "faithfulness"
+_SCORING, _DAMPING = "scoring", "damping"
+"""The recorded scoring settings, and the damping that was chosen for "auto"."""
 
 
 class Experiment:
     """Targets, featurized by each checkpoint, and their scores."""
 
-    def __init__(self, store: "FeatureStore", name: str) -> None:
+    def __init__(self, store: CheckpointStore, name: str) -> None:
         self.store, self.name = store, name
-        group = checked(store._group, f"experiments/{name}")
+        group = checked(store.group, f"experiments/{name}")
         if not isinstance(group, zarr.Group):
             raise StoreError(f"experiment {name!r} in {store.where} is no group; restore it or delete it")
         self._group, found = group, group.attrs.get("num_targets")
@@ -46,8 +40,8 @@ class Experiment:
         return model_ids(self._group, "targets")
 
     def add_targets(self, model_id: int) -> Table:
-        """The table of the targets' rows for one checkpoint, made if it is new; rows of a checkpoint that was deleted
-        and made again with other weights are dropped."""
+        """The table of the targets' rows for one checkpoint, created if it is new; rows of a checkpoint that was
+        deleted and created again with other weights are dropped."""
         path = f"targets/{model_id}"
         fingerprint = self.store.fingerprint(model_id)
         with places.locked(self.store.location):
@@ -56,13 +50,14 @@ class Experiment:
                 check_inside(self._group, path)
                 del self._group[path]
             group = subgroup(self._group, path, {"fingerprint": fingerprint})
-            return Table.create(group, *self.store._layout(self.num_targets))
+            return Table.create(group, *self.store.table_layout(self.num_targets))
 
     def targets(self, model_id: int) -> Table:
         """The table of the targets' rows for one checkpoint.
 
         Raises:
             ValueError: if there is none.
+            CheckpointMismatchError: if the targets were featurized with other weights.
         """
         group = checked(self._group, f"targets/{model_id}")
         if not isinstance(group, zarr.Group):
@@ -72,36 +67,40 @@ class Experiment:
                 "model_ids or allow_skip=True"
             )
         if group.attrs.get("fingerprint") != self.store.fingerprint(model_id):
-            raise ValueError(
+            raise CheckpointMismatchError(
                 f"the targets of experiment {self.name!r} were featurized with other weights than model_id {model_id} "
                 "has now; call start_scoring_checkpoint and score for it again"
             )
-        return Table(group, *self.store._layout(self.num_targets))
+        return Table(group, *self.store.table_layout(self.num_targets))
 
-    def measured(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What `keep_measured` was given for these settings; empty if nothing."""
-        found = checked(self._group, f"{MEASURED}/{_digest(settings)}")
-        return {} if found is None else found.attrs.asdict()
-
-    def keep_measured(self, settings: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-        """Remember what was measured of the scores for one way of scoring, in place of what was before.
+    def faithfulness_record(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The faithfulness recorded for one way of scoring; empty if none is.
 
         Args:
-            settings: what decides the scores, as of `scores`.
+            settings: as for `score_matrix`.
+        """
+        found = checked(self._group, f"{_FAITHFULNESS}/{_digest(settings)}")
+        return {} if found is None else found.attrs.asdict()
+
+    def record_faithfulness(self, settings: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+        """Record the faithfulness measured for one way of scoring, in place of an earlier record.
+
+        Args:
+            settings: as for `score_matrix`.
             record: ready for JSON.
         """
-        path = f"{MEASURED}/{_digest(settings)}"
+        path = f"{_FAITHFULNESS}/{_digest(settings)}"
         with places.locked(self.store.location):
-            self._forget(path)
+            self._delete(path)
             subgroup(self._group, path, record)
 
     def scoring(self) -> dict[str, Any]:
-        """What `record_scoring` was given last; empty if nothing.
+        """The settings that `record_scoring` was given last; empty if none.
 
         Raises:
             StoreError: if the record is damaged.
         """
-        found = checked(self._group, SCORING)
+        found = checked(self._group, _SCORING)
         record = {} if found is None else found.attrs.asdict()
         ids = record.get("model_ids", [])
         if not isinstance(ids, list) or not all(type(i) is int and i >= 0 for i in ids):
@@ -112,92 +111,67 @@ class Experiment:
         return record
 
     def record_scoring(self, record: Mapping[str, Any]) -> None:
-        """Keep the settings and checkpoints that the experiment is scored with, in place of those before."""
+        """Record the settings and checkpoints that the experiment is scored with, in place of an earlier record."""
         with places.locked(self.store.location):
-            group = subgroup(self._group, SCORING, record)
+            group = subgroup(self._group, _SCORING, record)
             if group.attrs.asdict() != dict(record):
                 group.attrs.put(dict(record))
 
     def damping(self, decided_by: Mapping[str, Any]) -> dict[str, Any]:
-        """What `record_damping` was given first for what decides it; empty if nothing."""
-        found = checked(self._group, f"{DAMPING}/{_digest(decided_by)}")
+        """The damping recorded first for what decides it; empty if none is."""
+        found = checked(self._group, f"{_DAMPING}/{_digest(decided_by)}")
         return {} if found is None else found.attrs.asdict()
 
     def record_damping(self, decided_by: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-        """Keep a chosen damping unless one is kept already, and return the one that is kept."""
+        """Record a chosen damping unless one is recorded already, and return the recorded one."""
         with places.locked(self.store.location):
-            return subgroup(self._group, f"{DAMPING}/{_digest(decided_by)}", record).attrs.asdict()
+            return subgroup(self._group, f"{_DAMPING}/{_digest(decided_by)}", record).attrs.asdict()
 
-    def _forget(self, path: str) -> None:
-        if checked(self._group, path) is not None:
-            check_inside(self._group, path)
-            del self._group[path]
+    def score_matrix(self, settings: Mapping[str, Any]) -> StoredMatrix:
+        """The scores (n, num_targets) of one way of scoring, float32, whether they are computed yet or not.
 
-    def corrupt_scores(self) -> list[str]:
-        """Names of stored scores that differ from the checksum taken when they were written."""
-        return [name for name in self._computed_names() if self._matrix(name, (0, 0), "float32").is_corrupt()]
+        Args:
+            settings: everything that decides the scores besides features and targets, ready for JSON.
+        """
+        return self._matrix("scores", settings, (self.store.config.train_set_size, self.num_targets), "float32")
 
-    def forget_scores(self, some: Collection[str] | None = None) -> None:
-        """Delete scores that no longer belong to the targets, and what was measured of them: all, or some by name."""
-        with places.locked(self.store.location, places.SCORES), places.locked(self.store.location):
-            if some is None:
-                self._forget(MEASURED)
-                self._forget(DAMPING)
-            for name in self._computed_names() if some is None else some:
-                check_inside(self._group, f"{name}/c/0/0")
-                self._matrix(name, (0, 0), "float32").delete()
-                del self._group[name]
+    def top_matrix(self, settings: Mapping[str, Any], shape: tuple[int, int]) -> StoredMatrix:
+        """The strongest scores of parts of the training set, float64; settings as for `score_matrix`."""
+        return self._matrix("tops", settings, shape, "float64")
+
+    def _matrix(self, kind: str, settings: Mapping[str, Any], shape: tuple[int, int], dtype: str) -> StoredMatrix:
+        name = f"{kind}/{_digest(settings)}"
+        return open_matrix(self.store.location, self._group, name, shape, dtype, settings)
 
     def stored_scores(self) -> list[dict[str, Any]]:
-        """The settings of each way of scoring whose scores are there."""
+        """The settings of each way of scoring whose scores are computed."""
         names = (f"scores/{name}" for name in array_names(self._group, "scores"))
         found = [self._group[name].attrs.asdict() for name in names if is_written(self._group, name)]
         return [{name: value for name, value in settings.items() if name != CHECKSUM} for settings in found]
 
-    def scores(
-        self,
-        settings: Mapping[str, Any],
-        make: Callable[[], Tiles],
-        help_with: Callable[[int], object] | None = None,
-        only: Iterable[int] | None = None,
-    ) -> Rows:
-        """The scores (n, num_targets) for one way of scoring, float32, computed if they are not there.
+    def corrupt_scores(self) -> list[str]:
+        """Names of stored scores that differ from the checksum taken when they were written."""
+        return [name for name in self._matrix_names() if self._existing(name).is_corrupt()]
 
-        Args:
-            settings: what decides the numbers besides features and targets.
-            make: raises if they can't be computed, or returns the pieces that they are made of.
-            help_with, only: see `computed`.
-        """
-        shape = self.store.config.train_set_size, self.num_targets
-        return self.computed("scores", settings, shape, "float32", make, help_with, only)
+    def delete_scores(self, names: Collection[str] | None = None) -> None:
+        """Delete scores that no longer belong to the targets, by name, or all of them with their faithfulness."""
+        with places.locked(self.store.location, places.SCORES), places.locked(self.store.location):
+            if names is None:
+                self._delete(_FAITHFULNESS)
+                self._delete(_DAMPING)
+            for name in self._matrix_names() if names is None else names:
+                self._existing(name).delete()
 
-    def computed(
-        self,
-        kind: str,
-        settings: Mapping[str, Any],
-        shape: tuple[int, int],
-        dtype: str,
-        make: Callable[[], Tiles],
-        help_with: Callable[[int], object] | None = None,
-        only: Iterable[int] | None = None,
-    ) -> Rows:
-        """A matrix of one of `KINDS`, computed if it is not there; empty if `only` some pieces of it were asked for.
+    def _delete(self, path: str) -> None:
+        if checked(self._group, path) is not None:
+            check_inside(self._group, path)
+            del self._group[path]
 
-        A local store's are mapped read-only, any other's read into memory. Processes that want the same at the same
-        time share the work; `help_with` and `only` are of `LocalMatrix.write`.
-        """
-        matrix = self._matrix(f"{kind}/{_digest(settings)}", shape, dtype)
-        if not matrix.is_complete():
-            with places.locked(self.store.location):
-                subgroup(self._group, kind, {})
-            matrix.write(make, self.store.locks, settings, help_with, only)
-        return np.empty((0, 0), dtype) if only is not None else matrix.read()
+    def _matrix_names(self) -> list[str]:
+        return [f"{kind}/{name}" for kind in _KINDS for name in array_names(self._group, kind)]
 
-    def _computed_names(self) -> list[str]:
-        return [f"{kind}/{name}" for kind in KINDS for name in array_names(self._group, kind)]
-
-    def _matrix(self, name: str, shape: tuple[int, int], dtype: str) -> LocalMatrix | RemoteMatrix:
-        return open_matrix(self.store.location, self._group, name, shape, dtype)
+    def _existing(self, name: str) -> StoredMatrix:
+        return open_matrix(self.store.location, self._group, name)
 
 
 def _digest(settings: Mapping[str, Any]) -> str:

@@ -20,10 +20,12 @@ from trak.store.object_store import Bucket, is_bucket, open_bucket, without_secr
 Location = str | os.PathLike[str] | Store
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
-_ZARR_PARTIAL = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
+_ZARR_PARTIAL = re.compile(r"(zarr|\d+)\.[0-9a-f]{32}\.partial")
 LOCK = ".lock"
 PARTIAL = ".trak-partial"
 SCORES = "-scores"
+_FOLDERS = ("checkpoints", "experiments", "models", "ground_truth")
+"""Folders of stores of every kind, where killed processes may leave half-written files."""
 _NO_ROOM = "no room to write"
 
 
@@ -51,8 +53,8 @@ def local_root(location: Location) -> Path | None:
     return None
 
 
-def shown(location: Location) -> str:
-    """The location in words, for messages."""
+def display_name(location: Location) -> str:
+    """The location as messages name it, without credentials."""
     root = local_root(location)
     return without_secrets(str(location)) if root is None else str(root)
 
@@ -232,7 +234,7 @@ def remove_leftovers(location: Location) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return  # a living process is writing scores into one of them
-        inside = (leftover for part in ("checkpoints", "experiments") for leftover in (root / part).rglob("*partial"))
+        inside = (leftover for part in _FOLDERS for leftover in (root / part).rglob("*partial"))
         for leftover in (*root.glob("*.partial"), *inside):
             if leftover.name.endswith(PARTIAL) or _ZARR_PARTIAL.fullmatch(leftover.name):
                 leftover.unlink(missing_ok=True)

@@ -1,17 +1,14 @@
-"""Who works on what, among the processes that use one local store."""
+"""Row locks: which process computes which rows of a local store."""
 
 import fcntl
 import hashlib
 import os
 import threading
-import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import numpy as np
 
-from trak._utils.ranks import iter_pending
 from trak.store.location import LOCK, Location, explained, local_root, open_lock
 
 ROWS = "-rows"
@@ -24,12 +21,12 @@ _opening = threading.Lock()
 
 
 class RowLocks:
-    """Rows, or other numbered pieces of work, that one process has for itself until it releases them or ends.
+    """Exclusive locks on rows or other numbered jobs, held until released or until the process ends.
 
     They are POSIX record locks on one file, a byte for each row. The kernel drops them with the process, however that
-    ends, so what a dead process had is free at once. They only save work: rows computed twice are the same bits.
-    Within one process they do not exclude each other, and forks do not inherit them. A store that is not local has
-    none, and every claim succeeds.
+    ends, so the rows of a dead process are free at once. They only save work: rows computed twice are the same bits.
+    Within one process they do not exclude each other, and forks do not inherit them. Stores that are not local have
+    no locks, and every lock is granted.
     """
 
     def __init__(self, descriptor: int | None) -> None:
@@ -41,51 +38,25 @@ class RowLocks:
             os.close(self._descriptor)
 
     @property
-    def exclude(self) -> bool:
-        """Whether there are any; else every process must expect others to be at the same."""
+    def enabled(self) -> bool:
+        """Whether the store has locks; otherwise other processes may work on the same rows."""
         return self._descriptor is not None
 
-    def take(self, what: str, rows: np.ndarray) -> bool:
-        """Claim rows of something, all or none; False if another process has one of them."""
-        taken: list[tuple[int, int]] = []
+    def acquire(self, what: str, rows: np.ndarray) -> bool:
+        """Lock rows of something, all or none; False if another process holds one of them."""
+        acquired: list[tuple[int, int]] = []
         for start, stop in self._runs(rows):
             if not self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, what, start, stop):
-                for run in taken:
+                for run in acquired:
                     self._lock(fcntl.LOCK_UN, what, *run)
                 return False
-            taken.append((start, stop))
+            acquired.append((start, stop))
         return True
 
     def release(self, what: str, rows: np.ndarray) -> None:
-        """Let others have the rows."""
+        """Unlock rows."""
         for start, stop in self._runs(rows):
             self._lock(fcntl.LOCK_UN, what, start, stop)
-
-    def once(
-        self, what: str, numbers: Iterable[int], is_done: Callable[[int], bool], do: Callable[[int], None]
-    ) -> None:
-        """Return once some numbered jobs are done, each by one process if there are claims."""
-        if not self.exclude:
-            for share in iter_pending(list(numbers), lambda some: [number for number in some if not is_done(number)]):
-                for number in share:
-                    if not is_done(number):
-                        do(number)
-            return
-        while left := [number for number in numbers if not is_done(number)]:
-            tried = [self._attempt(what, number, is_done, do) for number in left]
-            if not any(tried):
-                time.sleep(POLL)
-
-    def _attempt(self, what: str, number: int, is_done: Callable[[int], bool], do: Callable[[int], None]) -> bool:
-        only = np.array([number])
-        if not self.take(what, only):
-            return False
-        try:
-            if not is_done(number):
-                do(number)
-        finally:
-            self.release(what, only)
-        return True
 
     def _runs(self, rows: np.ndarray) -> list[tuple[int, int]]:
         if self._descriptor is None:
@@ -105,10 +76,10 @@ class RowLocks:
 
 
 def row_locks(location: Location) -> RowLocks:
-    """The claims of this process in a store.
+    """The row locks of this process in a store.
 
     Raises:
-        PermissionError: if the store can't be written to.
+        PermissionError: if the store is not writable.
     """
     root = local_root(location)
     return RowLocks(None) if root is None else _open(root / f"{LOCK}{ROWS}", root)

@@ -1,23 +1,27 @@
-"""What decides the numbers in a store, and the check that it is the same on every opening."""
+"""The configuration that a store records, and its comparison with the one asked for."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
-from trak.store.checks import StoreError
+from trak.store.errors import ConfigMismatchError, StoreError
 from trak.store.table import DTYPES
 from trak.version import __version__
 
 
 @dataclass(frozen=True)
 class StoreManifest:
-    """What is recorded when a store is created; a subclass for each kind of store has the fields."""
+    """The configuration recorded when a store is created; a subclass for each kind of store has the fields."""
 
     key: ClassVar[str]
     """Name among the root group's attributes."""
     kind: ClassVar[str]
     """Of store, in words."""
     format: ClassVar[int]
+    made_by: ClassVar[str]
+    """Function that creates such stores."""
+    nearby: ClassVar[tuple[str, ...]] = ()
+    """Patterns of subfolders where one may be that was looked for in the wrong place."""
 
     def attributes(self) -> dict[str, Any]:
         """For the root group."""
@@ -47,11 +51,11 @@ class StoreManifest:
             ) from error
 
     def check_same(self, asked: Self, where: str) -> None:
-        """Raise a ValueError naming both values where `asked` differs from what is recorded."""
+        """Raise a ConfigMismatchError naming both values if `asked` differs from the recorded configuration."""
         for field in fields(self):
             stored, wanted = _difference(field.name, getattr(self, field.name), getattr(asked, field.name))
             if stored != wanted:
-                raise ValueError(
+                raise ConfigMismatchError(
                     f"{where} was made with {stored}, but {wanted} was asked for; use what it was made with, or "
                     "another save_dir. Nothing stored was changed"
                 )
@@ -62,6 +66,7 @@ class StoreConfig(StoreManifest):
     """Recorded when a feature store is created."""
 
     key, kind, format = "trak", "feature store", 2
+    made_by, nearby = "trak.attribute", ("store", "run-*/store")
 
     train_set_size: int
     proj_dim: int

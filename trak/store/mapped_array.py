@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import zarr
 
-from trak.store.checks import StoreError, check_path_inside
+from trak._utils.typing import Array
+from trak.store.checks import check_path_inside
+from trak.store.errors import StoreError
 from trak.store.location import PARTIAL, locked, naming_full_disk
-from trak.store.row_array import SPARE, RowArray, Rows
+from trak.store.row_array import SPARE, RowArray
 
 
 class MappedArray(RowArray):
@@ -28,7 +30,7 @@ class MappedArray(RowArray):
         super().__init__(array)
         self._root = root
         self._directory = root / array.path / "c"
-        self._mapped: tuple[int, Rows] | None = None
+        self._mapped: tuple[int, Array] | None = None
         self._unsynced: set[Path] = set()
 
     def _file(self, chunk: int) -> Path:
@@ -68,7 +70,7 @@ class MappedArray(RowArray):
                 "fill it up by python -m trak repair and run the same script again, which computes what is lost"
             )
 
-    def write(self, indices: Rows, values: Rows) -> None:
+    def write(self, indices: Array, values: Array) -> None:
         if not len(indices):
             return
         order = np.argsort(indices, kind="stable")
@@ -106,7 +108,7 @@ class MappedArray(RowArray):
                 check_path_inside(path, self._root)
                 os.truncate(path, size)
 
-    def read_chunk(self, chunk: int) -> Rows:
+    def read_chunk(self, chunk: int) -> Array:
         rows = min(self.chunk_rows, len(self) - chunk * self.chunk_rows)
         mapped = self._mapped
         if mapped is None or mapped[0] != chunk:

@@ -4,9 +4,11 @@ import numpy as np
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from trak.store.checks import UNREADABLE, StoreError
+from trak._utils.typing import Array
+from trak.store.checks import UNREADABLE
+from trak.store.errors import StoreError
 from trak.store.object_store import Bucket
-from trak.store.row_array import SPARE, RowArray, Rows
+from trak.store.row_array import SPARE, RowArray
 
 _LISTED = 4096
 
@@ -16,13 +18,13 @@ class RemoteArray(RowArray):
 
     whole_chunks = True
 
-    def write(self, indices: Rows, values: Rows) -> None:
+    def write(self, indices: Array, values: Array) -> None:
         chunks = indices // self.chunk_rows
         for chunk in np.unique(chunks).tolist():
             here = chunks == chunk
             self._write_in(chunk, indices[here] - chunk * self.chunk_rows, np.asarray(values)[here])
 
-    def _write_in(self, chunk: int, places: Rows, values: Rows) -> None:
+    def _write_in(self, chunk: int, places: Array, values: Array) -> None:
         first, store = chunk * self.chunk_rows, self.array.store
         size = min(self.chunk_rows, len(self) - first)
         if len(np.unique(places)) == size:
@@ -37,7 +39,7 @@ class RemoteArray(RowArray):
     def _key(self, chunk: int) -> str:
         return "/".join([self.array.path, "c", str(chunk), *("0" for _ in self.shape[1:])])
 
-    def _changed(self, chunk: int, found: bytes | None, places: Rows, values: Rows) -> bytes:
+    def _changed(self, chunk: int, found: bytes | None, places: Array, values: Array) -> bytes:
         rows = np.zeros((self.chunk_rows, *self.shape[1:]), self.dtype)
         if found is not None:
             if len(found) != rows.nbytes:
@@ -52,7 +54,7 @@ class RemoteArray(RowArray):
             return []
         return list(range(self.chunks))
 
-    def read_chunk(self, chunk: int) -> Rows:
+    def read_chunk(self, chunk: int) -> Array:
         try:
             return np.asarray(self.array[chunk * self.chunk_rows : (chunk + 1) * self.chunk_rows])
         except UNREADABLE as error:

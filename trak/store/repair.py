@@ -1,23 +1,24 @@
-"""Mends what can be mended of a damaged store: what is wrong is marked as not done, for the script to compute again."""
+"""Repair a damaged store: corrupt rows are marked as not done, for the script to compute again."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from trak.store.checks import StoreError
-from trak.store.feature_store import GRAMS, FeatureStore, open_store
+from trak.store.checkpoint_store import GRAMS
+from trak.store.errors import StoreError
+from trak.store.feature_store import FeatureStore, open_store
 from trak.store.location import Location, locked, remove_leftovers
 from trak.store.table import Table
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with a store."""
+    """A damaged part of a store."""
 
     where: str
     """Path inside the store."""
     what: str
-    mended: bool
+    repaired: bool
     """Whether running the same script again is enough now."""
 
     def __str__(self) -> str:
@@ -25,7 +26,7 @@ class Finding:
 
 
 def repair(where: Location) -> list[Finding]:
-    """Compare everything with its checksums, and mark as not done what differs.
+    """Compare all rows, Gram matrices and scores with their checksums, and mark as not done what differs.
 
     Corrupt rows, those of truncated chunks among them, are marked as not done; damaged Gram matrices and scores are
     deleted, and with rows what was computed from them: a checkpoint's Gram matrices and the scores. The script that
@@ -51,10 +52,10 @@ class _Repair:
         for name in names:
             self._attempt(f"experiments/{name}", partial(self._experiment, name, any(changed)))
 
-    def _attempt(self, where: str, mend: Callable[[], int]) -> int:
-        """The number of rows that were mended; what can't be is noted."""
+    def _attempt(self, where: str, repair: Callable[[], int]) -> int:
+        """The number of repaired rows; an error is recorded as a finding."""
         try:
-            return mend()
+            return repair()
         except ValueError as error:
             self.found.append(Finding(where, f"{error}; or delete {where} and run the same script again", False))
             return 0
@@ -62,16 +63,16 @@ class _Repair:
     def _table(self, where: str, find: Callable[[], Table], finalized: bool = False) -> int:
         """The number of rows to compute again; those that are not done count where all of them should be."""
 
-        def mend() -> int:
+        def repair_table() -> int:
             table = find()
-            corrupt = table.mend()
+            corrupt = table.repair()
             lost = table.count_undone() - corrupt if finalized else 0
             for rows, what in ((corrupt, "corrupt rows, marked as not done"), (lost, "lost rows")):
                 if rows:
                     self.found.append(Finding(where, f"{rows} {what}", True))
             return corrupt + lost
 
-        return self._attempt(where, mend)
+        return self._attempt(where, repair_table)
 
     def _checkpoint(self, model_id: int) -> bool:
         """Whether anything changed that scores depend on."""
@@ -87,7 +88,7 @@ class _Repair:
                 changed = True
         changed |= self._table(where, partial(self._store.table, model_id), finalized) > 0
         if changed:
-            self._store.forget_grams(model_id)
+            self._store.delete_grams(model_id)
         return changed
 
     def _experiment(self, name: str, changed: bool) -> int:
@@ -100,5 +101,5 @@ class _Repair:
         self.found += [Finding(f"{where}/{scores}", "corrupt, deleted", True) for scores in corrupt]
         if (rows or changed) and experiment.stored_scores():
             self.found.append(Finding(f"{where}/scores", "deleted with what they were computed from", True))
-        experiment.forget_scores(None if rows or changed else corrupt)
+        experiment.delete_scores(None if rows or changed else corrupt)
         return rows

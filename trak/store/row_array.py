@@ -10,10 +10,9 @@ import numpy as np
 import zarr
 from zarr.errors import ContainsArrayError
 
-from trak.store.checks import StoreError, check_inside, checked
-
-Rows = np.ndarray[Any, Any]
-
+from trak._utils.typing import Array
+from trak.store.checks import check_inside, checked
+from trak.store.errors import StoreError
 
 SPARE = 64 * 2**20
 """Bytes of zeros that may be made up for what isn't stored, besides a multiple of what is."""
@@ -82,7 +81,7 @@ class RowArray(ABC):
             )
 
     @abstractmethod
-    def write(self, indices: Rows, values: Rows) -> None:
+    def write(self, indices: Array, values: Array) -> None:
         """Put `values[i]` at row `indices[i]`; every process sees it from then on, on disk it is after `sync`."""
 
     def unsynced(self) -> list[Path]:
@@ -96,10 +95,10 @@ class RowArray(ABC):
         """Give truncated chunks their size back, with zeros."""
 
     @abstractmethod
-    def read_chunk(self, chunk: int) -> Rows:
+    def read_chunk(self, chunk: int) -> Array:
         """The rows of a chunk, zeros where nothing was written."""
 
-    def read(self) -> Rows:
+    def read(self) -> Array:
         """All rows, in memory.
 
         Raises:
@@ -111,7 +110,7 @@ class RowArray(ABC):
             found[chunk * self.chunk_rows : (chunk + 1) * self.chunk_rows] = self.read_chunk(chunk)
         return found
 
-    def take(self, indices: Rows) -> Rows:
+    def take(self, indices: Array) -> Array:
         """Some rows, in memory; reads no more than the chunks that hold them."""
         found = np.empty((len(indices), *self.shape[1:]), self.dtype)
         chunks = indices // self.chunk_rows
@@ -120,7 +119,7 @@ class RowArray(ABC):
             found[here] = self.read_chunk(chunk)[indices[here] - chunk * self.chunk_rows]
         return found
 
-    def blocks(self, max_rows: int, chunk: int | None = None) -> Iterator[tuple[int, int, Rows]]:
+    def blocks(self, max_rows: int, chunk: int | None = None) -> Iterator[tuple[int, int, Array]]:
         """(start, stop, rows) pieces of at most `max_rows` rows, in order, of all chunks or of one.
 
         Raises:

@@ -1,13 +1,13 @@
-"""Matrices that several processes compute together, a piece each at a time."""
+"""Score matrices, computed a tile at a time: in a file, in an object store or in memory."""
 
 import fcntl
 import math
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,148 +16,179 @@ import numpy as np
 import zarr
 from zarr.core.sync import sync
 
+from trak._utils.typing import Array
 from trak.store import location as places
 from trak.store.array_layout import row_array
 from trak.store.checks import check_inside, checked
 from trak.store.location import PARTIAL, Location
-from trak.store.locks import RowLocks
 from trak.store.mapped_array import reserve, write_all
-from trak.store.row_array import Rows, new_array
-from trak.store.zarr_groups import is_written, write_whole
+from trak.store.row_array import new_array
+from trak.store.tiles import Executor, Tiles
+from trak.store.zarr_groups import is_written, subgroup, write_whole
 
 CHECKSUM = "crc32"
 """Attribute of a matrix in a file."""
 _READ_AT_ONCE = 1 << 24
 
-TileBlock = tuple[slice, slice, Rows]
-"""Rows, columns, and the values there."""
+
+class ScoreMatrix(ABC):
+    """A matrix whose tiles may be computed by several processes."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: str | np.dtype[Any]) -> None:
+        self.shape, self.dtype = shape, np.dtype(dtype)
+
+    @abstractmethod
+    def is_complete(self) -> bool:
+        """Whether all tiles are computed."""
+
+    @abstractmethod
+    def compute(self, tiles: Tiles, executor: Executor) -> None:
+        """Return once the tiles that the executor is for are computed, by this process or another."""
+
+    @abstractmethod
+    def read(self) -> Array:
+        """The values of a complete matrix."""
 
 
-@dataclass(frozen=True)
-class Tiles:
-    """What a matrix is made of, in pieces that don't overlap, numbered column by column."""
+class MemoryMatrix(ScoreMatrix):
+    """A matrix in an array of this process, which is filled."""
 
-    count: int
-    shape: tuple[int, int]
-    """Rows and columns of a piece; the last ones may have fewer."""
-    blocks: Callable[[int], Iterator[TileBlock]]
-    """Computes the piece of a number, some of it at a time."""
+    def __init__(self, values: Array) -> None:
+        super().__init__(values.shape, values.dtype)
+        self._values = values
+        self._done: set[int] = set()
+        self._count: int | None = None
 
-    def fill(self, out: Rows) -> None:
-        """Write all of them into an array."""
-        for piece in range(self.count):
-            for rows, columns, values in self.blocks(piece):
-                out[rows, columns] = values
+    def is_complete(self) -> bool:
+        return len(self._done) == self._count
+
+    def compute(self, tiles: Tiles, executor: Executor) -> None:
+        self._count = tiles.count
+        executor.run("memory", range(tiles.count), self._done.__contains__, partial(self._write_tile, tiles))
+
+    def _write_tile(self, tiles: Tiles, tile: int) -> None:
+        for rows, columns, values in tiles.compute(tile):
+            self._values[rows, columns] = values
+        self._done.add(tile)
+
+    def read(self) -> Array:
+        return self._values
 
 
-class LocalMatrix:
-    """A matrix in a file of a local store, row by row; it appears under its name only when it is complete.
+class StoredMatrix(ScoreMatrix):
+    """A matrix in a store."""
 
-    Processes of several machines may write it: whatever is written or asked goes by a file that was just opened and
-    locked, since network file systems promise no more; and a piece counts as done once it is on disk.
+    def __init__(
+        self, group: zarr.Group, name: str, shape: tuple[int, int], dtype: str, attributes: Mapping[str, Any]
+    ) -> None:
+        super().__init__(shape, dtype)
+        self._group, self._name, self._attributes = group, name, dict(attributes)
+        self._path = f"{group.path}/{name}"
+
+    def _create(self, chunks: tuple[int, int]) -> None:
+        """Create the array without values, unless it exists."""
+        subgroup(self._group, self._name.rpartition("/")[0], {})
+        new_array(self._group, self._name, self.shape, chunks, self.dtype.name, attributes=self._attributes)
+
+    def is_corrupt(self) -> bool:
+        """Whether the values differ from a recorded checksum."""
+        return False
+
+    def delete(self) -> None:
+        """Delete the matrix."""
+        check_inside(self._group, f"{self._name}/c/0/0")
+        del self._group[self._name]
+
+
+class LocalMatrix(StoredMatrix):
+    """A matrix in a file of a local store, row by row; the file gets its name only when it is complete.
+
+    Processes on several machines may write it. Network file systems are consistent only for files that were just
+    opened and locked, so every access opens and locks the file; a tile counts as done once it is on disk.
     """
 
-    def __init__(self, root: Path, group: zarr.Group, name: str, shape: tuple[int, int], dtype: str) -> None:
-        self._root, self._group, self._name = root, group, name
-        self.path, self.shape, self.dtype = root / group.path / name / "c" / "0" / "0", shape, np.dtype(dtype)
+    def __init__(self, root: Path, group: zarr.Group, name: str, *options: Any) -> None:
+        super().__init__(group, name, *options)
+        self._root, self.path = root, root / group.path / name / "c" / "0" / "0"
         self._partial = self.path.with_name(self.path.name + PARTIAL)
         self._done = self.path.with_name(f"{self.path.name}.done{PARTIAL}")
 
     def is_complete(self) -> bool:
-        """Whether the file is there."""
         return self.path.exists()
 
-    def write(
-        self,
-        make: Callable[[], Tiles],
-        locks: RowLocks,
-        attributes: Mapping[str, Any],
-        help_with: Callable[[int], object] | None = None,
-        only: Iterable[int] | None = None,
-    ) -> None:
-        """Return once the file is there, filled by this process and all others that call this meanwhile.
-
-        Args:
-            make: raises if it can't be computed, or returns the pieces.
-            claims: of the store.
-            attributes: of the array.
-            help_with: has other processes compute so many pieces by `only`, and returns when they have.
-            only: compute these pieces, and return when they are there; another process waits for `help_with`.
-        """
+    def compute(self, tiles: Tiles, executor: Executor) -> None:
+        if self.is_complete():
+            return
         with places.locked(self._root):
             check_inside(self._group, f"{self._name}/c/0/0")
-            new_array(self._group, self._name, self.shape, self.shape, self.dtype.name, attributes=dict(attributes))
+            self._create(self.shape)
         try:
-            with places.shared(self._root, places.SCORES, alone=self._forget):
-                if not self.is_complete():
-                    self._write(make(), locks, help_with, only)
+            with places.shared(self._root, places.SCORES, alone=self._delete_partial):
+                if self._reserve(tiles.count):
+                    self._run(tiles, executor)
         except BaseException:
             with places.locked(self._root):
                 places.remove_leftovers(self._root)
             raise
 
-    def read(self) -> Rows:
-        """All of it, mapped and not to be written to.
+    def read(self) -> Array:
+        """All values, memory-mapped and read-only.
 
         Raises:
-            StoreError: if it is truncated.
+            StoreError: if the file is truncated.
         """
         row_array(self._group, self._name).read_chunk(0)
         return np.memmap(self.path, self.dtype, mode="r", shape=self.shape)
 
     def is_corrupt(self) -> bool:
-        """Whether it differs from the checksum taken when it was written."""
         expected = self._group[self._name].attrs.get(CHECKSUM)
         return self.path.exists() and (not self.path.is_file() or expected not in (None, _crc(self.path)))
 
     def delete(self) -> None:
-        """Before the metadata: a kill in between must not leave scores that nothing deletes."""
+        check_inside(self._group, f"{self._name}/c/0/0")
+        # Before the metadata: a kill in between must not leave a file that nothing deletes.
         shutil.rmtree(self.path) if self.path.is_dir() else self.path.unlink(missing_ok=True)
+        del self._group[self._name]
 
-    def _forget(self) -> None:
-        """Remove what is half-written, while nobody writes."""
+    def _delete_partial(self) -> None:
+        """Delete half-written files, while no process writes."""
         self._partial.unlink(missing_ok=True)
         self._done.unlink(missing_ok=True)
 
-    def _write(
-        self,
-        pieces: Tiles,
-        locks: RowLocks,
-        help_with: Callable[[int], object] | None,
-        only: Iterable[int] | None,
-    ) -> None:
-        sizes = {self._partial: math.prod(self.shape) * self.dtype.itemsize, self._done: pieces.count}
+    def _reserve(self, count: int) -> bool:
+        """Create the half-written files; returns whether there is anything left to compute."""
+        sizes = {self._partial: math.prod(self.shape) * self.dtype.itemsize, self._done: count}
         with places.locked(self._root), places.naming_full_disk(repr(str(self.path))):
             if self.path.exists():
-                return
+                return False
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if any(not file.exists() or file.stat().st_size != size for file, size in sizes.items()):
-                self._forget()
+                self._delete_partial()
                 for file, size in sizes.items():
                     reserve(file, size)
-        what = f"{self._group.path}/{self._name}"
+        return True
+
+    def _run(self, tiles: Tiles, executor: Executor) -> None:
         try:
-            _compute(pieces, locks, what, self._is_done, self._write_piece, help_with, only)
+            executor.run(self._path, range(tiles.count), self._are_done, partial(self._write_tile, tiles))
         except FileNotFoundError:
             if not self.path.exists():  # or another thread has completed it
                 raise
-        if only is not None:
-            return
         with places.locked(self._root):
-            if not self.path.exists():
+            if not self.path.exists() and self._are_done(0, tiles.count):
                 self._group[self._name].update_attributes({CHECKSUM: _crc(self._partial)})
                 os.replace(self._partial, self.path)
                 self._done.unlink()
 
-    def _is_done(self, piece: int) -> bool:
+    def _are_done(self, first: int, count: int = 1) -> bool:
         try:
             with _opened(self._done, os.O_RDONLY, fcntl.LOCK_SH) as done:
-                return os.pread(done, 1, piece) == b"\1"
+                return os.pread(done, count, first) == b"\1" * count
         except FileNotFoundError:  # another process has completed it
             return self.path.exists()
 
-    def _write_piece(self, pieces: Tiles, piece: int) -> None:
-        for rows, columns, values in pieces.blocks(piece):
+    def _write_tile(self, tiles: Tiles, tile: int) -> None:
+        for rows, columns, values in tiles.compute(tile):
             data = np.ascontiguousarray(values, self.dtype)
             whole = columns.stop - columns.start == self.shape[1]
             with (
@@ -173,90 +204,62 @@ class LocalMatrix:
         finally:
             os.close(partial)
         with _opened(self._done, os.O_RDWR, fcntl.LOCK_EX) as done:
-            os.pwrite(done, b"\1", piece)
+            os.pwrite(done, b"\1", tile)
 
     def _offset(self, row: int, column: int) -> int:
         return (row * self.shape[1] + column) * self.dtype.itemsize
 
 
-class RemoteMatrix:
-    """A matrix in an array of a store that is no directory; a piece is a chunk, and done once that is there."""
-
-    def __init__(self, group: zarr.Group, name: str, shape: tuple[int, int], dtype: str) -> None:
-        self._group, self._name, self.shape, self.dtype = group, name, shape, dtype
+class RemoteMatrix(StoredMatrix):
+    """A matrix in an array of a store that is not a directory; a tile is a chunk, and done once that exists."""
 
     def is_complete(self) -> bool:
-        """Whether all pieces are there."""
         return is_written(self._group, self._name)
 
-    def write(
-        self,
-        make: Callable[[], Tiles],
-        locks: RowLocks,
-        attributes: Mapping[str, Any],
-        help_with: Callable[[int], object] | None = None,
-        only: Iterable[int] | None = None,
-    ) -> None:
-        """Return once all pieces are there; arguments as of `LocalMatrix.write`."""
-        pieces = make()
-        chunks = (min(pieces.shape[0], self.shape[0]), min(pieces.shape[1], self.shape[1]))
+    def compute(self, tiles: Tiles, executor: Executor) -> None:
+        if self.is_complete():
+            return
+        chunks = (min(tiles.shape[0], self.shape[0]), min(tiles.shape[1], self.shape[1]))
         array = checked(self._group, self._name)
         if array is not None and (not isinstance(array, zarr.Array) or array.chunks != chunks):
             del self._group[self._name]  # another version's
-        new_array(self._group, self._name, self.shape, chunks, self.dtype, attributes=dict(attributes))
-        what, is_done = f"{self._group.path}/{self._name}", partial(self._is_done, pieces)
-        _compute(pieces, locks, what, is_done, self._write_piece, help_with, only)
+        self._create(chunks)
+        is_done, compute = partial(self._is_done, tiles), partial(self._write_tile, tiles)
+        executor.run(self._path, range(tiles.count), is_done, compute)
 
-    def is_corrupt(self) -> bool:
-        """Never known: nothing is recorded of what several processes write."""
-        return False
+    def read(self) -> Array:
+        """All values, read into memory."""
+        return np.asarray(self._group[self._name][...])  # type: ignore[index]
 
-    def delete(self) -> None:
-        """Nothing to be done before the metadata is deleted."""
+    def _is_done(self, tiles: Tiles, tile: int) -> bool:
+        row, column = self._place(tiles, tile)
+        return sync(self._group.store.exists(f"{self._path}/c/{row}/{column}"))
 
-    def _is_done(self, pieces: Tiles, piece: int) -> bool:
-        row, column = self._place(pieces, piece)
-        return sync(self._group.store.exists(f"{self._group.path}/{self._name}/c/{row}/{column}"))
-
-    def _place(self, pieces: Tiles, piece: int) -> tuple[int, int]:
-        column, row = divmod(piece, -(-self.shape[0] // pieces.shape[0]))
+    def _place(self, tiles: Tiles, tile: int) -> tuple[int, int]:
+        column, row = divmod(tile, -(-self.shape[0] // tiles.shape[0]))
         return row, column
 
-    def _write_piece(self, pieces: Tiles, piece: int) -> None:
-        row, column = self._place(pieces, piece)
-        first, left = row * pieces.shape[0], column * pieces.shape[1]
-        where = slice(first, first + pieces.shape[0]), slice(left, left + pieces.shape[1])
+    def _write_tile(self, tiles: Tiles, tile: int) -> None:
+        row, column = self._place(tiles, tile)
+        first, left = row * tiles.shape[0], column * tiles.shape[1]
+        where = slice(first, first + tiles.shape[0]), slice(left, left + tiles.shape[1])
         whole = np.empty([len(range(size)[part]) for size, part in zip(self.shape, where, strict=True)], self.dtype)
-        for rows, columns, values in pieces.blocks(piece):
+        for rows, columns, values in tiles.compute(tile):
             whole[rows.start - first : rows.stop - first, columns.start - left : columns.stop - left] = values
         write_whole(self._group, self._name, whole, where)
 
-    def read(self) -> Rows:
-        """All of it, in memory."""
-        return np.asarray(self._group[self._name][...])  # type: ignore[index]
-
-
-def _compute(
-    pieces: Tiles,
-    locks: RowLocks,
-    what: str,
-    is_done: Callable[[int], bool],
-    write_piece: Callable[[Tiles, int], None],
-    help_with: Callable[[int], object] | None,
-    only: Iterable[int] | None,
-) -> None:
-    """Have others help, then return once all pieces are done, or only some."""
-    if help_with is not None:
-        help_with(pieces.count)
-    locks.once(what, range(pieces.count) if only is None else only, is_done, partial(write_piece, pieces))
-
 
 def open_matrix(
-    location: Location, group: zarr.Group, name: str, shape: tuple[int, int], dtype: str
-) -> LocalMatrix | RemoteMatrix:
-    """The matrix of a name in a group of a store."""
-    root = places.local_root(location)
-    return RemoteMatrix(group, name, shape, dtype) if root is None else LocalMatrix(root, group, name, shape, dtype)
+    location: Location,
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, int] = (0, 0),
+    dtype: str = "float32",
+    attributes: Mapping[str, Any] | None = None,
+) -> StoredMatrix:
+    """The matrix of a name in a group of a store; shape, dtype and attributes are only needed to compute or read it."""
+    root, options = places.local_root(location), (shape, dtype, attributes or {})
+    return RemoteMatrix(group, name, *options) if root is None else LocalMatrix(root, group, name, *options)
 
 
 def _crc(path: Path) -> int:

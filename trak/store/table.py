@@ -11,10 +11,12 @@ import torch
 import zarr
 from zarr.storage import LocalStore
 
+from trak._utils.typing import Array
 from trak.store.array_layout import row_array
-from trak.store.checks import StoreError, checked
+from trak.store.checks import checked
+from trak.store.errors import StoreError
 from trak.store.mapped_array import sync
-from trak.store.row_array import RowArray, Rows, new_array
+from trak.store.row_array import RowArray, new_array
 
 CHUNK_BYTES = 64 * 2**20
 OBJECT_BYTES = 8 * 2**20
@@ -30,13 +32,13 @@ _COLUMNS = ("output", "out_to_loss_grad", "out_to_loss_curvature")
 class RowValues:
     """What is stored of B examples; see `Table` for the columns."""
 
-    features: Rows
-    output: Rows
-    out_to_loss_grad: Rows
-    out_to_loss_curvature: Rows
-    data_hash: Rows
+    features: Array
+    output: Array
+    out_to_loss_grad: Array
+    out_to_loss_curvature: Array
+    data_hash: Array
 
-    def take(self, rows: Rows) -> "RowValues":
+    def take(self, rows: Array) -> "RowValues":
         """Some of the examples, by index or mask."""
         return RowValues(**{name: column[rows] for name, column in vars(self).items()})
 
@@ -113,7 +115,7 @@ class Table:
     def __len__(self) -> int:
         return len(self.features)
 
-    def is_done(self, indices: Rows | None = None) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def is_done(self, indices: Array | None = None) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which rows, or which of some, are done: bool (n,)."""
         return (self.done.read() if indices is None else self.done.take(indices)) == 1
 
@@ -143,7 +145,7 @@ class Table:
         """The number of rows that are not done."""
         return sum(stop - start for start, stop in self.undone())
 
-    def hashes(self, indices: Rows | slice) -> Rows:
+    def hashes(self, indices: Array | slice) -> Array:
         """The stored hashes of some examples."""
         return self._hash.read()[indices] if isinstance(indices, slice) else self._hash.take(indices)
 
@@ -152,7 +154,7 @@ class Table:
         self.done.refresh()
         self._hash.refresh()
 
-    def write(self, indices: Rows, values: RowValues) -> None:
+    def write(self, indices: Array, values: RowValues) -> None:
         """Store rows. Those already done for the same example are left as they are; others are marked undone first."""
         done = self.is_done(indices)
         left = ~(done & (self.hashes(indices) == values.data_hash)) if done.any() else ~done
@@ -163,7 +165,7 @@ class Table:
         if len(redone):
             self.done.write(redone, np.zeros(len(redone), np.uint8))
             sync(self.done)
-        small: dict[str, Rows] = {name: getattr(values, name) for name in (*_COLUMNS, "data_hash")}
+        small: dict[str, Array] = {name: getattr(values, name) for name in (*_COLUMNS, "data_hash")}
         features = values.features
         if self._scale is not None:
             features, small["scale"] = _scaled(features, self.features.dtype)
@@ -176,7 +178,7 @@ class Table:
         # Not synced: a mark that a power cut loses costs computing the row again and nothing else.
         self.done.write(indices, np.ones(len(indices), np.uint8))
 
-    def chunks(self, only: int | None = None) -> Iterator[tuple[int, Rows]]:
+    def chunks(self, only: int | None = None) -> Iterator[tuple[int, Array]]:
         """The number of each chunk of `features`, or of one of them, and the indices of its rows: as much as may be
         read at once of whatever else is stored of them.
 
@@ -189,24 +191,24 @@ class Table:
             first = chunk * self.features.chunk_rows
             yield chunk, np.arange(first, min(first + self.features.chunk_rows, len(self)))
 
-    def column(self, name: str, indices: Rows | None = None) -> Rows:
+    def column(self, name: str, indices: Array | None = None) -> Array:
         """`output`, `out_to_loss_grad` or `out_to_loss_curvature` of all examples, or of some."""
         return self._columns[name].read() if indices is None else self._columns[name].take(indices)
 
-    def scales(self, indices: Rows | None = None) -> Rows | None:
+    def scales(self, indices: Array | None = None) -> Array | None:
         """What the rows of `features`, or some of them, are to be multiplied by, or None for 1."""
         if self._scale is None:
             return None
         return self._scale.read() if indices is None else self._scale.take(indices)
 
-    def take(self, indices: Rows, dtype: Any) -> Rows:
+    def take(self, indices: Array, dtype: Any) -> Array:
         """The features of some examples, scaled, in a floating-point dtype: (len(indices), k)."""
         features, scales = self.features.take(indices).astype(dtype), self.scales(indices)
         if scales is not None:
             features *= scales[:, None]
         return features
 
-    def corrupt(self, only: int | None = None) -> Iterator[Rows]:
+    def corrupt(self, only: int | None = None) -> Iterator[Array]:
         """Indices of rows, of all chunks or of one, that are done and differ from the checksum taken when they were
         written, some at a time."""
         for chunk, rows in self.chunks(only):
@@ -227,8 +229,12 @@ class Table:
         for rows in self.corrupt(only):
             raise self._is_corrupt(rows[0])
 
-    def verify_rows(self, indices: Rows) -> None:
-        """The same of some rows."""
+    def verify_rows(self, indices: Array) -> None:
+        """Compare some rows with the checksums taken when they were written.
+
+        Raises:
+            StoreError: naming the first row that differs.
+        """
         columns = self._packed({name: column.take(indices) for name, column in self._small().items()})
         wrong = _checksums(self.features.take(indices), columns) != self._checksum.take(indices)
         if wrong.any():
@@ -237,12 +243,12 @@ class Table:
     def _is_corrupt(self, row: int) -> StoreError:
         return StoreError(
             f"chunk {row // self.features.chunk_rows} of {self.group.path} in {self.group.store} is corrupt: row "
-            f"{row} differs from the checksum taken when it was written; restore it from a copy, or mark what is "
-            "corrupt by python -m trak repair and run the same script again, which computes those rows"
+            f"{row} differs from the checksum taken when it was written; restore it from a copy, or mark it as "
+            "not done by python -m trak repair and run the same script again, which computes it"
         )
 
-    def mend(self) -> int:
-        """Mark corrupt rows as not done, those of truncated chunks among them; returns how many were."""
+    def repair(self) -> int:
+        """Mark corrupt rows as not done, including those of truncated chunks; returns their number."""
         for array in self._all().values():
             array.fill_up()
         rows = [*self.corrupt()]
@@ -259,12 +265,12 @@ class Table:
         found = {**self._columns, "data_hash": self._hash}
         return found if self._scale is None else {**found, "scale": self._scale}
 
-    def _packed(self, values: Mapping[str, Rows]) -> Rows:
+    def _packed(self, values: Mapping[str, Array]) -> Array:
         """The bytes of the small columns, row by row: uint8 (rows, width)."""
         return np.hstack([_bytes(np.asarray(values[name], array.dtype)) for name, array in self._small().items()])
 
 
-def _scaled(features: Rows, dtype: np.dtype[Any]) -> tuple[Rows, Rows]:
+def _scaled(features: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     """Features relative to each row's largest magnitude, in one of the types `SCALED`, and what they are to be
     multiplied by."""
     scale = np.abs(features).max(axis=1) / SCALED[dtype.name]
@@ -276,13 +282,13 @@ def _scaled(features: Rows, dtype: np.dtype[Any]) -> tuple[Rows, Rows]:
     return torch.from_numpy(features).to(torch.float16).numpy(), scale
 
 
-def _checksums(features: Rows, columns: Rows) -> Rows:
+def _checksums(features: Array, columns: Array) -> Array:
     """CRC-32 (ISO 3309) of each row: uint32 (rows,)."""
     pairs = zip(_bytes(features), columns, strict=True)
     return np.array([zlib.crc32(column.data, zlib.crc32(row.data)) for row, column in pairs], np.uint32)
 
 
-def _bytes(rows: Rows) -> Rows:
+def _bytes(rows: Array) -> Array:
     """Row by row: uint8 (rows, width)."""
     width = int(np.prod(rows.shape[1:], dtype=np.int64)) * rows.itemsize
     return np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), width)

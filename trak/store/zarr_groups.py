@@ -11,9 +11,11 @@ import zarr
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
-from trak.store.checks import UNREADABLE, StoreError, check_inside, checked
+from trak._utils.typing import Array
+from trak.store.checks import UNREADABLE, check_inside, checked
+from trak.store.errors import StoreError
 from trak.store.object_store import Bucket
-from trak.store.row_array import Rows, new_array
+from trak.store.row_array import new_array
 
 _MOST_CHUNKS = 1 << 20
 _MODEL_ID = re.compile(r"0|[1-9][0-9]{0,17}")
@@ -81,7 +83,7 @@ def is_written(group: zarr.Group, name: str) -> bool:
     return array.nchunks_initialized >= array.nchunks
 
 
-def write_checked(group: zarr.Group, name: str, value: Rows) -> None:
+def write_checked(group: zarr.Group, name: str, value: Array) -> None:
     """Write an array with a checksum, in one chunk."""
     check_inside(group, f"{name}/c/0/0")
     found = checked(group, name)
@@ -91,18 +93,18 @@ def write_checked(group: zarr.Group, name: str, value: Rows) -> None:
     write_whole(group, name, value)
 
 
-def write_whole(group: zarr.Group, name: str, value: Rows, where: Any = ...) -> None:
+def write_whole(group: zarr.Group, name: str, value: Array, where: Any = ...) -> None:
     """Fill an existing array, or whole chunks of it."""
     # By default zarr leaves a chunk of zeros out, which would look like one never written.
     with zarr.config.set({"array.write_empty_chunks": True}):
         group[name][where] = value
 
 
-def read_checked(group: zarr.Group, name: str, shape: tuple[int, ...], cure: str) -> Rows:
+def read_checked(group: zarr.Group, name: str, shape: tuple[int, ...], remedy: str) -> Array:
     """Read an array that `write_checked` wrote.
 
     Raises:
-        StoreError: if it is damaged, or of another shape; `cure` says what to do.
+        StoreError: if it is damaged, or of another shape; `remedy` says how to fix it.
     """
     try:
         array = checked(group, name)
@@ -110,4 +112,4 @@ def read_checked(group: zarr.Group, name: str, shape: tuple[int, ...], cure: str
             raise ValueError(f"its shape should be {shape}")
         return np.asarray(array[:])
     except UNREADABLE as error:
-        raise StoreError(f"{group.path}/{name} in {group.store} is corrupt ({error}); {cure}") from error
+        raise StoreError(f"{group.path}/{name} in {group.store} is corrupt ({error}); {remedy}") from error

@@ -1,4 +1,4 @@
-"""Where what is known of retrained models is kept."""
+"""The store of retrained models: their outputs on the targets."""
 
 import json
 from collections.abc import Mapping
@@ -12,21 +12,20 @@ from zarr.codecs import Crc32cCodec
 from trak.evaluation.retraining.runs import TrainingRun
 from trak.evaluation.retraining.training_spec import RunResult
 from trak.evaluation.validation import count
-from trak.store import StoreError
-from trak.store import location as places
+from trak.store import ConfigMismatchError, StoreError
 from trak.store.checks import UNREADABLE, checked
-from trak.store.location import Location
+from trak.store.location import Location, display_name, locked
 from trak.store.manifest import StoreManifest
-from trak.store.zarr_groups import is_written, write_whole
-
-Array = np.ndarray[Any, Any]
+from trak.store.opening import create_root, open_root
+from trak.store.zarr_groups import is_written, subgroup, write_whole
 
 
 @dataclass(frozen=True)
 class RetrainingConfig(StoreManifest):
-    """What decides the outputs of a model besides its training examples and seed."""
+    """Everything that decides the outputs of a model besides its training examples and seed."""
 
     key, kind, format = "trak_retraining", "store of retrained models", 1
+    made_by = "trak.evaluation.retrain"
 
     train_set_size: int
     num_targets: int
@@ -35,7 +34,7 @@ class RetrainingConfig(StoreManifest):
     task: Mapping[str, Any]
     """Name and settings."""
     config: Mapping[str, Any]
-    """What the user says about training."""
+    """The user's description of training."""
 
     def __post_init__(self) -> None:
         count(self.train_set_size, "train_set_size")
@@ -67,29 +66,22 @@ class ModelStore:
     def __init__(self, group: zarr.Group, where: Location, config: RetrainingConfig) -> None:
         """Use `create` or `open` instead."""
         self._group, self._location, self.config = group, where, config
-        self.where = places.shown(where)
+        self.where = display_name(where)
 
     @classmethod
     def create(cls, where: Location, config: RetrainingConfig) -> "ModelStore":
-        """The store at a location, made if there is none, ready to be written to.
+        """The store at a location, created if there is none, ready to be written to.
 
         Raises:
-            ValueError: if one is there that was made with another configuration.
-            StoreError: if what is there can't be read.
-            PermissionError: if the directory can't be written to.
+            ConfigMismatchError: if it was created with another configuration.
+            StoreError: if the location holds something else, or a damaged store.
+            PermissionError: if the directory is not writable.
         """
-        places.make_directory(where)
-        with places.locked(where):
-            _remove_leftovers(where)
-            if not places.exists(where):
-                try:
-                    places.create_group(where, config.attributes())
-                except ValueError as error:
-                    shown = places.shown(where)
-                    raise StoreError(f"{shown} holds no {config.kind} ({error}); choose another save_dir") from error
-            store = cls.open(where, "r+")
-            store.config.check_same(config, store.where)
-            store._group.require_group("models")
+        create_root(where, config)
+        store = cls.open(where, "r+")
+        store.config.check_same(config, store.where)
+        with locked(where):
+            subgroup(store._group, "models", {})
         return store
 
     @classmethod
@@ -98,22 +90,10 @@ class ModelStore:
 
         Raises:
             FileNotFoundError: if there is none.
-            StoreError: if what is there can't be read.
+            StoreError: if it is damaged, or not a store of retrained models.
         """
-        shown = places.shown(where)
-        if not places.exists(where):
-            raise FileNotFoundError(
-                f"there is no {RetrainingConfig.kind} at {shown}; check the path, or make one with "
-                "trak.evaluation.retrain"
-            )
-        try:
-            group = places.open_group(where, mode)
-            attributes = group.attrs.asdict()
-        except UNREADABLE as error:
-            raise StoreError(
-                f"{shown} can't be read as a zarr v3 group: {error}; restore it from a copy, or choose another save_dir"
-            ) from error
-        return cls(group, where, RetrainingConfig.from_attributes(attributes, shown))
+        group, config = open_root(where, mode, RetrainingConfig)
+        return cls(group, where, config)
 
     def is_done(self, key: str) -> bool:
         """Whether a model is there."""
@@ -122,7 +102,7 @@ class ModelStore:
     def write(self, run: TrainingRun, found: RunResult) -> None:
         """Keep a model, unless another process has."""
         name = f"models/{run.key()}"
-        with places.locked(self._location):
+        with locked(self._location):
             if self.is_done(run.key()):
                 return
             rows = np.stack([found.outputs, found.correct])
@@ -161,13 +141,13 @@ class ModelStore:
         """Record what is `fixed` from the first time on, and what is the `current` state.
 
         Raises:
-            ValueError: naming both values if something else was fixed.
+            ConfigMismatchError: naming both values if a fixed value differs.
         """
-        with places.locked(self._location):
+        with locked(self._location):
             found = self.notes(name)
             for key, value in fixed.items():
                 if found.get(key, value) != value:
-                    raise ValueError(
+                    raise ConfigMismatchError(
                         f"{self.where} was made with {key}={found[key]!r}, but {key}={value!r} was asked for; use what "
                         "it was made with, or another save_dir. Nothing stored was changed"
                     )
@@ -175,10 +155,3 @@ class ModelStore:
                 self._group.create_group(name, attributes={**fixed, **current})
             elif found != {**fixed, **current}:
                 self._group[name].update_attributes({**fixed, **current})
-
-
-def _remove_leftovers(where: Location) -> None:
-    """Delete half-written files that a killed process left; call it while holding the lock, as every writer does."""
-    root = places.local_root(where)
-    for leftover in () if root is None else root.rglob("*.partial"):
-        leftover.unlink(missing_ok=True)
