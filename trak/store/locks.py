@@ -1,6 +1,5 @@
 """Who works on what, among the processes that use one local store."""
 
-import fcntl
 import hashlib
 import os
 import threading
@@ -11,8 +10,9 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from trak._utils import platform
 from trak._utils.ranks import iter_pending
-from trak.store.location import LOCK, Location, explained, local_root, open_lock
+from trak.store.location import LOCK, Location, explained, local_root
 
 ROWS = "-rows"
 POLL = 0.02
@@ -29,7 +29,7 @@ class RowLocks:
     They are POSIX record locks on one file, a byte for each row. The kernel drops them with the process, however that
     ends, so what a dead process had is free at once. They only save work: rows computed twice are the same bits.
     Within one process they do not exclude each other, and forks do not inherit them. A store that is not local has
-    none, and every claim succeeds.
+    none, nor has any on Windows, and every claim succeeds.
     """
 
     def __init__(self, descriptor: int | None) -> None:
@@ -49,9 +49,9 @@ class RowLocks:
         """Claim rows of something, all or none; False if another process has one of them."""
         taken: list[tuple[int, int]] = []
         for start, stop in self._runs(rows):
-            if not self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, what, start, stop):
+            if not platform.lock_range(*self._range(what, start, stop)):
                 for run in taken:
-                    self._lock(fcntl.LOCK_UN, what, *run)
+                    platform.unlock_range(*self._range(what, *run))
                 return False
             taken.append((start, stop))
         return True
@@ -59,7 +59,7 @@ class RowLocks:
     def release(self, what: str, rows: np.ndarray) -> None:
         """Let others have the rows."""
         for start, stop in self._runs(rows):
-            self._lock(fcntl.LOCK_UN, what, start, stop)
+            platform.unlock_range(*self._range(what, start, stop))
 
     def once(
         self, what: str, numbers: Iterable[int], is_done: Callable[[int], bool], do: Callable[[int], None]
@@ -93,15 +93,11 @@ class RowLocks:
         pieces = np.split(np.sort(rows), np.flatnonzero(np.diff(np.sort(rows)) > 1) + 1)
         return [(int(piece[0]), int(piece[-1]) + 1) for piece in pieces]
 
-    def _lock(self, operation: int, what: str, start: int, stop: int) -> bool:
+    def _range(self, what: str, start: int, stop: int) -> tuple[int, int, int]:
         assert self._descriptor is not None  # there are no runs without
         # A range of offsets for each name, the highest bit left out as offsets are signed.
         name = int.from_bytes(hashlib.blake2b(what.encode(), digest_size=4).digest(), "little") >> 1
-        try:
-            fcntl.lockf(self._descriptor, operation, stop - start, (name << _ROW_BITS) + start)
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
+        return self._descriptor, (name << _ROW_BITS) + start, stop - start
 
 
 def row_locks(location: Location) -> RowLocks:
@@ -111,7 +107,7 @@ def row_locks(location: Location) -> RowLocks:
         PermissionError: if the store can't be written to.
     """
     root = local_root(location)
-    return RowLocks(None) if root is None else _open(root / f"{LOCK}{ROWS}", root)
+    return RowLocks(None) if root is None or not platform.has_range_locks() else _open(root / f"{LOCK}{ROWS}", root)
 
 
 def _open(path: Path, root: Path) -> RowLocks:
@@ -122,7 +118,7 @@ def _open(path: Path, root: Path) -> RowLocks:
             if found is not None:
                 return found
         try:
-            descriptor = open_lock(path)
+            descriptor = platform.open_lock(path)
         except OSError as error:
             raise explained(error, root) from error
         status = os.fstat(descriptor)

@@ -1,12 +1,9 @@
 """Matrices that several processes compute together, a piece each at a time."""
 
-import fcntl
 import math
-import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,12 +13,12 @@ import numpy as np
 import zarr
 from zarr.core.sync import sync
 
+from trak._utils.platform import delete, open_locked, read_at, replace, reserve, sync_data, write_at
 from trak.store import location as places
 from trak.store.array_layout import row_array
 from trak.store.checks import check_inside, checked
 from trak.store.location import PARTIAL, Location
 from trak.store.locks import RowLocks
-from trak.store.mapped_array import reserve, write_all
 from trak.store.row_array import Rows, new_array
 from trak.store.zarr_groups import is_written, write_whole
 
@@ -112,12 +109,12 @@ class LocalMatrix:
 
     def delete(self) -> None:
         """Before the metadata: a kill in between must not leave scores that nothing deletes."""
-        shutil.rmtree(self.path) if self.path.is_dir() else self.path.unlink(missing_ok=True)
+        shutil.rmtree(self.path) if self.path.is_dir() else delete(self.path)
 
     def _forget(self) -> None:
         """Remove what is half-written, while nobody writes."""
-        self._partial.unlink(missing_ok=True)
-        self._done.unlink(missing_ok=True)
+        delete(self._partial)
+        delete(self._done)
 
     def _write(
         self,
@@ -146,13 +143,13 @@ class LocalMatrix:
         with places.locked(self._root):
             if not self.path.exists():
                 self._group[self._name].update_attributes({CHECKSUM: _crc(self._partial)})
-                os.replace(self._partial, self.path)
-                self._done.unlink()
+                replace(self._partial, self.path)
+                delete(self._done)
 
     def _is_done(self, piece: int) -> bool:
         try:
-            with _opened(self._done, os.O_RDONLY, fcntl.LOCK_SH) as done:
-                return os.pread(done, 1, piece) == b"\1"
+            with open_locked(self._done, write=False) as done:
+                return read_at(done, 1, piece) == b"\1"
         except FileNotFoundError:  # another process has completed it
             return self.path.exists()
 
@@ -161,19 +158,15 @@ class LocalMatrix:
             data = np.ascontiguousarray(values, self.dtype)
             whole = columns.stop - columns.start == self.shape[1]
             with (
-                _opened(self._partial, os.O_RDWR, fcntl.LOCK_EX) as partial,
+                open_locked(self._partial, write=True) as partial,
                 places.naming_full_disk(repr(str(self.path))),
             ):
                 for number, row in enumerate((data,) if whole else data):
-                    write_all(partial, row.data.cast("B"), self._offset(rows.start + number, columns.start))
+                    write_at(partial, row.data.cast("B"), self._offset(rows.start + number, columns.start))
         # Without the lock, which would keep others from writing meanwhile: all of it is written.
-        partial = os.open(self._partial, os.O_RDWR)
-        try:
-            os.fdatasync(partial)
-        finally:
-            os.close(partial)
-        with _opened(self._done, os.O_RDWR, fcntl.LOCK_EX) as done:
-            os.pwrite(done, b"\1", piece)
+        sync_data(self._partial)
+        with open_locked(self._done, write=True) as done:
+            write_at(done, memoryview(b"\1"), piece)
 
     def _offset(self, row: int, column: int) -> int:
         return (row * self.shape[1] + column) * self.dtype.itemsize
@@ -266,14 +259,3 @@ def _crc(path: Path) -> int:
         while piece := file.read(_READ_AT_ONCE):
             found = zlib.crc32(piece, found)
     return found
-
-
-@contextmanager
-def _opened(path: Path, flags: int, lock: int) -> Iterator[int]:
-    descriptor = os.open(path, flags)
-    try:
-        fcntl.flock(descriptor, lock)
-        yield descriptor
-    finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing leaves it to a loader's worker that was just forked
-        os.close(descriptor)
