@@ -1,9 +1,8 @@
 """Arrays of rows in an object store, or whatever else zarr knows."""
 
 import numpy as np
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 
+from trak._utils.zarr_private import default_buffer_prototype, sync
 from trak.store.checks import UNREADABLE, StoreError
 from trak.store.object_store import Bucket
 from trak.store.row_array import SPARE, RowArray, Rows

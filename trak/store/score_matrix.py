@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.core.sync import sync
 
 from trak._utils.platform import delete, open_locked, read_at, replace, reserve, sync_data, write_at
+from trak._utils.zarr_private import sync
 from trak.store import location as places
 from trak.store.array_layout import row_array
 from trak.store.checks import check_inside, checked
