@@ -8,6 +8,7 @@ import numpy as np
 import zarr
 
 from trak._utils.messages import suggest
+from trak._utils.platform import is_portable_name
 from trak.store import location as places
 from trak.store.checks import UNREADABLE, StoreError, check_inside, checked
 from trak.store.experiment import Experiment
@@ -37,7 +38,7 @@ class FeatureStore:
 
     def __init__(self, group: zarr.Group, where: Location, config: StoreConfig) -> None:
         """Use `create` or `open_store` instead."""
-        self._group, self.location, self.config = group, where, config
+        self._group, self.location, self.config = group, places.resolved(where), config
         self.where = places.shown(where)
         self._verified: dict[int, tuple[Table, set[int]]] = {}
 
@@ -212,6 +213,11 @@ class FeatureStore:
             raise ValueError(
                 f"experiment name {name!r} can't be used; use letters, digits, '_', '-', '.' and spaces, at most 200, "
                 "beginning with a letter, a digit or '_'"
+            )
+        if not is_portable_name(name):
+            raise ValueError(
+                f"experiment name {name!r} is not a valid file name on Windows; use one that is not a device such as "
+                "CON or NUL and does not end in a dot or a space"
             )
         if isinstance(num_targets, bool) or not hasattr(num_targets, "__index__") or num_targets < 1:
             raise ValueError(

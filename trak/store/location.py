@@ -19,7 +19,8 @@ from trak.store.object_store import Bucket, is_bucket, open_bucket, without_secr
 
 Location = str | os.PathLike[str] | Store
 
-_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+"""Of two letters at least, for C:// is a drive."""
 _ZARR_PARTIAL = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
 LOCK = ".lock"
 PARTIAL = ".trak-partial"
@@ -36,25 +37,44 @@ def check_location(location: Any) -> None:
         )
     if not str(location) or "\0" in str(location):
         raise ValueError(f"save_dir {str(location)!r} is no path; give one, such as './trak_results'")
+    try:
+        local_root(location)
+    except RuntimeError as error:
+        raise ValueError(
+            f"save_dir {str(location)!r} is not a path ({error}); expected one, such as './results'"
+        ) from error
 
 
 def local_root(location: Location) -> Path | None:
-    """The directory of a local store, None for any other."""
+    """The absolute path of a local store's directory, None for any other store.
+
+    zarr takes a relative root out of keys wherever they contain it, and a process may change its working directory.
+    """
+    path = _path(location)
+    return None if path is None else path.absolute()
+
+
+def resolved(location: Location) -> Location:
+    """The same location, whatever the working directory will be."""
+    return local_root(location) or location
+
+
+def _path(location: Location) -> Path | None:
     if isinstance(location, LocalStore):
         return Path(location.root)
     if isinstance(location, os.PathLike):
         return Path(location).expanduser()
     if isinstance(location, str):
-        if location.startswith("file://"):
-            return Path(location.removeprefix("file://"))
+        if location.lower().startswith("file://"):
+            return Path(platform.file_url_path(location))
         return None if _URL.match(location) else Path(location).expanduser()
     return None
 
 
 def shown(location: Location) -> str:
     """The location in words, for messages."""
-    root = local_root(location)
-    return without_secrets(str(location)) if root is None else str(root)
+    path = _path(location)
+    return without_secrets(str(location)) if path is None else str(path)
 
 
 def exists(location: Location) -> bool:

@@ -66,7 +66,7 @@ class ModelStore:
 
     def __init__(self, group: zarr.Group, where: Location, config: RetrainingConfig) -> None:
         """Use `create` or `open` instead."""
-        self._group, self._location, self.config = group, where, config
+        self._group, self._location, self.config = group, places.resolved(where), config
         self.where = places.shown(where)
 
     @classmethod
