@@ -4,12 +4,12 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trak._utils.messages import suggest
+from trak._utils.torch_private import forward_hooks
 from trak.baselines.base import AttributionData, CheckpointRun
 from trak.baselines.curvature import (
     RELATIVE_DAMPING,
@@ -139,18 +139,14 @@ class EKFAC(GradientBaseline):
 @contextmanager
 def _hooks_as_found(model: nn.Module) -> Iterator[None]:
     """Removes hooks set since, as curvlinops does not when it is interrupted."""
-    found = [(module, [dict(hooks) for hooks in _hooks(module)]) for module in model.modules()]
+    found = [(module, [dict(hooks) for hooks in forward_hooks(module)]) for module in model.modules()]
     try:
         yield
     finally:
         for module, before in found:
-            for hooks, kept in zip(_hooks(module), before, strict=True):
+            for hooks, kept in zip(forward_hooks(module), before, strict=True):
                 for key in hooks.keys() - kept.keys():
                     del hooks[key]
-
-
-def _hooks(module: nn.Module) -> tuple[Any, Any]:
-    return module._forward_pre_hooks, module._forward_hooks
 
 
 def _owners(model: nn.Module) -> dict[int, set[nn.Module]]:

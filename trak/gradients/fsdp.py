@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trak._utils.ranks import all_gather_object
+from trak._utils.torch_private import DisableTorchFunction, storage_key
 from trak.gradients.base import Engine, Sink, activation_bytes, check_output, shapes_of
 from trak.gradients.hooks import HooksEngine
 from trak.gradients.layers import OPERATIONS, Capture
@@ -56,7 +57,7 @@ class Gathered:
             if not is_dtensor(p) and id(p) not in self._names:
                 self.parameters[self._first[name]] = p
                 self._names[id(p)] = self._first[name], p
-                self._storages.add(p.untyped_storage()._cdata)
+                self._storages.add(storage_key(p.untyped_storage()))
 
     def name(self, t: Tensor) -> str | None:
         """The name of a parameter, if it is gathered."""
@@ -66,7 +67,7 @@ class Gathered:
 
     def holds(self, storage: torch.UntypedStorage) -> bool:
         """Whether memory is that of one of them."""
-        return storage._cdata in self._storages
+        return storage_key(storage) in self._storages
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -115,7 +116,7 @@ class _Capture(Capture):
         return super().__torch_function__(func, types, args, kwargs)
 
     def _own(self, module: nn.Module) -> dict[str, Tensor]:
-        with torch._C.DisableTorchFunction():
+        with DisableTorchFunction():
             for p in module.parameters():
                 self._learn(p)
             return super()._own(module)

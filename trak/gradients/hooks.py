@@ -1,12 +1,12 @@
 """Per-example gradients from one batched forward and backward pass, captured operation by operation."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from trak._utils.torch_private import compiler_is_loaded
 from trak.gradients.base import Engine, Sink, check_output
 from trak.gradients.layers import Capture, UnsupportedParameterError, unfused
 from trak.gradients.parameters import differentiable
@@ -53,7 +53,7 @@ class HooksEngine(Engine):
 @contextmanager
 def _eager() -> Iterator[None]:
     """Compiled models run as they were written, since compiled code does not tell what it does."""
-    if "torch._dynamo" in sys.modules:
+    if compiler_is_loaded():
         with torch.compiler.set_stance("force_eager"):
             yield
     else:

@@ -42,7 +42,7 @@ def load_state(checkpoint: Checkpoint, mapped: bool = False) -> State:
     if isinstance(checkpoint, nn.Module):
         return checkpoint.state_dict()
     if isinstance(checkpoint, str | os.PathLike):
-        return _unwrap(_read(Path(checkpoint), mapped), f"checkpoint file {str(checkpoint)!r}")
+        return _unwrap(_read(Path(checkpoint).expanduser(), mapped), f"checkpoint file {str(checkpoint)!r}")
     if isinstance(checkpoint, Mapping):
         return _unwrap(checkpoint, "the checkpoint")
     if callable(checkpoint):
@@ -96,7 +96,7 @@ def _read_folder(folder: Path, mapped: bool) -> Any:
         )
     if found.suffix != ".json":
         return _read(found, mapped)
-    parts = sorted(set(json.loads(found.read_text())["weight_map"].values()))
+    parts = sorted(set(json.loads(found.read_text(encoding="utf-8"))["weight_map"].values()))
     return {name: value for part in parts for name, value in _read(folder / part, mapped).items()}
 
 

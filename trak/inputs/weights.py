@@ -5,17 +5,18 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from trak._utils.torch_private import foreach_norm, is_wrapped, unwrapped, version
 from trak.inputs.fsdp import reshard, to_local
 
 
 def versions(model: nn.Module) -> list[tuple[int, int]]:
     """What changes when a weight is replaced or written to in place; the same inside of torch.func's transforms."""
-    return [(to_local(t).data_ptr(), 0 if t.is_inference() else t._version) for t in map(_beneath, _tensors(model))]
+    return [(to_local(t).data_ptr(), 0 if t.is_inference() else version(t)) for t in map(_beneath, _tensors(model))]
 
 
 def are_wrapped(model: nn.Module) -> bool:
     """Whether a transform of torch.func has put its own tensors in the place of weights."""
-    return any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in _tensors(model))
+    return any(is_wrapped(t) for t in _tensors(model))
 
 
 class Weights:
@@ -47,12 +48,12 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _beneath(t: Tensor) -> Tensor:
-    while torch._C._functorch.is_functorch_wrapped_tensor(t):
-        t = torch._C._functorch.get_unwrapped(t)
+    while is_wrapped(t):
+        t = unwrapped(t)
     return t
 
 
 def _norms(model: nn.Module) -> list[float]:
     own = [to_local(t.detach()) for t in _tensors(model)]
-    norms = torch._foreach_norm([t for t in own if t.is_floating_point() and t.numel()])
+    norms = foreach_norm([t for t in own if t.is_floating_point() and t.numel()])
     return torch.stack([norm.to(norms[0]) for norm in norms]).tolist() if norms else []

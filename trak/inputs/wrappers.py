@@ -31,7 +31,7 @@ def unwrap_model(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, _AROUND):
             model = model.module
-        elif _COMPILED in model._modules or _COMPILED in vars(model):
+        elif _COMPILED in dict(model.named_children()) or _COMPILED in vars(model):
             model = getattr(model, _COMPILED)
         else:
             break

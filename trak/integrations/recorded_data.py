@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset
 
+from trak._utils.platform import replace
 from trak._utils.seeding import seeded
 from trak.inputs import batches
 
@@ -43,14 +44,14 @@ class RecordedData:
     def read(cls, run: Path) -> "RecordedData | None":
         """Those that are recorded in the folder of a run; None if none are."""
         path = run / FILE
-        return cls(**json.loads(path.read_text())) if path.exists() else None
+        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
     def write(self, run: Path) -> None:
         """Record them in the folder of a run, as a whole or not at all."""
         run.mkdir(parents=True, exist_ok=True)
         partial = run / f"{FILE}.partial"
-        partial.write_text(json.dumps(asdict(self)))
-        partial.replace(run / FILE)
+        partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        replace(partial, run / FILE)
 
     def difference(self, other: "RecordedData") -> str | None:
         """In words; None if there is none."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from trak._utils.platform import replace
 from trak.inputs.fsdp import full_tensor, is_sharded
 from trak.inputs.wrappers import unwrap_model
 from trak.integrations.recorded_data import FILE, RecordedData, check_same
@@ -142,7 +143,7 @@ class RunFolder:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        replace(partial, path)
 
 
 def _name(epoch: int | None) -> str:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trak._utils.counter_random import random_words, stream_key
+from trak._utils.torch_private import foreach_addcmul_
 from trak.projectors.base import Projector
 from trak.projectors.gradient_blocks import SparseRows
 from trak.projectors.triton_dispatch import kernels_for
@@ -129,7 +130,7 @@ class Sketch(Projector):
             windows = self._windows(total, plan.shift_list[these], (name, begin, whole))
             parts = block[:, : whole * k].unflatten(1, (whole, k)).unbind(1)
             if block.device.type == "cpu":
-                torch._foreach_addcmul_(windows, list(parts), plan.signs[these], plan.sign_list[these])
+                foreach_addcmul_(windows, list(parts), plan.signs[these], plan.sign_list[these])
             else:
                 # There, a _foreach function may work on several at a time, and windows overlap.
                 for window, part, signs, sign in zip(

@@ -24,7 +24,7 @@ class CheckpointStore:
 
     def __init__(self, group: zarr.Group, where: Location, config: StoreConfig) -> None:
         """Use `FeatureStore.create` or `open_store` instead."""
-        self.group, self.location, self.config = group, where, config
+        self.group, self.location, self.config = group, places.resolved(where), config
         self.where = places.display_name(where)
         self._verified: dict[int, tuple[Table, set[int]]] = {}
 

@@ -3,6 +3,7 @@
 import re
 
 from trak._utils.messages import suggest
+from trak._utils.platform import is_portable_name
 from trak.store import location as places
 from trak.store.checkpoint_store import CheckpointStore
 from trak.store.errors import ConfigMismatchError
@@ -75,6 +76,11 @@ class FeatureStore(CheckpointStore):
             raise ValueError(
                 f"experiment name {name!r} can't be used; use letters, digits, '_', '-', '.' and spaces, at most 200, "
                 "beginning with a letter, a digit or '_'"
+            )
+        if not is_portable_name(name):
+            raise ValueError(
+                f"experiment name {name!r} is not a valid file name on Windows; use one that is not a device such as "
+                "CON or NUL and does not end in a dot or a space"
             )
         if isinstance(num_targets, bool) or not hasattr(num_targets, "__index__") or num_targets < 1:
             raise ValueError(

@@ -1,12 +1,11 @@
 """Where a store lives: a local directory, a URL, or a zarr store object."""
 
 import errno
-import fcntl
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,14 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import LocalStore, ObjectStore
 
+from trak._utils import platform
 from trak.store.checks import UNREADABLE, check_is_file
 from trak.store.object_store import Bucket, is_bucket, open_bucket, without_secrets
 
 Location = str | os.PathLike[str] | Store
 
-_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+"""Of two letters at least, for C:// is a drive."""
 _ZARR_PARTIAL = re.compile(r"(zarr|\d+)\.[0-9a-f]{32}\.partial")
 LOCK = ".lock"
 PARTIAL = ".trak-partial"
@@ -38,25 +39,44 @@ def check_location(location: Any) -> None:
         )
     if not str(location) or "\0" in str(location):
         raise ValueError(f"save_dir {str(location)!r} is no path; give one, such as './trak_results'")
+    try:
+        local_root(location)
+    except RuntimeError as error:
+        raise ValueError(
+            f"save_dir {str(location)!r} is not a path ({error}); expected one, such as './results'"
+        ) from error
 
 
 def local_root(location: Location) -> Path | None:
-    """The directory of a local store, None for any other."""
+    """The absolute path of a local store's directory, None for any other store.
+
+    zarr takes a relative root out of keys wherever they contain it, and a process may change its working directory.
+    """
+    path = _path(location)
+    return None if path is None else path.absolute()
+
+
+def resolved(location: Location) -> Location:
+    """The same location, whatever the working directory will be."""
+    return local_root(location) or location
+
+
+def _path(location: Location) -> Path | None:
     if isinstance(location, LocalStore):
         return Path(location.root)
     if isinstance(location, os.PathLike):
         return Path(location).expanduser()
     if isinstance(location, str):
-        if location.startswith("file://"):
-            return Path(location.removeprefix("file://"))
+        if location.lower().startswith("file://"):
+            return Path(platform.file_url_path(location))
         return None if _URL.match(location) else Path(location).expanduser()
     return None
 
 
 def display_name(location: Location) -> str:
     """The location as messages name it, without credentials."""
-    root = local_root(location)
-    return without_secrets(str(location)) if root is None else str(root)
+    path = _path(location)
+    return without_secrets(str(location)) if path is None else str(path)
 
 
 def exists(location: Location) -> bool:
@@ -116,7 +136,7 @@ def make_directory(location: Location) -> None:
         return
     try:
         root.mkdir(parents=True, exist_ok=True)
-        os.close(open_lock(root / LOCK))
+        os.close(platform.open_lock(root / LOCK))
     except (FileExistsError, NotADirectoryError) as error:
         raise NotADirectoryError(f"save_dir {str(root)!r} is no directory; choose another") from error
     except OSError as error:
@@ -125,26 +145,6 @@ def make_directory(location: Location) -> None:
                 error.errno, f"save_dir {str(root)!r} can't be made ({error.strerror}); choose another"
             ) from error
         raise explained(error, root) from error
-
-
-def open_lock(path: Path) -> int:
-    """A descriptor of a file for locks, made if there is none; never of what a link or a pipe of its name leads to.
-
-    Raises:
-        OSError: if it can't be opened.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        raise OSError(
-            error.errno, f"{str(path)!r} is a symbolic link, where a file for locks should be; remove it"
-        ) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, f"{str(path)!r} is no file, where one for locks should be; remove it")
-    return descriptor
 
 
 def explained(error: OSError, root: Path) -> OSError:
@@ -166,9 +166,14 @@ def locked(location: Location, what: str = "") -> Iterator[None]:
     Raises:
         PermissionError: if the store can't be written to.
     """
-    with _lock_file(location, what) as handle:
-        if handle is not None:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    root = local_root(location)
+    if root is None:
+        yield
+        return
+    with naming_full_disk(str(root)), ExitStack() as held:
+        _lock(held, root, f"{LOCK}{what}")
+        for place in _places(root, what):
+            _lock(held, root, place)
         yield
 
 
@@ -176,37 +181,48 @@ def locked(location: Location, what: str = "") -> Iterator[None]:
 def shared(location: Location, what: str, alone: Callable[[], None]) -> Iterator[None]:
     """Exclusive of `locked`, but not among the processes that do this; the first of them calls `alone` before.
 
+    Each process locks a file of its own, chosen while it has the lock of `locked`: locks that several may have at the
+    same time are not available on every system.
+
     Raises:
         PermissionError: if the store can't be written to.
     """
-    with _lock_file(location, what) as handle:
-        if handle is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    root = local_root(location)
+    if root is None:
+        yield
+        return
+    with naming_full_disk(str(root)), ExitStack() as held:
+        with ExitStack() as choosing:
+            _lock(choosing, root, f"{LOCK}{what}")
+            if _unused(root, what):
                 alone()
-            except BlockingIOError:
-                pass
-            fcntl.flock(handle, fcntl.LOCK_SH)
+            next(i for i in count() if _lock(held, root, _place(what, i), wait=False))
         yield
 
 
-@contextmanager
-def _lock_file(location: Location, what: str) -> Iterator[Any]:
-    """The open file by which a local store is locked, None for any other."""
-    root = local_root(location)
-    if root is None:
-        yield None
-        return
+def _place(what: str, number: int) -> str:
+    return f"{LOCK}{what}.{number}"
+
+
+def _places(root: Path, what: str) -> Iterator[str]:
+    """Files of which each process that is in `shared` has locked one."""
+    return takewhile(lambda name: (root / name).exists(), (_place(what, number) for number in count()))
+
+
+def _unused(root: Path, what: str) -> bool:
+    """Whether no process is in `shared`; call it with the lock of `locked`."""
+    with ExitStack() as tried:
+        return all(_lock(tried, root, place, wait=False) for place in _places(root, what))
+
+
+def _lock(held: ExitStack, root: Path, name: str, wait: bool = True) -> bool:
+    """Whether a file for locks in a store's root is locked now, until `held` is closed."""
     try:
-        handle = os.fdopen(open_lock(root / f"{LOCK}{what}"), "ab")
+        descriptor = platform.open_lock(root / name)
     except OSError as error:
         raise explained(error, root) from error
-    with handle, naming_full_disk(str(root)):
-        try:
-            yield handle
-        finally:
-            # Closing is not enough: a loader's worker that was forked meanwhile has the file open, too.
-            fcntl.flock(handle, fcntl.LOCK_UN)
+    held.callback(platform.close_lock, descriptor)
+    return platform.lock_file(descriptor, wait)
 
 
 @contextmanager
@@ -229,12 +245,10 @@ def remove_leftovers(location: Location) -> None:
     root = local_root(location)
     if root is None:
         return
-    with os.fdopen(open_lock(root / f"{LOCK}{SCORES}"), "ab") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with ExitStack() as held:
+        if not (_lock(held, root, f"{LOCK}{SCORES}", wait=False) and _unused(root, SCORES)):
             return  # a living process is writing scores into one of them
         inside = (leftover for part in _FOLDERS for leftover in (root / part).rglob("*partial"))
         for leftover in (*root.glob("*.partial"), *inside):
             if leftover.name.endswith(PARTIAL) or _ZARR_PARTIAL.fullmatch(leftover.name):
-                leftover.unlink(missing_ok=True)
+                platform.delete(leftover)

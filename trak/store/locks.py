@@ -1,6 +1,5 @@
 """Row locks: which process computes which rows of a local store."""
 
-import fcntl
 import hashlib
 import os
 import threading
@@ -9,7 +8,8 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from trak.store.location import LOCK, Location, explained, local_root, open_lock
+from trak._utils import platform
+from trak.store.location import LOCK, Location, explained, local_root
 
 ROWS = "-rows"
 POLL = 0.02
@@ -26,7 +26,7 @@ class RowLocks:
     They are POSIX record locks on one file, a byte for each row. The kernel drops them with the process, however that
     ends, so the rows of a dead process are free at once. They only save work: rows computed twice are the same bits.
     Within one process they do not exclude each other, and forks do not inherit them. Stores that are not local have
-    no locks, and every lock is granted.
+    no locks, nor has any on Windows, and every lock is granted.
     """
 
     def __init__(self, descriptor: int | None) -> None:
@@ -46,9 +46,9 @@ class RowLocks:
         """Lock rows of something, all or none; False if another process holds one of them."""
         acquired: list[tuple[int, int]] = []
         for start, stop in self._runs(rows):
-            if not self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, what, start, stop):
+            if not platform.lock_range(*self._range(what, start, stop)):
                 for run in acquired:
-                    self._lock(fcntl.LOCK_UN, what, *run)
+                    platform.unlock_range(*self._range(what, *run))
                 return False
             acquired.append((start, stop))
         return True
@@ -56,7 +56,7 @@ class RowLocks:
     def release(self, what: str, rows: np.ndarray) -> None:
         """Unlock rows."""
         for start, stop in self._runs(rows):
-            self._lock(fcntl.LOCK_UN, what, start, stop)
+            platform.unlock_range(*self._range(what, start, stop))
 
     def _runs(self, rows: np.ndarray) -> list[tuple[int, int]]:
         if self._descriptor is None:
@@ -64,15 +64,11 @@ class RowLocks:
         pieces = np.split(np.sort(rows), np.flatnonzero(np.diff(np.sort(rows)) > 1) + 1)
         return [(int(piece[0]), int(piece[-1]) + 1) for piece in pieces]
 
-    def _lock(self, operation: int, what: str, start: int, stop: int) -> bool:
+    def _range(self, what: str, start: int, stop: int) -> tuple[int, int, int]:
         assert self._descriptor is not None  # there are no runs without
         # A range of offsets for each name, the highest bit left out as offsets are signed.
         name = int.from_bytes(hashlib.blake2b(what.encode(), digest_size=4).digest(), "little") >> 1
-        try:
-            fcntl.lockf(self._descriptor, operation, stop - start, (name << _ROW_BITS) + start)
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
+        return self._descriptor, (name << _ROW_BITS) + start, stop - start
 
 
 def row_locks(location: Location) -> RowLocks:
@@ -82,7 +78,7 @@ def row_locks(location: Location) -> RowLocks:
         PermissionError: if the store is not writable.
     """
     root = local_root(location)
-    return RowLocks(None) if root is None else _open(root / f"{LOCK}{ROWS}", root)
+    return RowLocks(None) if root is None or not platform.has_range_locks() else _open(root / f"{LOCK}{ROWS}", root)
 
 
 def _open(path: Path, root: Path) -> RowLocks:
@@ -93,7 +89,7 @@ def _open(path: Path, root: Path) -> RowLocks:
             if found is not None:
                 return found
         try:
-            descriptor = open_lock(path)
+            descriptor = platform.open_lock(path)
         except OSError as error:
             raise explained(error, root) from error
         status = os.fstat(descriptor)

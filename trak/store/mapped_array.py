@@ -1,9 +1,9 @@
 """Arrays of rows in a directory, mapped into memory."""
 
-import fcntl
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from trak._utils.platform import open_locked, replace, reserve, sync_data, write_at
 from trak._utils.typing import Array
 from trak.store.checks import check_path_inside
 from trak.store.errors import StoreError
@@ -43,7 +44,8 @@ class MappedArray(RowArray):
             return []
         return sorted(int(name) for name in names if name.isdecimal() and int(name) < self.chunks)
 
-    def _open_for_writing(self, chunk: int) -> int:
+    def _prepare(self, chunk: int) -> Path:
+        """The file of a chunk, made if it is missing."""
         path = self._file(chunk)
         check_path_inside(path, self._root)
         if not path.exists():
@@ -52,12 +54,9 @@ class MappedArray(RowArray):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     partial = path.with_name(path.name + PARTIAL)
                     reserve(partial, self.chunk_rows * self._row_bytes)
-                    os.replace(partial, path)
+                    replace(partial, path)
         self._check_size(path)
-        descriptor = os.open(path, os.O_RDWR)
-        # Of a file without locks, a network file system's client may write back whole pages, with stale rows in them.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return descriptor
+        return path
 
     def _check_size(self, path: Path) -> None:
         status, expected = path.stat(), self.chunk_rows * self._row_bytes
@@ -79,19 +78,15 @@ class MappedArray(RowArray):
         new_run = (np.diff(indices) != 1) | (np.diff(chunks) != 0)
         bounds = [0, *(np.flatnonzero(new_run) + 1).tolist(), len(indices)]
         descriptors: dict[int, int] = {}
-        try:
-            with naming_full_disk(f"{self.array.path} in {str(self._root)!r}"):
-                for start, stop in pairwise(bounds):
-                    chunk = int(chunks[start])
-                    if chunk not in descriptors:
-                        descriptors[chunk] = self._open_for_writing(chunk)
-                        self._unsynced.add(self._file(chunk))
-                    offset = (int(indices[start]) - chunk * self.chunk_rows) * self._row_bytes
-                    write_all(descriptors[chunk], values[start:stop].data.cast("B"), offset)
-        finally:
-            for descriptor in descriptors.values():
-                fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing leaves it to a loader's worker that was just forked
-                os.close(descriptor)
+        with naming_full_disk(f"{self.array.path} in {str(self._root)!r}"), ExitStack() as opened:
+            for start, stop in pairwise(bounds):
+                chunk = int(chunks[start])
+                if chunk not in descriptors:
+                    path = self._prepare(chunk)
+                    descriptors[chunk] = opened.enter_context(open_locked(path, write=True))
+                    self._unsynced.add(path)
+                offset = (int(indices[start]) - chunk * self.chunk_rows) * self._row_bytes
+                write_at(descriptors[chunk], values[start:stop].data.cast("B"), offset)
 
     def unsynced(self) -> list[Path]:
         files, self._unsynced = sorted(self._unsynced), set()
@@ -138,26 +133,5 @@ def sync(*arrays: RowArray) -> None:
 
 
 def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        with naming_full_disk(repr(str(path))):
-            os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def reserve(path: Path, size: int) -> None:
-    """Make a file of zeros whose space is reserved on disk, or no file."""
-    with open(path, "wb") as handle:
-        try:
-            os.posix_fallocate(handle.fileno(), 0, size)
-        except BaseException:
-            path.unlink()
-            raise
-
-
-def write_all(descriptor: int, data: memoryview, offset: int) -> None:
-    """Write bytes to their place in a file."""
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        data, offset = data[written:], offset + written
+    with naming_full_disk(repr(str(path))):
+        sync_data(path)

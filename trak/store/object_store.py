@@ -6,7 +6,7 @@ import os
 import random
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from importlib.util import find_spec
@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zarr.abc.store import ByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
-from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 
 from trak._utils.optional import import_optional_dependency
+from trak._utils.zarr_private import Buffer, BufferPrototype, default_buffer_prototype, sync
 
 _SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
 _SECRET = re.compile(r"(?<=://)[^/@?\s]*@|[?#]\S*")
@@ -30,6 +29,7 @@ _RETRIES = {"max_retries": 10, "retry_timeout": timedelta(seconds=60)}
 _CLIENT = {"timeout": timedelta(seconds=300), "connect_timeout": timedelta(seconds=10)}
 
 T = TypeVar("T")
+_Buffers = list[Buffer | None]
 
 
 def is_bucket(url: str) -> bool:
@@ -92,7 +92,7 @@ class Bucket(ObjectStore[Any]):
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
-    ) -> list[Buffer | None]:
+    ) -> _Buffers:
         wanted = list(key_ranges)
         return await self._tried(lambda: super(Bucket, self).get_partial_values(prototype, wanted))
 
@@ -114,18 +114,16 @@ class Bucket(ObjectStore[Any]):
     async def getsize(self, key: str) -> int:
         return await self._tried(lambda: super(Bucket, self).getsize(key))
 
-    async def _list(self, prefix: str | None = None) -> AsyncGenerator[Any, None]:
-        async def collected() -> list[Any]:
-            return [item async for item in super(Bucket, self)._list(prefix)]
+    async def list(self) -> AsyncGenerator[str, None]:
+        for key in await self._tried(lambda: _collected(super(Bucket, self).list())):
+            yield key
 
-        for item in await self._tried(collected):
-            yield item
+    async def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
+        for key in await self._tried(lambda: _collected(super(Bucket, self).list_prefix(prefix))):
+            yield key
 
     async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
-        async def collected() -> list[str]:
-            return [name async for name in super(Bucket, self).list_dir(prefix)]
-
-        for name in await self._tried(collected):
+        for name in await self._tried(lambda: _collected(super(Bucket, self).list_dir(prefix))):
             yield name
 
     def create_group(self, path: str, attributes: Mapping[str, Any]) -> None:
@@ -191,6 +189,10 @@ class Bucket(ObjectStore[Any]):
                 ) from error
             await asyncio.sleep(random.uniform(0, pause))  # noqa: S311
             pause = min(2 * pause, _PAUSE[1])
+
+
+async def _collected(names: AsyncGenerator[str, None]) -> Sequence[str]:
+    return [name async for name in names]
 
 
 def _first_line(error: BaseException) -> str:

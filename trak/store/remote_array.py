@@ -1,10 +1,9 @@
 """Arrays of rows in an object store, or whatever else zarr knows."""
 
 import numpy as np
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 
 from trak._utils.typing import Array
+from trak._utils.zarr_private import default_buffer_prototype, sync
 from trak.store.checks import UNREADABLE
 from trak.store.errors import StoreError
 from trak.store.object_store import Bucket

@@ -1,27 +1,24 @@
 """Score matrices, computed a tile at a time: in a file, in an object store or in memory."""
 
-import fcntl
 import math
-import os
 import shutil
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.core.sync import sync
 
+from trak._utils.platform import delete, open_locked, read_at, replace, reserve, sync_data, write_at
 from trak._utils.typing import Array
+from trak._utils.zarr_private import sync
 from trak.store import location as places
 from trak.store.array_layout import row_array
 from trak.store.checks import check_inside, checked
 from trak.store.location import PARTIAL, Location
-from trak.store.mapped_array import reserve, write_all
 from trak.store.row_array import new_array
 from trak.store.tiles import Executor, Tiles
 from trak.store.zarr_groups import is_written, subgroup, write_whole
@@ -147,13 +144,13 @@ class LocalMatrix(StoredMatrix):
     def delete(self) -> None:
         check_inside(self._group, f"{self._name}/c/0/0")
         # Before the metadata: a kill in between must not leave a file that nothing deletes.
-        shutil.rmtree(self.path) if self.path.is_dir() else self.path.unlink(missing_ok=True)
+        shutil.rmtree(self.path) if self.path.is_dir() else delete(self.path)
         del self._group[self._name]
 
     def _delete_partial(self) -> None:
         """Delete half-written files, while no process writes."""
-        self._partial.unlink(missing_ok=True)
-        self._done.unlink(missing_ok=True)
+        delete(self._partial)
+        delete(self._done)
 
     def _reserve(self, count: int) -> bool:
         """Create the half-written files; returns whether there is anything left to compute."""
@@ -177,13 +174,13 @@ class LocalMatrix(StoredMatrix):
         with places.locked(self._root):
             if not self.path.exists() and self._are_done(0, tiles.count):
                 self._group[self._name].update_attributes({CHECKSUM: _crc(self._partial)})
-                os.replace(self._partial, self.path)
-                self._done.unlink()
+                replace(self._partial, self.path)
+                delete(self._done)
 
     def _are_done(self, first: int, count: int = 1) -> bool:
         try:
-            with _opened(self._done, os.O_RDONLY, fcntl.LOCK_SH) as done:
-                return os.pread(done, count, first) == b"\1" * count
+            with open_locked(self._done, write=False) as done:
+                return read_at(done, count, first) == b"\1" * count
         except FileNotFoundError:  # another process has completed it
             return self.path.exists()
 
@@ -192,19 +189,15 @@ class LocalMatrix(StoredMatrix):
             data = np.ascontiguousarray(values, self.dtype)
             whole = columns.stop - columns.start == self.shape[1]
             with (
-                _opened(self._partial, os.O_RDWR, fcntl.LOCK_EX) as partial,
+                open_locked(self._partial, write=True) as partial,
                 places.naming_full_disk(repr(str(self.path))),
             ):
                 for number, row in enumerate((data,) if whole else data):
-                    write_all(partial, row.data.cast("B"), self._offset(rows.start + number, columns.start))
+                    write_at(partial, row.data.cast("B"), self._offset(rows.start + number, columns.start))
         # Without the lock, which would keep others from writing meanwhile: all of it is written.
-        partial = os.open(self._partial, os.O_RDWR)
-        try:
-            os.fdatasync(partial)
-        finally:
-            os.close(partial)
-        with _opened(self._done, os.O_RDWR, fcntl.LOCK_EX) as done:
-            os.pwrite(done, b"\1", tile)
+        sync_data(self._partial)
+        with open_locked(self._done, write=True) as done:
+            write_at(done, memoryview(b"\1"), tile)
 
     def _offset(self, row: int, column: int) -> int:
         return (row * self.shape[1] + column) * self.dtype.itemsize
@@ -269,14 +262,3 @@ def _crc(path: Path) -> int:
         while piece := file.read(_READ_AT_ONCE):
             found = zlib.crc32(piece, found)
     return found
-
-
-@contextmanager
-def _opened(path: Path, flags: int, lock: int) -> Iterator[int]:
-    descriptor = os.open(path, flags)
-    try:
-        fcntl.flock(descriptor, lock)
-        yield descriptor
-    finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing leaves it to a loader's worker that was just forked
-        os.close(descriptor)

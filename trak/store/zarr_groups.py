@@ -76,10 +76,12 @@ def subgroup(group: zarr.Group, path: str, attributes: Mapping[str, Any]) -> zar
 def is_written(group: zarr.Group, name: str) -> bool:
     """Whether an array is there with all of its contents."""
     array = checked(group, name)
-    # zarr compares each chunk that could be there; a directory has such arrays whole.
-    most = 1 if isinstance(group.store, LocalStore) else _MOST_CHUNKS
-    if not isinstance(array, zarr.Array) or not 0 < array.nchunks <= most:
+    # zarr compares each chunk that could be there.
+    if not isinstance(array, zarr.Array) or not 0 < array.nchunks <= _MOST_CHUNKS:
         return False
+    if isinstance(group.store, LocalStore):  # which has such arrays whole
+        chunk = Path(group.store.root, group.path, name, "c", *["0"] * array.ndim)
+        return array.nchunks == 1 and chunk.is_file()
     return array.nchunks_initialized >= array.nchunks
 
 

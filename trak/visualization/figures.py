@@ -69,7 +69,7 @@ def show_images(
     figure.tight_layout(h_pad=0.6, w_pad=0.3)
     if path is None:
         return None
-    path = Path(path)
+    path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)

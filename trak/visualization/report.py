@@ -43,7 +43,7 @@ def write_report(
         TypeError: for a title that is no string.
         IsADirectoryError: if `path` is a folder.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if image_size is not None and (not is_number(image_size) or not 1 <= image_size < math.inf):
         raise ValueError(f"image_size must be at least 1 pixel, got {image_size!r}; use 96, or leave it out")
     if not isinstance(title, str):

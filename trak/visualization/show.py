@@ -37,7 +37,7 @@ class AttributionView:
         Raises:
             ValueError: for a file name that is no HTML's.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         if path.suffix.lower() not in (".html", ".htm"):
             raise ValueError(f"save writes HTML, got {path.name!r}; end it in .html (show_images draws pictures)")
         return write_page(

@@ -14,7 +14,7 @@ from trak.evaluation.retraining.training_spec import RunResult
 from trak.evaluation.validation import count
 from trak.store import ConfigMismatchError, StoreError
 from trak.store.checks import UNREADABLE, checked
-from trak.store.location import Location, display_name, locked
+from trak.store.location import Location, display_name, locked, resolved
 from trak.store.manifest import StoreManifest
 from trak.store.opening import create_root, open_root
 from trak.store.zarr_groups import is_written, subgroup, write_whole
@@ -65,7 +65,7 @@ class ModelStore:
 
     def __init__(self, group: zarr.Group, where: Location, config: RetrainingConfig) -> None:
         """Use `create` or `open` instead."""
-        self._group, self._location, self.config = group, where, config
+        self._group, self._location, self.config = group, resolved(where), config
         self.where = display_name(where)
 
     @classmethod

@@ -2,12 +2,12 @@
 
 import os
 import threading
-import time
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from typing import Any, TypeAlias
 
 from trak._utils.messages import suggest
+from trak._utils.platform import wait_for_end
 from trak.distributed import Packed, Pool, Ray
 from trak.evaluation.retraining.runs import TrainingRun
 from trak.evaluation.retraining.training_spec import RunFailure, RunResult, TrainingSpec
@@ -89,15 +89,11 @@ def _packed(recipe: TrainingSpec) -> Packed:
     return Packed.of(recipe, "train, task or targets", "make what can't be sent inside of train, or use jobs=1")
 
 
-_PARENT_SECONDS = 0.5
-
-
 def _end_with(parent: int) -> None:
     """End this process when its parent does: loky's would train to the end and then wait for five minutes."""
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_PARENT_SECONDS)
+        wait_for_end(parent)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
 
+from trak._utils.torch_private import DisableTorchFunction, is_view, run_backward, version
 from trak.gradients.layers.registry import DECOMPOSITIONS, LAYERS, OPERATIONS, LayerRule, ParameterUse
 from trak.projectors import Block, examples_together
 
@@ -140,7 +140,7 @@ class Capture(TorchFunctionMode):
     def _joined(self, result: Tensor) -> Tensor:
         """A result of examples as part of the graph."""
         if not result.requires_grad:
-            result = _Start.apply(result.clone() if result._is_view() else result, self._anchor)
+            result = _Start.apply(result.clone() if is_view(result) else result, self._anchor)
         _mark(result)
         return result
 
@@ -170,17 +170,17 @@ class Capture(TorchFunctionMode):
 
     def _watch(self, result: Tensor, uses: Sequence[ParameterUse]) -> None:
         saved = [tuple(t.detach() for t in use.saved) for use in uses]
-        versions = [t._version for group in saved for t in group]
+        versions = [version(t) for group in saved for t in group]
 
         def hook(g: Tensor) -> None:
-            if [t._version for group in saved for t in group] != versions:
+            if [version(t) for group in saved for t in group] != versions:
                 names = ", ".join(repr(n) for use in uses for n in self._roots[id(use.parameter)].names)
                 raise RuntimeError(
                     f"the input that the gradient of {names} needs was modified in place; do without the in-place "
                     "operation (inplace=True, +=), or use engine='functional'"
                 )
             # Out of sight of this mode, which would be asked about every operation.
-            with torch._C.DisableTorchFunction():
+            with DisableTorchFunction():
                 for use, kept in zip(uses, saved, strict=True):
                     self._emit_blocks(use, g, kept)
             saved.clear()
@@ -256,7 +256,7 @@ class Capture(TorchFunctionMode):
             return result
 
         def emit(inputs: Any, g: Tensor) -> None:
-            with torch._C.DisableTorchFunction():
+            with DisableTorchFunction():
                 for name, block in rule(module, inputs, g).items():
                     if name not in own:
                         continue
@@ -282,7 +282,7 @@ class Capture(TorchFunctionMode):
         sources = (self._anchor, *(self._parameters[name] for name in names))
         # What torch.autograd.grad calls. That one would leave this mode, under which activations that were
         # checkpointed have to be computed again.
-        _, *reached = _engine_run_backward(
+        _, *reached = run_backward(
             (outputs,),
             (torch.ones_like(outputs),),
             False,

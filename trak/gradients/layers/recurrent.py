@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from trak._utils.torch_private import DisableTorchFunction, flat_weights_names, pack_padded_sequence
 from trak.gradients.layers.capture import Capture
 from trak.gradients.layers.linear import outer_products, summed
 from trak.gradients.layers.registry import LAYERS, ParameterUse
@@ -70,7 +71,7 @@ def unfused(model: nn.Module, capture: Capture | None = None) -> Iterator[None]:
 def _forward(module: nn.RNNBase, capture: Capture | None, input: Any, hx: Any = None) -> Any:
     packed = isinstance(input, PackedSequence)
     # By their names: after torch.func.functional_call, _flat_weights are those that it put in place of the module's.
-    weights: list[Tensor] = [getattr(module, name) for name in module._flat_weights_names]
+    weights: list[Tensor] = [getattr(module, name) for name in flat_weights_names(module)]
     wanted = capture is None or (torch.is_grad_enabled() and capture.watches(weights))
     covered = input.sorted_indices is not None if packed else input.ndim == 3
     random = module.training and module.dropout
@@ -84,7 +85,7 @@ def _forward(module: nn.RNNBase, capture: Capture | None, input: Any, hx: Any = 
     last = tuple(torch.stack(parts) for parts in zip(*states, strict=True))
     if lengths is not None:
         order = input.sorted_indices
-        data, sizes = torch._VF._pack_padded_sequence(output[order], lengths[order.cpu()], True)
+        data, sizes = pack_padded_sequence(output[order], lengths[order.cpu()], True)
         output = PackedSequence(data, sizes, order, input.unsorted_indices)
     elif not module.batch_first:
         output = output.transpose(0, 1)
@@ -133,7 +134,7 @@ def _recurrence(
     """
     before, after = [state[0]] * len(steps), [state[0]] * len(steps)
     # Out of sight of the capture, which would be asked about every operation of every step.
-    with torch._C.DisableTorchFunction():
+    with DisableTorchFunction():
         added = None if capture is None else capture.addend(*gates.shape, like=gates)
         used = (w, b) if capture is None else (w.detach(), None if b is None else b.detach())
         for t in steps:
