@@ -29,7 +29,7 @@ AREAS = {
 
 CAUGHT = {
     ("trak.evaluation.retraining.run_store", "it is no array"): "part of '<name> in <where> is damaged'",
-    ("trak.gradients.functional", "a batch with fields that are no tensors"): "the engine goes on an example at a time",
+    ("trak.gradients.functional", "a batch with fields that are not tensors"): "the engine goes on an example at a time",
     ("trak.gradients.layers.attention", "MultiheadAttention without a batch"): "the layer counts as one without a rule",
     ("trak.store.checks", "its attributes are no mapping"): "part of '<path> in <store_path> can't be read as zarr'",
     ("trak.store.checks", "<metadata> is no file"): "part of '<path> in <store_path> can't be read as zarr'",

@@ -561,7 +561,7 @@ def test_an_engine_asked_for_by_name_warns_of_gradients_that_are_not_autograds_a
         wrong = engine == "hooks" and factor != 1
         assert len(caught) == wrong
         if wrong:
-            assert "'1.gain' by engine='layers' disagree with single-example autograd" in str(caught[0].message)
+            assert "'1.gain' by engine='hooks' disagree with single-example autograd" in str(caught[0].message)
 
 
 def test_input_changed_in_place_after_its_use_is_an_error():
