@@ -77,7 +77,7 @@ def choose_engine(
     chosen: list[Engine] = []
     remaining, reason = tuple(parameters), ""
     for kind in (HooksEngine, FunctionalEngine):
-        wrong, reason = _disagreeing_with(truth, kind, model, task, remaining, two, tolerances)
+        wrong, reason = _wrong_parameters(kind(model, task, remaining), two, truth, tolerances)
         right = tuple(name for name in remaining if name not in wrong)
         if right and _misassigned(kind(model, task, right), batch, memory_budget):
             # Where some are noticed, others may be as wrong.
@@ -92,9 +92,9 @@ def choose_engine(
         chosen.append(LoopEngine(model, task, remaining))
         # An exception's own words, which the log has, read like an error of the data.
         _warn(
-            f"gradients of {_describe_modules(model, remaining)} are computed one example at a time, which is exact but "
-            f"slower: {reason.partition(' (')[0]}; to be faster leave these parameters out with grad_wrt "
-            "(scores then ignore what they learned), or write a rule, see trak.gradients.register_layer",
+            f"gradients of {_describe_modules(model, remaining)} are computed one example at a time, which is exact "
+            f"but slower: {reason.partition(' (')[0]}; to be faster leave these parameters out with grad_wrt (scores "
+            "then ignore what they learned), or write a rule, see trak.gradients.register_layer",
             warned,
         )
     logger.info(
@@ -145,16 +145,8 @@ def _choose_for_sharded(name: str, model: nn.Module, task: Task, parameters: Seq
         truth = sketch_gradients(loop, batch)
         # What FSDP's mixed precision computes in.
         largest = max(map(tolerance, loop.gathered.parameters.values()))
-        wrong, reason = _disagreeing_with(
-            truth,
-            ShardedHooksEngine,
-            model,
-            task,
-            parameters,
-            batch,
-            dict.fromkeys(parameters, largest),
-            sketch_gradients,
-        )
+        engine, tolerances = ShardedHooksEngine(model, task, parameters), dict.fromkeys(parameters, largest)
+        wrong, reason = _wrong_parameters(engine, batch, truth, tolerances, sketch_gradients)
         if wrong:
             raise ValueError(
                 f"gradients of {shorten_names(wrong, 2)} cannot be computed for a sharded model: {reason}; leave them "
@@ -164,13 +156,10 @@ def _choose_for_sharded(name: str, model: nn.Module, task: Task, parameters: Seq
     return ShardedHooksEngine(model, task, parameters)
 
 
-def _disagreeing_with(
-    truth: dict[str, Tensor],
-    kind: type[Engine],
-    model: nn.Module,
-    task: Task,
-    names: Sequence[str],
+def _wrong_parameters(
+    engine: Engine,
     batch: Batch,
+    truth: dict[str, Tensor],
     tolerances: Mapping[str, float],
     collect_gradients: CollectGradients = collect,
 ) -> tuple[Sequence[str], str]:
@@ -178,16 +167,16 @@ def _disagreeing_with(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.vmap's, about models that it will not be used for
-            found, uncovered = _collect_covered(kind(model, task, names), batch, collect_gradients)
+            found, uncovered = _collect_covered(engine, batch, collect_gradients)
     except Exception as error:  # plain autograd just ran this model
         what = f"{type(error).__name__}: {first_line(error)}"
-        return names, f"the {kind.name} engine can't run this model ({what})"
+        return engine.parameters, f"the {engine.name} engine can't run this model ({what})"
     differ = disagreeing(found, truth, tolerances)
-    wrong = [name for name in names if name in uncovered or name in differ]
+    wrong = [name for name in engine.parameters if name in uncovered or name in differ]
     if not wrong:
         return wrong, ""
     why = "has no rule for how it is used" if set(wrong) == set(uncovered) else "disagrees with single-example autograd"
-    return wrong, f"the {kind.name} engine {why}"
+    return wrong, f"the {engine.name} engine {why}"
 
 
 def _misassigned(engine: Engine, batch: Batch, memory_budget: int) -> Sequence[str]:

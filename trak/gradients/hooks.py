@@ -29,20 +29,14 @@ class HooksEngine(Engine):
         return outputs
 
     def capture(self, batch: Batch, sink: GradientSink) -> tuple[Tensor, list[str]]:
-        """The outputs, and the names of the parameters whose gradients are not, or not all, among those given to the sink."""
+        """Return the outputs, and the names of the parameters whose gradients the sink did not get, or not all."""
         # New objects, so that what the capture notes on them does not reach the caller's.
         batch = batches.take(batch, 0, batches.size(batch))
         capture = self._make_capture(batches.tensors(batch), batches.size(batch), sink)
         # Parameters of other engines would keep autograd from going through the operations that are watched.
         alone = differentiable(self.model, self.parameters)
-        with (
-            torch.enable_grad(),
-            _eager(),
-            alone,
-            capture.layer_rules(self.model),
-            stepwise_recurrence(self.model, capture),
-            capture,
-        ):
+        rules, stepwise = capture.layer_rules(self.model), stepwise_recurrence(self.model, capture)
+        with torch.enable_grad(), _eager(), alone, rules, stepwise, capture:
             outputs = check_output(self.task, self.task.output(self.model, batch), batches.size(batch))
             uncovered = capture.backward(outputs)
         return outputs.detach(), uncovered

@@ -73,7 +73,7 @@ def misassigned(engine: Engine, batch: Batch, memory_budget: int, examples: int 
             warnings.simplefilter("ignore")  # of torch, which were given before
             return _compare_weighted_sums(engine, sample)
     except torch.OutOfMemoryError:
-        logger.info("engine %s: not compared with autograd on more than two examples, out of memory", engine.name)
+        logger.info("engine %s: not compared with autograd on more than two examples: out of memory", engine.name)
         return []
 
 
