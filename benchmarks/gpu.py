@@ -40,7 +40,7 @@ def featurizing(name: str, projector: Projector, task: Task | None, rounds: int)
     seconds = interleaved({"plain": plain, "features": features}, rounds)
     half = ", bfloat16 passes" if task else ""
     row = ratio(
-        f"{name}, {projector.kind}, k = {projector.proj_dim}{half}", "featurize ÷ plain forward + backward", 1.4,
+        f"{name}, {projector.name}, k = {projector.proj_dim}{half}", "featurize ÷ plain forward + backward", 1.4,
         seconds["features"], seconds["plain"],
     )  # fmt: skip
     print(f"|  | peak memory ÷ plain | {peaks[0] / peaks[1]:.2f} |  | 1.5 |")
@@ -57,7 +57,7 @@ def projecting(projector: Projector, elements: int, rounds: int) -> None:
         total.result()
 
     seconds = interleaved({"project": project, "copy": lambda: copy.copy_(block)}, rounds)
-    ratio(f"{projector.kind} of 8 x {elements:.0e}", "÷ one copy of them", 2, seconds["project"], seconds["copy"])
+    ratio(f"{projector.name} of 8 x {elements:.0e}", "÷ one copy of them", 2, seconds["project"], seconds["copy"])
     rate = block.numel() * 4 / statistics.median(seconds["project"]) / 1e9
     print(f"|  | GB/s read | {rate:.0f} |  |  |")
 

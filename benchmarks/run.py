@@ -101,7 +101,7 @@ def featurizing(rounds: int) -> list[dict[str, Any]]:
         for projector, goal in projectors:
             plain, features = steps(name, projector)
             seconds = interleaved({"plain": plain, "features": features}, rounds)
-            work, what = f"{name}, {projector.kind}, k = {projector.proj_dim}", "featurize ÷ plain forward + backward"
+            work, what = f"{name}, {projector.name}, k = {projector.proj_dim}", "featurize ÷ plain forward + backward"
             rows.append(ratio(work, what, goal, seconds["features"], seconds["plain"]))
         peaks = [peak(name, kind) for kind in ("features", "plain")]
         rows.append(ratio(name, "peak memory ÷ plain forward + backward", 1.5, peaks[:1], peaks[1:]))

@@ -626,8 +626,11 @@ def test_every_form_of_a_checkpoint_has_the_whole_models_fingerprint(found):
         (0, "engine='functional' .* use engine='hooks'"),
         (1, "engine='loop' .* use engine='hooks'"),
         (2, "rank 1 was given other examples than rank 0"),
-        (3, "'2.weight' can't be had of a sharded model: the layers engine has no rule"),
-        (4, "'2.weight' can't be had of a sharded model: the layers engine disagrees with single-example autograd"),
+        (3, "'2.weight' cannot be computed for a sharded model: the hooks engine has no rule"),
+        (
+            4,
+            "'2.weight' cannot be computed for a sharded model: the hooks engine disagrees with single-example autograd",
+        ),
         (5, "'0.weight' is a DTensor, but no module was given to fully_shard"),
         (6, "Published.get_output is given all weights"),
     ],

@@ -172,7 +172,7 @@ def test_auto_mixes_engines_so_that_every_parameter_has_the_first_that_is_right(
         ("loop", tuple(f"lstm.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"))),
     ]
     assert caplog.messages[-1] == (
-        "engine: hooks for 2 parameters, single for 5 parameters, equal to single-example autograd on the first batch"
+        "engine: hooks for 2 parameters, loop for 5 parameters, equal to single-example autograd on the first batch"
     )
     found, _ = collect(engine, case.batches[0])
     truth = gradients(case.model, make_task(case.task), case.batches[0])

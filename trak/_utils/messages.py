@@ -1,7 +1,7 @@
 """What messages have in common: the nearest of the names that exist, and the gist of another error."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -15,6 +15,12 @@ def suggest(name: str, known: Iterable[str]) -> str:
         if names
         else "there are none yet; make one first"
     )
+
+
+def shorten_names(names: Sequence[str], limit: int = 3) -> str:
+    """Return the first names in quotes, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(repr, names[:limit])) + more
 
 
 def first_line(error: BaseException, characters: int | None = 200) -> str:

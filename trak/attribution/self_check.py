@@ -31,7 +31,7 @@ def self_check() -> str:
     lines.append(
         f"device: {best_device()} (CPU with {torch.get_num_threads()} threads; CUDA: {', '.join(devices) or 'none'})"
     )
-    lines.append(f"tasks: {', '.join(TASKS)}; projectors: {', '.join(PROJECTORS)}, default {Sketch.kind}")
+    lines.append(f"tasks: {', '.join(TASKS)}; projectors: {', '.join(PROJECTORS)}, default {Sketch.name}")
     lines.append(_toy())
     return "\n".join(lines)
 

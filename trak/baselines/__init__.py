@@ -24,7 +24,7 @@ Influence functions, EK-FAC, datamodels and BM25 stand on curvlinops, scikit-lea
 `pip install 'trak-attribution[baselines]'`.
 """
 
-from trak.baselines.base import Baseline, CheckpointBaseline
+from trak.baselines.base import BASELINES, Baseline, CheckpointBaseline, register_baseline
 from trak.baselines.bm25 import BM25
 from trak.baselines.ekfac import EKFAC
 from trak.baselines.gradients import GradientCosine, GradientDot, TracIn
@@ -34,14 +34,6 @@ from trak.baselines.random import Random
 from trak.baselines.representations import RepresentationSimilarity
 from trak.baselines.retrained import Datamodel, EmpiricalInfluence
 from trak.baselines.shapley import DataShapley
-
-BASELINES: dict[str, type[Baseline]] = {
-    kind.name: kind
-    for kind in (
-        GradientDot, GradientCosine, TracIn, InfluenceFunctions, EKFAC, RepresentationSimilarity, EmpiricalInfluence,
-        Datamodel, DataShapley, KNNShapley, BM25, Random,
-    )
-}  # fmt: skip
 
 __all__ = [
     "BASELINES",
@@ -59,4 +51,5 @@ __all__ = [
     "Random",
     "RepresentationSimilarity",
     "TracIn",
+    "register_baseline",
 ]

@@ -1,15 +1,16 @@
 """What every baseline promises, and what those that score one checkpoint at a time share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from trak._utils.registry import Registry
 from trak.attribution.results import ArrayAttribution, Attribution
 from trak.gradients import differentiable
 from trak.inputs import batches
@@ -64,6 +65,21 @@ class Baseline(ABC):
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.describe()["settings"].items())
         return f"{type(self).__name__}({settings})"
+
+
+BASELINES = Registry(Baseline, "baseline")
+
+B = TypeVar("B", bound=type[Baseline])
+
+
+def register_baseline(name: str) -> Callable[[B], B]:
+    """Class decorator: register a baseline under `name`.
+
+    Raises:
+        ValueError: if the name belongs to another class.
+        TypeError: if `name` is not a string, or the class not a `Baseline`.
+    """
+    return BASELINES.register(name)
 
 
 class AttributionData:

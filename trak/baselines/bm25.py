@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from trak._utils.messages import suggest
 from trak._utils.validation import is_number
 from trak.attribution.results import ArrayAttribution, Attribution
-from trak.baselines.base import Baseline
+from trak.baselines.base import Baseline, register_baseline
 from trak.inputs.batches import Batch
 from trak.inputs.checkpoints import Checkpoint
 from trak.inputs.loaders import check_loader
@@ -20,6 +20,7 @@ from trak.tasks import Task
 METHODS = ("lucene", "robertson", "atire", "bm25l", "bm25+")
 
 
+@register_baseline("bm25")
 class BM25(Baseline):
     """Okapi BM25 (Robertson & Zaragoza, 2009; its variants: Kamphuis et al., 2020), by bm25s: the target's text is the
     query, the training examples are the documents.
@@ -29,8 +30,6 @@ class BM25(Baseline):
     "attention_mask"; tuples as of the text classification task; or dicts and tuples with a list of
     strings among their fields.
     """
-
-    name = "bm25"
 
     def __init__(
         self,

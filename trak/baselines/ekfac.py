@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trak._utils.messages import suggest
 from trak._utils.torch_private import forward_hooks
-from trak.baselines.base import AttributionData, CheckpointRun
+from trak.baselines.base import AttributionData, CheckpointRun, register_baseline
 from trak.baselines.curvature import (
     RELATIVE_DAMPING,
     check_damping,
@@ -31,6 +31,7 @@ FISHERS, SHARINGS = ("type-2", "mc"), ("expand", "reduce")
 _TARGETS_AT_ONCE = 256
 
 
+@register_baseline("ekfac")
 class EKFAC(GradientBaseline):
     """Q_i ∇f_tᵀ (H + λI)⁻¹ ∇f_i / n, as `InfluenceFunctions`, with H the eigenvalue-corrected Kronecker-factored
     approximation of the Gauss-Newton matrix of the mean training loss, a block for each layer (George et al., 2018;
@@ -40,8 +41,6 @@ class EKFAC(GradientBaseline):
     share no parameter; a warning names the parameters that are left out. For classification by the
     cross-entropy of logits and for regression. Mean over checkpoints.
     """
-
-    name = "ekfac"
 
     def __init__(
         self,

@@ -6,12 +6,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from trak.baselines.base import CheckpointRun
+from trak.baselines.base import CheckpointRun, register_baseline
 from trak.baselines.gradient_features import GradientBaseline, Gradients
 from trak.gradients import MEMORY_BUDGET, ProjectedRows
 from trak.projectors import Identity, Projector, make_projector
 
 
+@register_baseline("gradient_dot")
 class GradientDot(GradientBaseline):
     """Q_i ⟨∇f_t, ∇f_i⟩: by how much f_t grows in a step of SGD on the example i, for each unit of learning rate
     (Charpiat et al., "Input similarity from the neural network perspective", 2019).
@@ -19,8 +20,6 @@ class GradientDot(GradientBaseline):
     ∇f_i Q_i is the negative gradient of the loss of i, so this is the inner product of the target's
     output gradient with a step on i. Mean over checkpoints.
     """
-
-    name = "gradient_dot"
 
     def __init__(
         self,
@@ -62,6 +61,7 @@ class GradientDot(GradientBaseline):
         return rows.out_to_loss_grad[:, None] * (rows.features @ targets.T)
 
 
+@register_baseline("gradient_cosine")
 class GradientCosine(GradientDot):
     """sign(Q_i) cos(∇f_t, ∇f_i): the dot product without the lengths of the gradients, which outliers dominate
     (used for data selection by Xia et al., "LESS", 2024). Mean over checkpoints.
@@ -70,8 +70,6 @@ class GradientCosine(GradientDot):
     meaning of the score's sign; with `weighted=True` its size counts too: Q_i cos(∇f_t, ∇f_i),
     which discounts examples that are fitted already. A gradient that is zero has cosine 0.
     """
-
-    name = "gradient_cosine"
 
     def __init__(
         self,
@@ -101,6 +99,7 @@ class GradientCosine(GradientDot):
         return q[:, None] * cosines(rows.features, targets)
 
 
+@register_baseline("tracin")
 class TracIn(GradientDot):
     """Σ_c η_c Q_i ⟨∇f_t, ∇f_i⟩: how far the steps of SGD on i moved f_t, from checkpoints along one training run
     (TracInCP; Pruthi et al., "Estimating training data influence by tracing gradient descent", 2020).
@@ -108,8 +107,6 @@ class TracIn(GradientDot):
     The paper traces the target's loss, whose fall is the output's rise times Q_t; here it is the
     output itself, as everywhere in this library.
     """
-
-    name = "tracin"
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from trak._utils.counter_random import random_normals, random_signs, stream_key
 from trak._utils.messages import first_line, suggest
 from trak._utils.validation import is_number
-from trak.baselines.base import CheckpointRun
+from trak.baselines.base import CheckpointRun, register_baseline
 from trak.baselines.curvature import (
     RELATIVE_DAMPING,
     check_damping,
@@ -24,13 +24,14 @@ from trak.baselines.curvature import (
 )
 from trak.baselines.gradient_features import Directions, GradientBaseline, Gradients
 from trak.gradients import MEMORY_BUDGET
-from trak.gradients.layers import unfused
+from trak.gradients.layers import stepwise_recurrence
 from trak.tasks import Task
 
 SOLVERS, HESSIANS = ("cg", "arnoldi"), ("ggn", "exact")
 _COLUMNS = 16
 
 
+@register_baseline("influence_functions")
 class InfluenceFunctions(GradientBaseline):
     """Q_i ∇f_tᵀ (H + λI)⁻¹ ∇f_i / n: by how much f_t is higher than it would be if the model were trained without i,
     to first order (Koh & Liang, "Understanding black-box predictions via influence functions", 2017, equation 2).
@@ -43,8 +44,6 @@ class InfluenceFunctions(GradientBaseline):
     drops the rest (Schioppa et al., "Scaling up influence functions", 2022). H is multiplied with up to
     16 vectors at once, which takes the memory of training on 16 times the batch.
     """
-
-    name = "influence_functions"
 
     def __init__(
         self,
@@ -120,7 +119,7 @@ class _Matrix:
     def __matmul__(self, columns: Tensor) -> Tensor:
         try:
             # Fused attention and recurrent layers have no forward derivative.
-            with sdpa_kernel(SDPBackend.MATH), unfused(self._model):
+            with sdpa_kernel(SDPBackend.MATH), stepwise_recurrence(self._model):
                 parts = [self._operator @ some for some in columns.to(self.dtype).split(_COLUMNS, dim=1)]
         except (NotImplementedError, RuntimeError) as error:
             # Tensors of torch.func have no storage, in which a packed sequence's lengths are looked up.

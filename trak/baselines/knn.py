@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from trak.baselines.base import AttributionData, CheckpointBaseline, CheckpointRun
+from trak.baselines.base import AttributionData, CheckpointBaseline, CheckpointRun, register_baseline
 from trak.baselines.representations import LayerReader, check_features
 from trak.inputs.batches import Batch
 from trak.tasks import Task
@@ -15,6 +15,7 @@ from trak.tasks.classification import Classification
 _SORTED_AT_ONCE = 1 << 23
 
 
+@register_baseline("knn_shapley")
 class KNNShapley(CheckpointBaseline):
     """Shapley values of the training examples for a K-nearest-neighbour classifier's probability of the target's label,
     exact and in closed form (Jia et al., "Efficient task-specific data valuation for nearest neighbor algorithms",
@@ -24,8 +25,6 @@ class KNNShapley(CheckpointBaseline):
     examples the first counts as nearer. The scores of a target add up to the probability that
     all examples together give to its label.
     """
-
-    name = "knn_shapley"
 
     def __init__(
         self,

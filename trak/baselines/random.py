@@ -7,17 +7,16 @@ import numpy as np
 from torch import nn
 
 from trak.attribution.results import ArrayAttribution, Attribution
-from trak.baselines.base import Baseline
+from trak.baselines.base import Baseline, register_baseline
 from trak.inputs.batches import Batch
 from trak.inputs.checkpoints import Checkpoint
 from trak.inputs.loaders import count_examples
 from trak.tasks import Task
 
 
+@register_baseline("random")
 class Random(Baseline):
     """Independent normal numbers: what any other method should beat."""
-
-    name = "random"
 
     def __init__(self, seed: int = 0) -> None:
         """

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trak._utils.messages import suggest
-from trak.baselines.base import AttributionData, CheckpointBaseline, CheckpointRun
+from trak.baselines.base import AttributionData, CheckpointBaseline, CheckpointRun, register_baseline
 from trak.baselines.gradients import cosines
 from trak.inputs import batches
 from trak.inputs.batches import Batch
@@ -113,14 +113,13 @@ def check_features(features: Tensor, like: Tensor | None, what: str, first: int)
     return features if features.dtype == torch.float64 else features.float()
 
 
+@register_baseline("representation_similarity")
 class RepresentationSimilarity(CheckpointBaseline):
     """⟨h_i, h_t⟩ or cos(h_i, h_t) of the features h that a layer computes (Hanawa et al., "Evaluation of
     similarity-based explanations", 2021). Mean over checkpoints.
 
     Knows nothing of labels: it says who looks alike to the model, not who pushed the output up.
     """
-
-    name = "representation_similarity"
 
     def __init__(
         self,

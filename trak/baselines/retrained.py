@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from trak._utils.messages import suggest
 from trak._utils.validation import is_number
 from trak.attribution.results import ArrayAttribution, Attribution
-from trak.baselines.base import Baseline
+from trak.baselines.base import Baseline, register_baseline
 from trak.inputs.batches import Batch
 from trak.inputs.checkpoints import Checkpoint
 from trak.inputs.loaders import count_examples
@@ -90,11 +90,10 @@ class RetrainedBaseline(Baseline):
         """(n_train, n_targets)."""
 
 
+@register_baseline("empirical_influence")
 class EmpiricalInfluence(RetrainedBaseline):
     """The mean output of the models that saw the example minus that of those that did not (Feldman & Zhang, "What
     neural networks memorize and why", 2020, equation 2, with the output in place of correctness)."""
-
-    name = "empirical_influence"
 
     def __init__(self, truth: HasMasksAndOutputs) -> None:
         """
@@ -121,6 +120,7 @@ class EmpiricalInfluence(RetrainedBaseline):
         )
 
 
+@register_baseline("datamodel")
 class Datamodel(RetrainedBaseline):
     """The weights of a linear regression, for each target, from which examples a subset holds to the output of a model
     trained on it (Ilyas et al., "Datamodels: predicting predictions from training data", 2022, section 2).
@@ -128,8 +128,6 @@ class Datamodel(RetrainedBaseline):
     The penalty is chosen for each target by cross-validation over the subsets given: in folds for the
     lasso, leaving out one at a time for ridge regression.
     """
-
-    name = "datamodel"
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from trak._utils.validation import is_number
 from trak.attribution.results import ArrayAttribution, Attribution
-from trak.baselines.base import Baseline
+from trak.baselines.base import Baseline, register_baseline
 from trak.gradients import differentiable
 from trak.inputs import batches
 from trak.inputs.batches import Batch
@@ -25,6 +25,7 @@ Train = Callable[[Array, int], nn.Module]
 UTILITIES = ("outputs", "mean")
 
 
+@register_baseline("data_shapley")
 class DataShapley(Baseline):
     """Shapley values of the training examples for the outputs of a model trained on some of them, by truncated Monte
     Carlo (Ghorbani & Zou, "Data Shapley: equitable valuation of data for machine learning", 2019, algorithm 1).
@@ -33,8 +34,6 @@ class DataShapley(Baseline):
     before it changes. One training serves all targets. It takes about n trainings for each order:
     for small models alone.
     """
-
-    name = "data_shapley"
 
     def __init__(
         self,

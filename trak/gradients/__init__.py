@@ -1,7 +1,7 @@
 """Per-example gradients and what becomes of them."""
 
-from trak.gradients.base import Engine
-from trak.gradients.engine_choice import ENGINES, check_engine_name, choose_engine
+from trak.gradients.base import ENGINES, Engine, GradientSink, register_engine
+from trak.gradients.engine_choice import check_engine_name, choose_engine
 from trak.gradients.engine_selector import EngineSelector
 from trak.gradients.featurize import MEMORY_BUDGET, ProjectedRows, check_finite, check_memory_budget, featurize
 from trak.gradients.functional import FunctionalEngine
@@ -16,6 +16,7 @@ __all__ = [
     "Engine",
     "EngineSelector",
     "FunctionalEngine",
+    "GradientSink",
     "HooksEngine",
     "LoopEngine",
     "ParameterUse",
@@ -27,6 +28,7 @@ __all__ = [
     "choose_engine",
     "differentiable",
     "featurize",
+    "register_engine",
     "register_layer",
     "register_operation",
     "select_parameters",

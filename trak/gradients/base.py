@@ -2,17 +2,19 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from trak._utils.registry import Registry
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.projectors import Block
 from trak.tasks import Task
 
-Sink = Callable[[str, Block, int], None]
+GradientSink = Callable[[str, Block, int], None]
+"""Takes the name of a parameter, the gradients of several examples, and the first example's position."""
 
 
 class Engine(ABC):
@@ -24,6 +26,7 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
+    """What users choose it by; `register_engine` sets it."""
 
     def __init__(self, model: nn.Module, task: Task, parameters: Sequence[str]) -> None:
         """
@@ -36,7 +39,7 @@ class Engine(ABC):
         self._activation_bytes: dict[tuple[torch.Size, ...], int] = {}
 
     @abstractmethod
-    def gradients(self, batch: Batch, sink: Sink) -> Tensor:
+    def gradients(self, batch: Batch, sink: GradientSink) -> Tensor:
         """Call `sink(name, block, start)` with the gradients of the examples from `start` on, a block of shape
         `(b, *parameter.shape)`, until every example of every parameter came; what comes several times adds up,
         what doesn't come is zero.
@@ -51,7 +54,7 @@ class Engine(ABC):
 
     def activation_bytes(self, batch: Batch) -> int:
         """Bytes that autograd keeps of one example's forward pass, parameters aside; measured once for each shape."""
-        shapes = shapes_of(batch)
+        shapes = example_shapes(batch)
         if shapes not in self._activation_bytes:
             self._activation_bytes[shapes] = self._measure(batch)
         return self._activation_bytes[shapes]
@@ -66,8 +69,23 @@ class Engine(ABC):
         return activation_bytes(self.model, self.task, batch, lambda storage: storage.data_ptr() in own)
 
 
-def shapes_of(batch: Batch) -> tuple[torch.Size, ...]:
-    """Of an example's tensors."""
+ENGINES = Registry(Engine, "engine")
+
+E = TypeVar("E", bound=type[Engine])
+
+
+def register_engine(name: str) -> Callable[[E], E]:
+    """Class decorator: register an engine under `name`, so that `engine=name` chooses it.
+
+    Raises:
+        ValueError: if the name belongs to another class.
+        TypeError: if `name` is not a string, or the class not an `Engine`.
+    """
+    return ENGINES.register(name)
+
+
+def example_shapes(batch: Batch) -> tuple[torch.Size, ...]:
+    """Return the shapes of one example's tensors."""
     return tuple(t.shape[1:] for t in batches.tensors(batch))
 
 

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from trak._utils.messages import shorten_names
 from trak.gradients.base import Engine
-from trak.gradients.engine_choice import choose_engine, some
+from trak.gradients.engine_choice import choose_engine
 from trak.gradients.verification import misassigned
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.inputs.fsdp import is_sharded
 from trak.tasks import Task
 
-_EVERY, _EXAMPLES = 4, 8
+_POWER, _EXAMPLES = 4, 8
 
 
 class EngineSelector:
@@ -59,13 +60,13 @@ class EngineSelector:
         wrong = misassigned(engine, batch, self._memory_budget, _EXAMPLES)
         if wrong:
             raise ValueError(
-                f"gradients of {some(wrong)} are given to the wrong examples of a batch, though not in the first one: "
-                f"{type(self._model).__name__} changes the order of examples, as by sorting them by length; use "
-                "engine='loop', and another save_dir, since what was stored of batches before may be as wrong"
+                f"gradients of {shorten_names(wrong, 2)} are given to the wrong examples of a batch, though not in the "
+                f"first one: {type(self._model).__name__} changes the order of examples, as by sorting them by length; "
+                "use engine='loop', and another save_dir, since rows stored of earlier batches may be wrong, too"
             )
 
 
 def _is_power(count: int) -> bool:
-    while count % _EVERY == 0:
-        count //= _EVERY
+    while count % _POWER == 0:
+        count //= _POWER
     return count == 1

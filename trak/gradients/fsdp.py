@@ -1,11 +1,11 @@
-"""The layers engine on a model that `fully_shard` has spread over ranks, and the truth that it is compared with.
+"""The hooks engine on a model that `fully_shard` has spread over ranks, and the loop that it is compared with.
 
 All ranks go through the model together, each with a batch of its own: whoever calls a method here, every rank does.
 FSDP gathers the parameters of a unit before it runs and before its backward pass; an example's gradient of them is
 projected on the rank that has the example. FSDP sees no gradient, so that nothing is reduced.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trak._utils.ranks import all_gather_object
 from trak._utils.torch_private import DisableTorchFunction, storage_key
-from trak.gradients.base import Engine, Sink, activation_bytes, check_output, shapes_of
+from trak.gradients.base import Engine, GradientSink, activation_bytes, check_output, example_shapes
 from trak.gradients.hooks import HooksEngine
 from trak.gradients.layers import OPERATIONS, Capture
 from trak.gradients.layers.capture import tensors_in
@@ -28,7 +28,7 @@ from trak.tasks import Task
 _GETTERS = frozenset(("__get__", "__set__", "requires_grad_", "untyped_storage"))
 
 
-class Gathered:
+class GatheredParameters:
     """The plain tensors that stand for a sharded model's parameters while its units run; FSDP uses the same ones in
     every pass, with other memory."""
 
@@ -45,14 +45,14 @@ class Gathered:
         # With the tensors, so that no other comes to have the id of one.
         self._names: dict[int, tuple[str, Tensor]] = {}
         self._storages: set[int] = set()
-        self.look_at_all()
+        self.record_all()
 
-    def look_at_all(self) -> None:
-        """Note all parameters that are gathered now."""
-        self.look(self._model)
+    def record_all(self) -> None:
+        """Record all parameters that are gathered now."""
+        self.record(self._model)
 
-    def look(self, module: nn.Module, prefix: str = "") -> None:
-        """Note the parameters of a module that is about to run."""
+    def record(self, module: nn.Module, prefix: str = "") -> None:
+        """Record the parameters of a module that is about to run."""
         for name, p in module.named_parameters(prefix, remove_duplicate=False):
             if not is_dtensor(p) and id(p) not in self._names:
                 self.parameters[self._first[name]] = p
@@ -62,7 +62,7 @@ class Gathered:
     def name(self, t: Tensor) -> str | None:
         """The name of a parameter, if it is gathered."""
         if id(t) not in self._names and not is_dtensor(t):
-            self.look_at_all()
+            self.record_all()
         return self._names.get(id(t), (None,))[0]
 
     def holds(self, storage: torch.UntypedStorage) -> bool:
@@ -70,11 +70,11 @@ class Gathered:
         return storage_key(storage) in self._storages
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """While entered, every module that runs is looked at first."""
+    def recording(self) -> Iterator[None]:
+        """While entered, record the parameters of every module before it runs."""
 
         def before(prefix: str, module: nn.Module, args: Any) -> None:
-            self.look(module, prefix)
+            self.record(module, prefix)
 
         handles = [
             module.register_forward_pre_hook(partial(before, name))
@@ -88,18 +88,18 @@ class Gathered:
                 handle.remove()
 
 
-class _Capture(Capture):
+class _GatheredCapture(Capture):
     """The same for parameters that are there only while they are used."""
 
     def __init__(
         self,
-        gathered: Gathered,
+        gathered: GatheredParameters,
         parameters: Mapping[str, Tensor],
         inputs: Sequence[Tensor],
         batch_size: int,
-        emit: Callable[..., None],
+        sink: GradientSink,
     ) -> None:
-        super().__init__(parameters, inputs, batch_size, emit)
+        super().__init__(parameters, inputs, batch_size, sink)
         self._gathered = gathered
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -112,17 +112,17 @@ class _Capture(Capture):
                         "the module that was given to fully_shard; call "
                         "torch.distributed.fsdp.register_fsdp_forward_method for the method that is called"
                     )
-                self._learn(t)
+                self._add_gathered(t)
         return super().__torch_function__(func, types, args, kwargs)
 
     def _own(self, module: nn.Module) -> dict[str, Tensor]:
         with DisableTorchFunction():
             for p in module.parameters():
-                self._learn(p)
+                self._add_gathered(p)
             return super()._own(module)
 
-    def _learn(self, t: Tensor) -> None:
-        if isinstance(t, nn.Parameter) and id(t) not in self._roots:
+    def _add_gathered(self, t: Tensor) -> None:
+        if isinstance(t, nn.Parameter) and id(t) not in self._origins:
             name = self._gathered.name(t)
             if name in self._parameters:
                 self._add_parameter(name, t)
@@ -133,11 +133,11 @@ class ShardedHooksEngine(HooksEngine):
 
     def __init__(self, model: nn.Module, task: Task, parameters: Sequence[str]) -> None:
         super().__init__(model, task, parameters)
-        self._gathered = Gathered(model)
+        self._gathered = GatheredParameters(model)
 
     def activation_bytes(self, batch: Batch) -> int:
         """The same, measured by all ranks if one of them has a batch of another shape than before."""
-        shapes = shapes_of(batch)
+        shapes = example_shapes(batch)
         if not all(all_gather_object(shapes in self._activation_bytes)):
             self._activation_bytes.pop(shapes, None)
         return super().activation_bytes(batch)
@@ -147,12 +147,12 @@ class ShardedHooksEngine(HooksEngine):
         return max(all_gather_object(pieces))
 
     def _measure(self, batch: Batch) -> int:
-        with self._gathered.watching():
+        with self._gathered.recording():
             return activation_bytes(self.model, self.task, batch, self._gathered.holds)
 
-    def _watch(self, inputs: Sequence[Tensor], batch_size: int, sink: Sink) -> Capture:
+    def _make_capture(self, inputs: Sequence[Tensor], batch_size: int, sink: GradientSink) -> Capture:
         own = dict(self.model.named_parameters())
-        return _Capture(self._gathered, {name: own[name] for name in self.parameters}, inputs, batch_size, sink)
+        return _GatheredCapture(self._gathered, {name: own[name] for name in self.parameters}, inputs, batch_size, sink)
 
 
 class ShardedLoopEngine(Engine):
@@ -163,22 +163,22 @@ class ShardedLoopEngine(Engine):
 
     def __init__(self, model: nn.Module, task: Task, parameters: Sequence[str]) -> None:
         super().__init__(model, task, parameters)
-        self.gathered = Gathered(model)
+        self.gathered = GatheredParameters(model)
 
-    def gradients(self, batch: Batch, sink: Sink) -> Tensor:
+    def gradients(self, batch: Batch, sink: GradientSink) -> Tensor:
         """
         Raises:
-            ValueError: as `Single.gradients`.
+            ValueError: if the output depends on no parameter.
         """
         gathered, outputs, connected = self.gathered, [], False
         for i in range(batches.size(batch)):
-            with torch.enable_grad(), gathered.watching():
+            with torch.enable_grad(), gathered.recording():
                 output = check_output(self.task, self.task.output(self.model, batches.take(batch, i, i + 1)), 1)
             outputs.append(output[0].detach())
             seen = {name: gathered.parameters[name] for name in self.parameters if name in gathered.parameters}
             if not seen or not output.requires_grad:
                 continue
-            handles = [p.register_hook(partial(_handed_on, sink, name, i)) for name, p in seen.items()]
+            handles = [p.register_hook(partial(_pass_to_sink, sink, name, i)) for name, p in seen.items()]
             try:
                 grads = torch.autograd.grad(output[0], list(seen.values()), allow_unused=True)
             finally:
@@ -193,7 +193,7 @@ class ShardedLoopEngine(Engine):
         return 1
 
 
-def _handed_on(sink: Sink, name: str, example: int, g: Tensor) -> Tensor:
+def _pass_to_sink(sink: GradientSink, name: str, example: int, g: Tensor) -> Tensor:
     sink(name, (g.to_dense() if g.is_sparse else g).unsqueeze(0), example)
     # What autograd keeps in its place takes no memory.
     return g.new_zeros(()).expand(g.shape)

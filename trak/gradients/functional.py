@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from trak._utils.messages import first_line
-from trak.gradients.base import Engine, Sink, check_output
+from trak.gradients.base import Engine, GradientSink, check_output, register_engine
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.tasks import Task
@@ -23,18 +23,17 @@ class _TaskOutput(nn.Module):
         return check_output(self._task, self._task.output(self.model, batch), 1)[0]
 
 
+@register_engine("functional")
 class FunctionalEngine(Engine):
     """vmap(grad) over the batch: every model that torch.vmap accepts."""
 
-    name = "functional"
-
-    def gradients(self, batch: Batch, sink: Sink) -> Tensor:
+    def gradients(self, batch: Batch, sink: GradientSink) -> Tensor:
         """
         Raises:
             ValueError: if torch.vmap does not accept the model.
         """
         if batches.has_plain_fields(batch):
-            raise NotImplementedError("a batch with fields that are no tensors")
+            raise NotImplementedError("a batch with fields that are not tensors")
         module = _TaskOutput(self.model, self.task)
         own = dict(self.model.named_parameters())
         weights = {f"model.{name}": own[name].detach() for name in self.parameters}

@@ -7,41 +7,41 @@ import torch
 from torch import Tensor
 
 from trak._utils.torch_private import compiler_is_loaded
-from trak.gradients.base import Engine, Sink, check_output
-from trak.gradients.layers import Capture, UnsupportedParameterError, unfused
+from trak.gradients.base import Engine, GradientSink, check_output, register_engine
+from trak.gradients.layers import Capture, UnsupportedParameterError, stepwise_recurrence
 from trak.gradients.parameters import differentiable
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 
 
+@register_engine("hooks")
 class HooksEngine(Engine):
     """One forward and one backward pass for the batch; see `trak.gradients.layers.Capture`."""
 
-    name = "hooks"
-
-    def gradients(self, batch: Batch, sink: Sink) -> Tensor:
+    def gradients(self, batch: Batch, sink: GradientSink) -> Tensor:
         """
         Raises:
-            Uncovered: if a parameter is used in a way that no rule covers.
+            UnsupportedParameterError: if a parameter is used in a way that no rule covers.
         """
         outputs, uncovered = self.capture(batch, sink)
         if uncovered:
             raise UnsupportedParameterError(uncovered)
         return outputs
 
-    def capture(self, batch: Batch, sink: Sink) -> tuple[Tensor, list[str]]:
-        """The outputs, and the names of the parameters whose gradients are not, or not all, among those sunk."""
+    def capture(self, batch: Batch, sink: GradientSink) -> tuple[Tensor, list[str]]:
+        """Return the outputs, and the names of the parameters whose gradients the sink did not get, or not all."""
         # New objects, so that what the capture notes on them does not reach the caller's.
         batch = batches.take(batch, 0, batches.size(batch))
-        capture = self._watch(batches.tensors(batch), batches.size(batch), sink)
+        capture = self._make_capture(batches.tensors(batch), batches.size(batch), sink)
         # Parameters of other engines would keep autograd from going through the operations that are watched.
         alone = differentiable(self.model, self.parameters)
-        with torch.enable_grad(), _eager(), alone, capture.layers(self.model), unfused(self.model, capture), capture:
+        rules, stepwise = capture.layer_rules(self.model), stepwise_recurrence(self.model, capture)
+        with torch.enable_grad(), _eager(), alone, rules, stepwise, capture:
             outputs = check_output(self.task, self.task.output(self.model, batch), batches.size(batch))
             uncovered = capture.backward(outputs)
         return outputs.detach(), uncovered
 
-    def _watch(self, inputs: Sequence[Tensor], batch_size: int, sink: Sink) -> Capture:
+    def _make_capture(self, inputs: Sequence[Tensor], batch_size: int, sink: GradientSink) -> Capture:
         own = dict(self.model.named_parameters())
         return Capture({name: own[name] for name in self.parameters}, inputs, batch_size, sink)
 

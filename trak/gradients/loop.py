@@ -3,17 +3,17 @@
 import torch
 from torch import Tensor
 
-from trak.gradients.base import Engine, Sink, check_output
+from trak._utils.messages import shorten_names
+from trak.gradients.base import Engine, GradientSink, check_output, register_engine
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 
 
+@register_engine("loop")
 class LoopEngine(Engine):
-    """A loop of `torch.autograd.grad`; the truth that other engines are checked against."""
+    """A loop of `torch.autograd.grad`; the reference that other engines are compared with."""
 
-    name = "loop"
-
-    def gradients(self, batch: Batch, sink: Sink) -> Tensor:
+    def gradients(self, batch: Batch, sink: GradientSink) -> Tensor:
         own = dict(self.model.named_parameters())
         weights = [own[name] for name in self.parameters]
         outputs, connected = [], False
@@ -36,9 +36,9 @@ class LoopEngine(Engine):
 
 
 def not_connected(engine: Engine) -> ValueError:
-    """The error of a task whose output no parameter reaches."""
-    some = ", ".join(map(repr, engine.parameters[:3])) + (", ..." if len(engine.parameters) > 3 else "")
+    """Return the error of a task whose output depends on no parameter."""
     return ValueError(
-        f"{type(engine.task).__name__}.output depends on none of the parameters that are differentiated by ({some}); "
-        "remove torch.no_grad and detach from the model and the task, or name parameters in grad_wrt that are used"
+        f"{type(engine.task).__name__}.output depends on none of the parameters that are differentiated by "
+        f"({shorten_names(engine.parameters)}); remove torch.no_grad and detach from the model and the task, or name "
+        "parameters in grad_wrt that are used"
     )

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from trak.gradients.base import Engine, Sink
+from trak.gradients.base import Engine, GradientSink
 from trak.inputs.batches import Batch
 
 
@@ -15,7 +15,7 @@ class MixedEngine(Engine):
         super().__init__(first.model, first.task, (*first.parameters, *second.parameters))
         self.first, self.second = first, second
 
-    def gradients(self, batch: Batch, sink: Sink) -> Tensor:
+    def gradients(self, batch: Batch, sink: GradientSink) -> Tensor:
         outputs = self.first.gradients(batch, sink)
         self.second.gradients(batch, sink)
         return outputs

@@ -1,4 +1,4 @@
-"""Whether an engine's gradients are autograd's."""
+"""Comparison of an engine's gradients with those of plain autograd."""
 
 import logging
 import math
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from trak.gradients.base import Engine, Sink
+from trak.gradients.base import Engine, GradientSink
 from trak.gradients.hooks import HooksEngine
 from trak.gradients.loop import LoopEngine
 from trak.gradients.mixed import MixedEngine
@@ -17,12 +17,12 @@ from trak.inputs.batches import Batch
 from trak.projectors import Accumulator, Sketch
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
-_SKETCH = 2048
+_SKETCH_DIM = 2048
 """Numbers to which a parameter's gradient is reduced to be compared: its norm is then known to some percent."""
 EXAMPLES = 16
-"""How many tell whether they are mixed up."""
-_MIXED_UP = 0.03
-"""The relative difference from which on they are: rounding makes less."""
+"""Number of examples on which `misassigned` compares."""
+_MISASSIGNED = 0.03
+"""Relative difference above which gradients are misassigned; rounding causes less."""
 
 logger = logging.getLogger("trak")
 
@@ -34,7 +34,7 @@ class _Weighted(LoopEngine):
         super().__init__(engine.model, engine.task, engine.parameters)
         self._weights = weights
 
-    def gradients(self, batch: Batch, sink: Sink) -> Tensor:
+    def gradients(self, batch: Batch, sink: GradientSink) -> Tensor:
         own = {name: p for name, p in self.model.named_parameters() if name in self.parameters}
         with torch.enable_grad():
             outputs = self.task.output(self.model, batch)
@@ -47,11 +47,11 @@ class _Weighted(LoopEngine):
 
 
 def misassigned(engine: Engine, batch: Batch, memory_budget: int, examples: int = EXAMPLES) -> list[str]:
-    """The parameters whose gradients an engine gives to the wrong examples of a batch.
+    """Return the parameters whose gradients an engine assigns to the wrong examples of a batch.
 
-    So it is for a model that sorts its examples by length: what rules tell of two that were in order, they tell of the
-    wrong ones if there are more. Σ_i w_i ∇f_i is compared with autograd's ∇ Σ_i w_i f_i, for w_i that all differ; what
-    is not the same there is compared example by example.
+    This happens with models that sort their examples by length: rules that are right for two examples in order are
+    wrong for more. Σ_i w_i ∇f_i is compared with autograd's ∇ Σ_i w_i f_i, for w_i that all differ; parameters that
+    differ there are compared example by example.
 
     Args:
         engine: of which just `HooksEngine` is compared, since others go through the model an example at a time.
@@ -65,24 +65,24 @@ def misassigned(engine: Engine, batch: Batch, memory_budget: int, examples: int 
         ]
     if not isinstance(engine, HooksEngine):
         return []
-    few = batches.take(batch, 0, min(examples, engine.examples_within(memory_budget, batch)))
-    if batches.size(few) < 2:
+    sample = batches.take(batch, 0, min(examples, engine.examples_within(memory_budget, batch)))
+    if batches.size(sample) < 2:
         return []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, which were given before
-            return _misplaced(engine, few)
+            return _compare_weighted_sums(engine, sample)
     except torch.OutOfMemoryError:
-        logger.info("engine %s: not compared with autograd on more than two examples, for want of memory", engine.name)
+        logger.info("engine %s: not compared with autograd on more than two examples: out of memory", engine.name)
         return []
 
 
-def _misplaced(engine: Engine, few: Batch) -> list[str]:
-    count, device = batches.size(few), next(engine.model.parameters()).device
+def _compare_weighted_sums(engine: Engine, sample: Batch) -> list[str]:
+    count, device = batches.size(sample), next(engine.model.parameters()).device
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0), device="cpu")
     # They add up to 0, so that what all gradients have in common hides nothing.
     weights = torch.linspace(-1, 1, count, device="cpu")[order].to(device)
-    rows, plain = sketched(engine, few), sketched(_Weighted(engine, weights), few)
+    rows, plain = sketch_gradients(engine, sample), sketch_gradients(_Weighted(engine, weights), sample)
     wrong, sizes = {}, {}
     for name, own in rows.items():
         expected = plain[name][0]
@@ -90,18 +90,17 @@ def _misplaced(engine: Engine, few: Batch) -> list[str]:
         # What rounding is relative to, also where all gradients are the same.
         sizes[name] = float(expected.norm()) + float(own.sum(0).norm()) / math.sqrt(count)
     whole = math.hypot(*sizes.values())
-    suspects = {name: rows[name] for name in rows if wrong[name] > _MIXED_UP * (sizes[name] + whole / 100)}
+    suspects = {name: rows[name] for name in rows if wrong[name] > _MISASSIGNED * (sizes[name] + whole / 100)}
     if not suspects:
         return []
-    truth = sketched(LoopEngine(engine.model, engine.task, tuple(suspects)), few)
-    return disagreeing(suspects, truth, dict.fromkeys(suspects, _MIXED_UP))
+    truth = sketch_gradients(LoopEngine(engine.model, engine.task, tuple(suspects)), sample)
+    return disagreeing(suspects, truth, dict.fromkeys(suspects, _MISASSIGNED))
 
 
-def sketched(engine: Engine, batch: Batch) -> dict[str, Tensor]:
-    """The gradients of a small batch by parameter, each reduced to a few numbers that tell how far apart two are:
-    (B, numbers)."""
+def sketch_gradients(engine: Engine, batch: Batch) -> dict[str, Tensor]:
+    """Return a small batch's gradients by parameter, each sketched to `_SKETCH_DIM` numbers: (B, _SKETCH_DIM)."""
     own = dict(engine.model.named_parameters())
-    sketch = Sketch(_SKETCH)
+    sketch = Sketch(_SKETCH_DIM)
     sketch.bind({name: own[name].shape for name in engine.parameters})
     count = batches.size(batch)
     sums = {name: Accumulator(sketch, count, 0, own[name].device, own[name].dtype) for name in engine.parameters}
@@ -110,12 +109,12 @@ def sketched(engine: Engine, batch: Batch) -> dict[str, Tensor]:
 
 
 def tolerance(parameter: Tensor) -> float:
-    """How far gradients may be from each other, relative to their norm, in a parameter's precision."""
+    """Return how far gradients may differ, relative to their norm, in a parameter's precision."""
     return TOLERANCE.get(parameter.dtype, 3e-2)
 
 
 def disagreeing(found: Mapping[str, Tensor], truth: Mapping[str, Tensor], tolerances: Mapping[str, float]) -> list[str]:
-    """Of the parameters found, those that differ from the truth."""
+    """Return the parameters whose gradients differ from the truth."""
     whole = float(torch.stack([expected.norm() for expected in truth.values()]).norm())
     return [name for name, g in found.items() if not _agree(g, truth[name], whole, tolerances[name])]
 

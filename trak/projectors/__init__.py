@@ -1,8 +1,7 @@
 """Random projections of per-example gradients."""
 
-from trak._utils.messages import suggest
-from trak.projectors.base import Accumulator, Projector, examples_together
-from trak.projectors.buffers import scratch
+from trak.projectors.base import PROJECTORS, Accumulator, Projector, examples_per_block, register_projector
+from trak.projectors.buffers import reusable_buffer
 from trak.projectors.compat_traker import (
     AbstractProjector,
     BasicProjector,
@@ -18,11 +17,9 @@ from trak.projectors.gradient_blocks import Block, OuterProducts, SparseRows
 from trak.projectors.identity import Identity
 from trak.projectors.sketch import Sketch
 
-PROJECTORS: dict[str, type[Projector]] = {c.kind: c for c in (Sketch, Factored, Rademacher, Gaussian, Identity)}
-
 
 def make_projector(projector: Projector | str | None, proj_dim: int = 2048, seed: int = 0) -> Projector:
-    """The projector meant by an instance, a name or None (the default, "sketch").
+    """Return a projector from an instance, a name or None (the default, "sketch").
 
     Raises:
         ValueError: for an unknown name.
@@ -31,15 +28,15 @@ def make_projector(projector: Projector | str | None, proj_dim: int = 2048, seed
     if isinstance(projector, Projector):
         return projector
     if projector is None:
-        projector = Sketch.kind
+        projector = Sketch.name
     if not isinstance(projector, str):
         raise TypeError(
             f"projector must be a name or a trak.projectors.Projector, got {type(projector).__name__}; use "
             'projector="sketch", or make one, such as trak.projectors.Sketch(2048)'
         )
-    if projector not in PROJECTORS:
-        raise ValueError(f"unknown projector {projector!r}: {suggest(projector, PROJECTORS)}")
-    return Identity(seed=seed) if projector == Identity.kind else PROJECTORS[projector](proj_dim, seed)
+    cls = PROJECTORS.find(projector)
+    made: Projector = Identity(seed) if cls is Identity else cls(proj_dim, seed)
+    return made
 
 
 __all__ = [
@@ -61,7 +58,8 @@ __all__ = [
     "Rademacher",
     "Sketch",
     "SparseRows",
-    "examples_together",
+    "examples_per_block",
     "make_projector",
-    "scratch",
+    "register_projector",
+    "reusable_buffer",
 ]

@@ -3,12 +3,13 @@
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
+from trak._utils.registry import Registry
 from trak.projectors.gradient_blocks import Block, OuterProducts, SparseRows
 
 # A part is written and read again at once: large enough to make calls cheap, small enough to stay in the cache.
@@ -16,7 +17,7 @@ _PART_ELEMENTS = 1 << 21
 _PART_ROWS = 16
 
 
-def examples_together(elements: int, limit: int) -> int:
+def examples_per_block(elements: int, limit: int) -> int:
     """How many examples of so many elements each fit within a limit: a power of two, so that parts begin alike."""
     return 1 << max(0, (limit // max(1, elements)).bit_length() - 1)
 
@@ -30,7 +31,8 @@ class Projector(ABC):
     name and the coordinate within it.
     """
 
-    kind: ClassVar[str]
+    name: ClassVar[str]
+    """Recorded in the store as the kind of projector; `register_projector` sets it."""
 
     def __init__(self, proj_dim: int = 2048, seed: int = 0) -> None:
         """
@@ -55,7 +57,7 @@ class Projector(ABC):
 
     def describe(self) -> dict[str, Any]:
         """What decides the numbers, for the store's record."""
-        return {"kind": self.kind, "seed": self.seed}
+        return {"kind": getattr(self, "name", type(self).__name__), "seed": self.seed}
 
     def new_sum(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> Any:
         """An empty sum for `batch_size` examples; its layout is the projector's own."""
@@ -82,7 +84,7 @@ class Projector(ABC):
         """The same for a block in that form; by default it is made dense, some rows of the matrix at a time."""
         rows, columns = block.left.shape[2], block.right.shape[2]
         together = self.stride // math.gcd(columns, self.stride)
-        examples = examples_together(_PART_ROWS * columns, _PART_ELEMENTS)
+        examples = examples_per_block(_PART_ROWS * columns, _PART_ELEMENTS)
         step = max(1, _PART_ELEMENTS // (min(examples, len(block)) * columns * together)) * together
         for some in range(0, len(block), examples):
             few, sums = block[some : some + examples], total[some : some + examples]
@@ -128,6 +130,21 @@ class Projector(ABC):
         for name, block in blocks.items():
             total.add(name, block)
         return total.result()
+
+
+PROJECTORS = Registry(Projector, "projector")
+
+P = TypeVar("P", bound=type[Projector])
+
+
+def register_projector(name: str) -> Callable[[P], P]:
+    """Class decorator: register a projector under `name`, so that `projector=name` makes one with (proj_dim, seed).
+
+    Raises:
+        ValueError: if the name belongs to another class.
+        TypeError: if `name` is not a string, or the class not a `Projector`.
+    """
+    return PROJECTORS.register(name)
 
 
 class Accumulator:

@@ -13,8 +13,8 @@ from torch import Tensor
 _buffers = threading.local()
 
 
-def scratch(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Uninitialized memory, of the type and on the device of `like`, until this thread's next call."""
+def reusable_buffer(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Return uninitialized memory of the type and on the device of `like`, valid until this thread's next call."""
     if like.device.type != "cpu":
         return like.new_empty(shape)  # such devices keep their memory themselves
     held: dict[str, Tensor] = vars(_buffers)

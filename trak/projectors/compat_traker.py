@@ -26,45 +26,40 @@ class ProjectionType(str, Enum):
 class AbstractProjector(Projector):
     """Base of projectors written for the published package: `project` takes whole gradients."""
 
-    kind = "custom"
-
     def __init__(
         self, grad_dim: int, proj_dim: int, seed: int, proj_type: str, device: str | torch.device = "cpu"
     ) -> None:
         super().__init__(proj_dim, seed)
         self.grad_dim, self.proj_type, self.device = grad_dim, proj_type, device
 
-    def describe(self) -> dict[str, Any]:
-        return {"kind": f"{type(self).__name__}", "seed": self.seed}
-
     @abstractmethod
     def project(self, grads: Tensor | Mapping[str, Tensor], model_id: int = 0) -> Tensor: ...
 
-    def new_sum(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> "_Gathered":
-        return _Gathered(batch_size)
+    def new_sum(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> "_WholeGradients":
+        return _WholeGradients(batch_size)
 
-    def add_outer_products(self, total: "_Gathered", name: str, block: OuterProducts, model_id: int) -> None:
+    def add_outer_products(self, total: "_WholeGradients", name: str, block: OuterProducts, model_id: int) -> None:
         self.add(total, name, block.dense().flatten(1), model_id)
 
-    def add(self, total: "_Gathered", name: str, block: Tensor, model_id: int, first: int = 0) -> None:
+    def add(self, total: "_WholeGradients", name: str, block: Tensor, model_id: int, first: int = 0) -> None:
         total.add(name, block)
         self._model_id = model_id
 
-    def finish(self, total: "_Gathered") -> Tensor:
+    def finish(self, total: "_WholeGradients") -> Tensor:
         return self.project(total.blocks, self._model_id)
 
     def free_memory(self) -> None:
         """Nothing is held."""
 
 
-class _Gathered:
+class _WholeGradients:
     """Whole gradients by parameter, or those of some of the examples."""
 
     def __init__(self, examples: int, blocks: dict[str, Tensor] | None = None, part: slice = slice(None)) -> None:
         self.blocks, self._examples, self._part = {} if blocks is None else blocks, examples, part
 
-    def __getitem__(self, part: slice) -> "_Gathered":
-        return _Gathered(self._examples, self.blocks, part)
+    def __getitem__(self, part: slice) -> "_WholeGradients":
+        return _WholeGradients(self._examples, self.blocks, part)
 
     def add(self, name: str, block: Tensor) -> None:
         if name not in self.blocks:
@@ -92,7 +87,7 @@ class BasicProjector(Projector):
             raise ValueError(f"unknown proj_type {kind!r}: {suggest(str(kind), kinds)}")
         self.grad_dim, self.proj_type, self.device = grad_dim, proj_type, device
         self._dense = kinds[kind](proj_dim, seed)
-        self.kind = self._dense.kind  # type: ignore[misc]
+        self.name = self._dense.name  # type: ignore[misc]
 
     def add(self, total: Tensor, name: str, block: Tensor, model_id: int, first: int = 0) -> None:
         self._dense.add(total, name, block, model_id, first)

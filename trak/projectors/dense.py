@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trak._utils.counter_random import random_normals, random_signs, stream_key
-from trak.projectors.base import Projector
+from trak.projectors.base import Projector, register_projector
 from trak.projectors.triton_dispatch import kernels_for
 
 _MAX_ENTRIES = 1 << 22
@@ -19,7 +19,7 @@ class _Dense(Projector):
     _entries: Callable[[int, Tensor, int], Tensor]
 
     def add(self, total: Tensor, name: str, block: Tensor, model_id: int, first: int = 0) -> None:
-        key = stream_key(self.kind, self.seed, model_id, name)
+        key = stream_key(self.name, self.seed, model_id, name)
         rows_at_once = max(1, _MAX_ENTRIES // self.proj_dim)
         for start in range(0, block.shape[1], rows_at_once):
             rows = first + torch.arange(start, min(start + rows_at_once, block.shape[1]), device=block.device)
@@ -27,10 +27,10 @@ class _Dense(Projector):
             total.addmm_(block[:, start : start + rows_at_once], matrix, alpha=1 / math.sqrt(self.proj_dim))
 
 
+@register_projector("rademacher")
 class Rademacher(_Dense):
     """Dense projection with entries ±1/√k."""
 
-    kind = "rademacher"
     _entries = staticmethod(random_signs)
 
     def add(self, total: Tensor, name: str, block: Tensor, model_id: int, first: int = 0) -> None:
@@ -38,11 +38,11 @@ class Rademacher(_Dense):
         if kernels is None:
             super().add(total, name, block, model_id, first)
         else:
-            kernels.add_rademacher(total, block, stream_key(self.kind, self.seed, model_id, name), first)
+            kernels.add_rademacher(total, block, stream_key(self.name, self.seed, model_id, name), first)
 
 
+@register_projector("gaussian")
 class Gaussian(_Dense):
     """Dense projection with normal entries of variance 1/k."""
 
-    kind = "gaussian"
     _entries = staticmethod(random_normals)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trak._utils.counter_random import random_signs, stream_key
-from trak.projectors.base import Projector
+from trak.projectors.base import Projector, register_projector
 from trak.projectors.gradient_blocks import OuterProducts, SparseRows
 from trak.projectors.sketch import Sketch
 
@@ -17,6 +17,7 @@ from trak.projectors.sketch import Sketch
 _TABLE = 8
 
 
+@register_projector("factored")
 class Factored(Projector):
     """G ↦ sketch(G P) or sketch(PᵀG) for matrices, the sketch itself for all else.
 
@@ -31,8 +32,6 @@ class Factored(Projector):
     the variance of ⟨SG, SH⟩ (with the sketch's own factor 1 + 1/k on top): layers have independent P,
     so that over L layers of like size it is about 1/(rL), to be compared with the sketch's 1/k.
     """
-
-    kind = "factored"
 
     def __init__(self, proj_dim: int = 2048, seed: int = 0, inner_dim: int = 64) -> None:
         """

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from trak.projectors.buffers import scratch
+from trak.projectors.buffers import reusable_buffer
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class OuterProducts:
     def rows(self, start: int, stop: int) -> Tensor:
         """Some rows of each example's matrix, (b, stop - start, n), in memory that the next block will use again."""
         left = self.left[:, :, start:stop].transpose(1, 2)
-        product = scratch((len(left), left.shape[1], self.right.shape[2]), left)
+        product = reusable_buffer((len(left), left.shape[1], self.right.shape[2]), left)
         if self.left.shape[1] == 1:
             return torch.mul(left, self.right, out=product)
         return torch.bmm(left, self.right, out=product)

@@ -7,13 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trak.projectors.base import Projector
+from trak.projectors.base import Projector, register_projector
 
 
+@register_projector("identity")
 class Identity(Projector):
     """x ↦ x, parameters in the model's order; for small models and for checking the others."""
-
-    kind = "identity"
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__(1, seed)
@@ -24,7 +23,7 @@ class Identity(Projector):
         self.proj_dim = sum(self._sizes.values())
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": self.kind}
+        return {"kind": self.name}
 
     def add(self, total: Tensor, name: str, block: Tensor, model_id: int, first: int = 0) -> None:
         if first + block.shape[1] > self._sizes.get(name, 0):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trak._utils.counter_random import random_words, stream_key
 from trak._utils.torch_private import foreach_addcmul_
-from trak.projectors.base import Projector
+from trak.projectors.base import Projector, register_projector
 from trak.projectors.gradient_blocks import SparseRows
 from trak.projectors.triton_dispatch import kernels_for
 
@@ -42,6 +42,7 @@ def _starts(proj_dim: int) -> int:
     return (_POOL_BLOCKS - 1) * proj_dim + 1
 
 
+@register_projector("sketch")
 class Sketch(Projector):
     """CountSketch (Charikar, Chen & Farach-Colton, 2002) with streaming bucket choice.
 
@@ -57,8 +58,6 @@ class Sketch(Projector):
     Every product is with ±1 and every sum runs in block order, so the features of an example are
     the same bits on every device and in every batch.
     """
-
-    kind = "sketch"
 
     def __init__(self, proj_dim: int = 2048, seed: int = 0) -> None:
         super().__init__(proj_dim, seed)

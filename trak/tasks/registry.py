@@ -4,39 +4,22 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from trak._utils.messages import suggest
+from trak._utils.registry import Registry
 from trak.tasks.base import Task, recorded_name
 
-TASKS: dict[str, type[Task]] = {}
+TASKS = Registry(Task, "task")
 
 T = TypeVar("T", bound=type[Task])
 
 
 def register_task(name: str) -> Callable[[T], T]:
-    """Class decorator: make a task known under `name`.
+    """Class decorator: register a task under `name`.
 
     Raises:
-        ValueError: if the name is taken by another class.
-        TypeError: if the name is no string, or the class no `Task`.
+        ValueError: if the name belongs to another class.
+        TypeError: if `name` is not a string, or the class not a `Task`.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"register_task needs a name, got {name!r}; write @register_task('my_task')")
-
-    def register(cls: T) -> T:
-        if not (isinstance(cls, type) and issubclass(cls, Task)):
-            raise TypeError(
-                f"only a subclass of trak.tasks.Task can be registered, got {cls!r}; make it one, with an output method"
-            )
-        taken = TASKS.get(name)
-        # The same class defined again, as when a notebook's cell runs twice, replaces the first.
-        if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
-            owner = f"{taken.__module__}.{taken.__qualname__}"
-            raise ValueError(f"the task name {name!r} is taken by {owner}; choose another")
-        cls.name = name
-        TASKS[name] = cls
-        return cls
-
-    return register
+    return TASKS.register(name)
 
 
 def output_in_words(name: str, settings: Any) -> str | None:
@@ -69,9 +52,7 @@ def make_task(task: Any) -> Task:
             raise TypeError(f"task {task.__name__} has no output method; write one, or use one of {', '.join(TASKS)}")
         return task()
     if isinstance(task, str):
-        if task not in TASKS:
-            raise ValueError(f"unknown task {task!r}: {suggest(task, TASKS)}")
-        return TASKS[task]()
+        return TASKS.find(task)()
     if hasattr(task, "get_output") and hasattr(task, "get_out_to_loss_grad"):
         from trak.tasks.compat_traker import PublishedTask
 

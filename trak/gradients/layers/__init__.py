@@ -2,7 +2,7 @@
 
 from trak.gradients.layers import attention, convolution, elementwise, embedding, linear, normalization
 from trak.gradients.layers.capture import Capture, UnsupportedParameterError
-from trak.gradients.layers.recurrent import unfused
+from trak.gradients.layers.recurrent import stepwise_recurrence
 from trak.gradients.layers.registry import (
     LAYERS,
     OPERATIONS,
@@ -27,5 +27,5 @@ __all__ = [
     "register_decomposition",
     "register_layer",
     "register_operation",
-    "unfused",
+    "stepwise_recurrence",
 ]

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from trak._utils.messages import shorten_names
 from trak._utils.torch_private import DisableTorchFunction, is_view, run_backward, version
+from trak.gradients.base import GradientSink
 from trak.gradients.layers.registry import DECOMPOSITIONS, LAYERS, OPERATIONS, LayerRule, ParameterUse
-from trak.projectors import Block, examples_together
-
-Emit = Callable[[str, Block, int], None]
+from trak.projectors import Block, examples_per_block
 
 _BLOCK_ELEMENTS = 1 << 22
 _MARK = "_trak_per_example"
@@ -24,13 +24,12 @@ class UnsupportedParameterError(ValueError):
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         super().__init__(
-            f"no rule tells the per-example gradient of {', '.join(map(repr, names[:3]))}"
-            f"{f' and {len(names) - 3} more' if len(names) > 3 else ''}; use engine='auto', leave them out with "
-            "grad_wrt, or register the layer with trak.gradients.register_layer"
+            f"no rule computes the per-example gradient of {shorten_names(names)}; use engine='auto', leave them out "
+            "with grad_wrt, or register the layer with trak.gradients.register_layer"
         )
 
 
-class _Root(NamedTuple):
+class _ParameterOrigin(NamedTuple):
     """Where a tensor that an operation used as its parameter comes from."""
 
     names: tuple[str, ...]
@@ -38,8 +37,8 @@ class _Root(NamedTuple):
     """The parameter, or what was computed of parameters alone, with its graph."""
 
 
-class _Start(torch.autograd.Function):
-    """Makes a result that depends on no differentiable tensor part of the graph, without a copy."""
+class _AttachToGraph(torch.autograd.Function):
+    """Make a result that depends on no differentiable tensor part of the graph, without a copy."""
 
     @staticmethod
     def forward(ctx: Any, result: Tensor, anchor: Tensor) -> Tensor:
@@ -61,36 +60,38 @@ class Capture(TorchFunctionMode):
     batch's own; examples are counted along the first dimension.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], inputs: Sequence[Tensor], batch_size: int, emit: Emit) -> None:
+    def __init__(
+        self, parameters: Mapping[str, Tensor], inputs: Sequence[Tensor], batch_size: int, sink: GradientSink
+    ) -> None:
         """
         Args:
             parameters: by name, those that require gradients.
             inputs: the batch's tensors.
             batch_size: number of examples.
-            emit: gets (name, block, first example) for each block of gradients.
+            sink: gets each block of gradients.
         """
         super().__init__()
         self._parameters: dict[str, Tensor] = {}
-        self._roots: dict[int, _Root] = {}
+        self._origins: dict[int, _ParameterOrigin] = {}
         for name, p in parameters.items():
             self._add_parameter(name, p)
-        self._examples, self._emit = batch_size, emit
+        self._examples, self._sink = batch_size, sink
         self._anchor = torch.zeros((), requires_grad=True, device=next(iter(parameters.values())).device)
-        self._blind = 0
+        self._paused = 0
         for t in inputs:
             setattr(t, _MARK, True)
 
     def _add_parameter(self, name: str, p: Tensor) -> None:
         self._parameters[name] = p
-        self._roots[id(p)] = _Root((name,), p)
+        self._origins[id(p)] = _ParameterOrigin((name,), p)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self._blind:
+        if self._paused:
             return func(*args, **kwargs)
         given = list(tensors_in(args, kwargs))
-        roots = [t for t in given if id(t) in self._roots]
-        if not roots:
+        parameters = [t for t in given if id(t) in self._origins]
+        if not parameters:
             result = func(*args, **kwargs)
             if any(hasattr(t, _MARK) for t in given):
                 _mark(result)
@@ -102,7 +103,7 @@ class Capture(TorchFunctionMode):
                 result = DECOMPOSITIONS[func](*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        per_example = any(hasattr(t, _MARK) or (t.requires_grad and id(t) not in self._roots) for t in given)
+        per_example = any(hasattr(t, _MARK) or (t.requires_grad and id(t) not in self._origins) for t in given)
         rule = OPERATIONS.get(func)
         if rule is not None:
             result = self._captured(func, rule, args, kwargs, per_example)
@@ -112,55 +113,55 @@ class Capture(TorchFunctionMode):
         if per_example:
             _mark(result)
         else:
-            names = tuple(dict.fromkeys(name for t in roots for name in self._roots[id(t)].names))
+            names = tuple(dict.fromkeys(name for t in parameters for name in self._origins[id(t)].names))
             for t in tensors_in((result,), {}):
-                if t.requires_grad and id(t) not in self._roots:
-                    self._roots[id(t)] = _Root(names, t)
+                if t.requires_grad and id(t) not in self._origins:
+                    self._origins[id(t)] = _ParameterOrigin(names, t)
         return result
 
     def _captured(self, func: Any, rule: Any, args: Any, kwargs: Any, per_example: bool) -> Tensor | None:
         uses: list[ParameterUse] | None = rule(*args, **kwargs)
         # Autograd would go on through an argument that is a parameter and has no use.
         used = {id(use.parameter) for use in uses or ()}
-        if not uses or not {id(t) for t in tensors_in(args, kwargs) if id(t) in self._roots} <= used:
+        if not uses or not {id(t) for t in tensors_in(args, kwargs) if id(t) in self._origins} <= used:
             return None
         if not per_example and not self._has_batch_shape(uses, args):
             return None
-        uses = [use for use in uses if id(use.parameter) in self._roots]
-        plain = [t.detach() if id(t) in self._roots else t for t in args]
-        options = {k: v.detach() if id(v) in self._roots else v for k, v in kwargs.items()}
+        uses = [use for use in uses if id(use.parameter) in self._origins]
+        plain = [t.detach() if id(t) in self._origins else t for t in args]
+        options = {k: v.detach() if id(v) in self._origins else v for k, v in kwargs.items()}
         result = func(*plain, **options)
         leading = [result, *(t for use in uses for t in use.saved)]
         if any(t.ndim == 0 or len(t) % self._examples or not len(t) for t in leading):
             return None
-        result = self._joined(result)
+        result = self._attach_to_graph(result)
         self._watch(result, uses)
         return result
 
-    def _joined(self, result: Tensor) -> Tensor:
+    def _attach_to_graph(self, result: Tensor) -> Tensor:
         """A result of examples as part of the graph."""
         if not result.requires_grad:
-            result = _Start.apply(result.clone() if is_view(result) else result, self._anchor)
+            result = _AttachToGraph.apply(result.clone() if is_view(result) else result, self._anchor)
         _mark(result)
         return result
 
     def watches(self, parameters: Iterable[Tensor]) -> bool:
         """Whether the gradients of one of these tensors are to be found."""
-        return any(id(p) in self._roots for p in parameters)
+        return any(id(p) in self._origins for p in parameters)
 
     def addend(self, *shape: int, like: Tensor) -> Tensor:
         """Zeros to be added to what parameters were used for unseen, so that their gradient reaches `watch`."""
-        return self._joined(like.new_zeros(shape))
+        return self._attach_to_graph(like.new_zeros(shape))
 
     def watch(self, result: Tensor, uses: Sequence[ParameterUse]) -> None:
-        """Emit the gradients of what `uses` tells of a result, when its own gradient is known."""
-        self._watch(result, [use for use in uses if id(use.parameter) in self._roots])
+        """Give the sink the gradients of what `uses` tells of a result, when its own gradient is known."""
+        self._watch(result, [use for use in uses if id(use.parameter) in self._origins])
 
     def _has_batch_shape(self, uses: Sequence[ParameterUse], args: Any) -> bool:
         """Whether constants alone, such as token types all zero, were made for each example."""
         if any(use.copies > 0 and use.copies % self._examples == 0 for use in uses):
             return True
-        return any(isinstance(t, Tensor) and id(t) not in self._roots and self._one_for_each_example(t) for t in args)
+        return any(isinstance(t, Tensor) and id(t) not in self._origins and self._one_for_each_example(t) for t in args)
 
     def _one_for_each_example(self, constant: Tensor) -> bool:
         # Not so a table of relative positions, of which there may be as many as examples.
@@ -174,7 +175,7 @@ class Capture(TorchFunctionMode):
 
         def hook(g: Tensor) -> None:
             if [version(t) for group in saved for t in group] != versions:
-                names = ", ".join(repr(n) for use in uses for n in self._roots[id(use.parameter)].names)
+                names = ", ".join(repr(n) for use in uses for n in self._origins[id(use.parameter)].names)
                 raise RuntimeError(
                     f"the input that the gradient of {names} needs was modified in place; do without the in-place "
                     "operation (inplace=True, +=), or use engine='functional'"
@@ -182,42 +183,42 @@ class Capture(TorchFunctionMode):
             # Out of sight of this mode, which would be asked about every operation.
             with DisableTorchFunction():
                 for use, kept in zip(uses, saved, strict=True):
-                    self._emit_blocks(use, g, kept)
+                    self._send_blocks(use, g, kept)
             saved.clear()
 
         _when_reached(result, hook)
 
-    def _emit_blocks(self, use: ParameterUse, g: Tensor, saved: Sequence[Tensor]) -> None:
+    def _send_blocks(self, use: ParameterUse, g: Tensor, saved: Sequence[Tensor]) -> None:
         g, *kept = (t.unflatten(0, (self._examples, -1)) for t in (g, *saved))
         dtype = torch.float64 if g.dtype == torch.float64 else torch.float32
         g, *kept = (t.to(dtype) if t.is_floating_point() else t for t in (g, *kept))
-        root = self._roots[id(use.parameter)]
-        step = examples_together(use.elements or use.parameter.numel(), _BLOCK_ELEMENTS)
+        origin = self._origins[id(use.parameter)]
+        step = examples_per_block(use.elements or use.parameter.numel(), _BLOCK_ELEMENTS)
         for start in range(0, self._examples, step):
             block = use.block(g[start : start + step], *(t[start : start + step] for t in kept))
-            self._emit_root(root, block, start)
+            self._send(origin, block, start)
 
-    def _emit_root(self, root: _Root, block: Block, start: int) -> None:
-        if root.value is self._parameters.get(root.names[0]):
-            self._emit(root.names[0], block, start)
+    def _send(self, origin: _ParameterOrigin, block: Block, start: int) -> None:
+        if origin.value is self._parameters.get(origin.names[0]):
+            self._sink(origin.names[0], block, start)
             return
         dense = block if isinstance(block, Tensor) else block.dense()
-        sources = [self._parameters[name] for name in root.names]
+        sources = [self._parameters[name] for name in origin.names]
         with torch.enable_grad():
             pulled = torch.autograd.grad(
-                root.value,
+                origin.value,
                 sources,
-                dense.to(root.value.dtype),
+                dense.to(origin.value.dtype),
                 is_grads_batched=True,
                 retain_graph=True,
                 allow_unused=True,
             )
-        for name, part in zip(root.names, pulled, strict=True):
+        for name, part in zip(origin.names, pulled, strict=True):
             if part is not None:
-                self._emit(name, part, start)
+                self._sink(name, part, start)
 
     @contextmanager
-    def layers(self, model: nn.Module) -> Iterator[None]:
+    def layer_rules(self, model: nn.Module) -> Iterator[None]:
         """While entered, the model's layers that users registered are captured by their own rules."""
         handles = []
         for module in model.modules() if LAYERS else ():
@@ -234,13 +235,13 @@ class Capture(TorchFunctionMode):
         own: dict[str, Tensor] = {}
 
         def before(module: nn.Module, args: Any) -> None:
-            self._blind += 1
+            self._paused += 1
             own.update(self._own(module))
             for p in own.values():
                 p.requires_grad_(False)
 
         def after(module: nn.Module, args: Any, result: Any) -> Any:
-            self._blind -= 1
+            self._paused -= 1
             for p in own.values():
                 p.requires_grad_(True)
             if not torch.is_grad_enabled():
@@ -251,11 +252,11 @@ class Capture(TorchFunctionMode):
                     "tensor; register the module inside of it that does, or use engine='functional'"
                 )
             inputs = tuple(t.detach() if isinstance(t, Tensor) else t for t in args)
-            result = self._joined(result)
-            _when_reached(result, lambda g: emit(inputs, g))
+            result = self._attach_to_graph(result)
+            _when_reached(result, lambda g: send(inputs, g))
             return result
 
-        def emit(inputs: Any, g: Tensor) -> None:
+        def send(inputs: Any, g: Tensor) -> None:
             with DisableTorchFunction():
                 for name, block in rule(module, inputs, g).items():
                     if name not in own:
@@ -266,13 +267,13 @@ class Capture(TorchFunctionMode):
                             f"{tuple(block.shape)}, expected {(self._examples, *own[name].shape)}; let the rule "
                             "return one gradient for each example"
                         )
-                    self._emit_root(self._roots[id(own[name])], block, 0)
+                    self._send(self._origins[id(own[name])], block, 0)
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 
     def _own(self, module: nn.Module) -> dict[str, Tensor]:
         """The watched parameters of a module that is about to run."""
-        return {name: p for name, p in module.named_parameters() if id(p) in self._roots}
+        return {name: p for name, p in module.named_parameters() if id(p) in self._origins}
 
     def backward(self, outputs: Tensor) -> list[str]:
         """Run the backward pass of Σ outputs; returns the names of the parameters that autograd reached."""

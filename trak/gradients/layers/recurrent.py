@@ -44,7 +44,7 @@ _FORWARDS = {kind.forward for kind in (nn.GRU, nn.LSTM, nn.RNN)}
 
 
 @contextmanager
-def unfused(model: nn.Module, capture: Capture | None = None) -> Iterator[None]:
+def stepwise_recurrence(model: nn.Module, capture: Capture | None = None) -> Iterator[None]:
     """While entered, `nn.GRU`, `nn.LSTM` and `nn.RNN` within the model run a step at a time and are captured. Without a
     capture they run in operations that, unlike the fused ones, have a forward derivative.
 
