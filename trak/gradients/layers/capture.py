@@ -140,7 +140,8 @@ class Capture(TorchFunctionMode):
     def _joined(self, result: Tensor) -> Tensor:
         """A result of examples as part of the graph."""
         if not result.requires_grad:
-            result = _Start.apply(result.clone() if result._is_view() else result, self._anchor)
+            own = result.clone() if result._is_view() else result
+            result = _Start.apply(own, self._anchor)  # type: ignore[no-untyped-call]
         _mark(result)
         return result
 
