@@ -22,7 +22,7 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, or 1 if what was asked for can't be had."""
     parser = argparse.ArgumentParser(
-        prog="python -m trak",
+        prog="trak",
         description="Which training examples made my model make this prediction? Without a command: check that trak "
         "works on this machine.",
         epilog=_EXAMPLES,
