@@ -1,4 +1,4 @@
-"""python -m trak: what commands print and write."""
+"""trak: what commands print and write."""
 
 import json
 import os
@@ -165,9 +165,7 @@ def test_help_shows_examples_and_json(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
     printed = capsys.readouterr().out
-    assert (
-        f"python -m trak {command} {'--examples' if command == 'plan' else 'results'}" in printed.split("examples:")[-1]
-    )
+    assert f"trak {command} {'--examples' if command == 'plan' else 'results'}" in printed.split("examples:")[-1]
     assert "--json" in printed
 
 

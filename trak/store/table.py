@@ -238,7 +238,7 @@ class Table:
         return StoreError(
             f"chunk {row // self.features.chunk_rows} of {self.group.path} in {self.group.store} is corrupt: row "
             f"{row} differs from the checksum taken when it was written; restore it from a copy, or mark what is "
-            "corrupt by python -m trak repair and run the same script again, which computes those rows"
+            "corrupt by trak repair and run the same script again, which computes those rows"
         )
 
     def mend(self) -> int:
