@@ -4,7 +4,7 @@ RUN := $(VENV)/bin/python
 # Byte code is worth keeping in a virtual environment, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test slow notebooks bench lint docs dist clean
+.PHONY: demo test slow notebooks bench lint style types docs dist clean
 
 demo: $(VENV)/demo
 	$(RUN) examples/quickstart.py --output examples/output
@@ -22,9 +22,13 @@ bench: $(VENV)/test
 	$(RUN) benchmarks/run.py
 	OMP_NUM_THREADS=1 $(RUN) benchmarks/constants.py
 
-lint: $(VENV)/test
+lint: style types
+
+style: $(VENV)/test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+types: $(VENV)/test
 	$(RUN) -m mypy
 
 dist: $(VENV)/test

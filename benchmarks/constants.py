@@ -1,4 +1,4 @@
-"""Measures what `python -m trak plan` reckons with, on this machine: python benchmarks/constants.py
+"""Measures what `trak plan` reckons with, on this machine: python benchmarks/constants.py
 
 One worker of one thread, as `trak.distributed.planning.Constants` describes each figure. Sizes are others than those that
 benchmarks/planned.py compares predictions with. Takes two minutes and 2 GB on disk; nothing else may run.

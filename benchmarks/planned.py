@@ -1,4 +1,4 @@
-"""What `python -m trak plan` predicts, against runs of big_store.py: python benchmarks/planned.py --examples 1e3 1e4
+"""What `trak plan` predicts, against runs of big_store.py: python benchmarks/planned.py --examples 1e3 1e4
 
 The constants are those of benchmarks/constants.py, measured at other sizes. Small runs are repeated, and the quickest
 counts: five times up to 10⁴ examples, three times up to 10⁶. Results are added to those in `--output`, and all are

@@ -54,7 +54,7 @@ python_use_unqualified_type_names = True
 
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:obj", r"trak\.projectors\.kernels"),  # importable only beside Triton
+    ("py:obj", r"trak\.projectors\.triton_kernels"),  # importable only beside Triton
     # Without network there is no inventory of what others document; type variables and private bases have no entry.
     ("py:.*", r"(?!trak\b).*"),
     ("py:class", r"trak\.(\w+\.)*(_\w+|[A-Z])"),

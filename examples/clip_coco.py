@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -76,7 +77,7 @@ def load(options: argparse.Namespace) -> tuple[nn.Module, Collate]:
     return model.eval(), collate
 
 
-def train(model: nn.Module, collate: Collate, data: list[Pair], seed: int, options: argparse.Namespace) -> Path:
+def train(model: nn.Module, collate: Collate, data: Any, seed: int, options: argparse.Namespace) -> Path:
     """The file of a model trained further on the pairs, by the contrastive loss."""
     file: Path = options.output / f"{seed}.pt"
     if file.exists():
@@ -84,10 +85,11 @@ def train(model: nn.Module, collate: Collate, data: list[Pair], seed: int, optio
     torch.manual_seed(seed)
     model.train().to(DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate)
-    loader = DataLoader(data, options.batch_size, shuffle=True, collate_fn=collate, drop_last=True)
+    loader: DataLoader[Any] = DataLoader(data, options.batch_size, shuffle=True, collate_fn=collate, drop_last=True)
     for _ in tqdm(range(options.epochs), desc=f"training {seed}", unit="epoch"):
         for batch in loader:
             found = embed(model, {key: value.to(DEVICE) for key, value in batch.items()})
+            assert found.scale is not None
             logits, own = found.scale * found.images @ found.texts.T, torch.arange(options.batch_size, device=DEVICE)
             optimizer.zero_grad()
             (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)).backward()
@@ -132,7 +134,7 @@ def main() -> None:
         vars(options).update(small_data.digits(options.output))
     if not (options.images and options.captions):
         parser.error("--images and --captions, or --smoke, are needed")
-    pairs = read(options.images, options.captions)
+    pairs: Any = read(options.images, options.captions)
     pairs = [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))]
     held, data = pairs[: options.queries], pairs[options.queries :]
     files = [train(*load(options), data, seed, options) for seed in range(options.checkpoints)]

@@ -66,7 +66,7 @@ def cut(texts: list[str], tokenizer: Any, length: int, most: int) -> Tensor:
     return torch.tensor(ids[: count * length]).view(count, length)
 
 
-def answered(model: nn.Module, tokenizer: Any, prompt: str, options: argparse.Namespace) -> dict[str, Tensor]:
+def answered(model: Any, tokenizer: Any, prompt: str, options: argparse.Namespace) -> dict[str, Tensor]:
     """A prompt and its answer, which alone is labelled."""
     asked = tokenizer(prompt, return_tensors="pt")["input_ids"].to(DEVICE)
     if options.answer is None:

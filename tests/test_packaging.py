@@ -77,7 +77,7 @@ def test_the_sdist_holds_all_that_the_tests_need(built):
         files = (path.relative_to(ROOT) for path in (ROOT / folder).rglob("*") if path.is_file())
         wanted = {path.as_posix() for path in files if not {"output", "_build", "__pycache__"} & set(path.parts)}
         assert wanted - names == set()
-    assert {"Makefile", "constraints.txt", "CHANGELOG.md", "LICENSE", "README.md"} <= names
+    assert {"Makefile", "constraints.txt", "CHANGELOG.md", "CITATION.cff", "LICENSE", "README.md"} <= names
 
 
 def test_package_indexes_accept_the_page_and_can_show_all_of_it(built):
@@ -110,6 +110,14 @@ def test_the_wheel_works_where_it_is_installed(installed, tmp_path):
     assert str(installed.parent.parent) in printed
     assert trak.__version__ in printed
     assert printed.rstrip().endswith(": ok")
+
+
+def test_the_console_command_answers_where_the_wheel_is_installed(installed, tmp_path):
+    (command,) = installed.parent.glob("trak*")
+    assert run(command, "--help", cwd=tmp_path).startswith("usage: trak ")
+    done = subprocess.run([command, "info", "nowhere"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("trak: ")
 
 
 def test_types_are_strict_and_tell_a_user_what_things_are(installed, tmp_path, request):

@@ -1,4 +1,4 @@
-"""python -m trak: see `trak.cli`."""
+"""Run the command line: `python -m trak` is the same as the command `trak`."""
 
 import sys
 

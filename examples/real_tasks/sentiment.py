@@ -85,7 +85,7 @@ def _pretrained() -> nn.Module:
 class LastLayers(nn.Module):
     """From the frozen layers' states to logits."""
 
-    def __init__(self, pretrained: nn.Module) -> None:
+    def __init__(self, pretrained: Any) -> None:
         from transformers.models.bert.modeling_bert import BertLayer
 
         super().__init__()

@@ -1,8 +1,13 @@
-"""python -m trak: what commands print and write."""
+"""trak: what commands print and write."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 from models import images
@@ -138,14 +143,29 @@ def test_what_is_not_there_is_an_error_in_one_line(arguments, capsys, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
+def test_the_command_trak_is_what_the_module_runs():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    module, _, name = project["scripts"]["trak"].partition(":")
+    assert getattr(sys.modules[module], name) is main
+    # The call of an installed script, and the module.
+    script = ["-c", f"import sys; sys.argv[0] = 'trak'; from {module} import {name}; sys.exit({name}())"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    printed = [
+        subprocess.run(
+            [sys.executable, *start, "--help"], capture_output=True, text=True, check=True, env=environment
+        ).stdout
+        for start in (script, ["-m", "trak"])
+    ]
+    assert printed[0] == printed[1]
+    assert printed[0].startswith("usage: trak ")
+
+
 @pytest.mark.parametrize("command", ["info", "top", "report", "repair", "plan"])
 def test_help_shows_examples_and_json(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
     printed = capsys.readouterr().out
-    assert (
-        f"python -m trak {command} {'--examples' if command == 'plan' else 'results'}" in printed.split("examples:")[-1]
-    )
+    assert f"trak {command} {'--examples' if command == 'plan' else 'results'}" in printed.split("examples:")[-1]
     assert "--json" in printed
 
 

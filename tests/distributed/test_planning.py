@@ -244,4 +244,4 @@ def test_the_table_names_every_phase_and_what_breaks_first(capsys):
 def test_help_shows_examples(capsys):
     with pytest.raises(SystemExit):
         main(["plan", "--help"])
-    assert "python -m trak plan --examples" in capsys.readouterr().out
+    assert "trak plan --examples" in capsys.readouterr().out

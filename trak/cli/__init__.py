@@ -1,4 +1,4 @@
-"""python -m trak: what can be asked without a program."""
+"""trak: what can be asked without a program."""
 
 import argparse
 import sys
@@ -10,19 +10,19 @@ COMMANDS = (info, top, report, repair, plan)
 
 _EXAMPLES = """\
 examples:
-  python -m trak                                    does trak work on this machine?
-  python -m trak info results                       what does the store hold?
-  python -m trak top results --targets 0 1 -k 10    which training examples made these predictions?
-  python -m trak report results --output report.html
-  python -m trak repair results                     after a disk has failed
-  python -m trak plan --examples 1e6 --params 1e8   what will it cost?
+  trak                                    does trak work on this machine?
+  trak info results                       what does the store hold?
+  trak top results --targets 0 1 -k 10    which training examples made these predictions?
+  trak report results --output report.html
+  trak repair results                     after a disk has failed
+  trak plan --examples 1e6 --params 1e8   what will it cost?
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, or 1 if what was asked for can't be had."""
     parser = argparse.ArgumentParser(
-        prog="python -m trak",
+        prog="trak",
         description="Which training examples made my model make this prediction? Without a command: check that trak "
         "works on this machine.",
         epilog=_EXAMPLES,

@@ -65,7 +65,7 @@ def attribution(chosen: argparse.Namespace) -> StoredAttribution:
     if others := [i for i in there if i not in found.model_ids]:
         print(
             f"trak: by {len(found.model_ids)} of {len(there)} checkpoints; model_ids {others} have not featurized the "
-            f"targets of {found.name!r}: run the script to its end, or see python -m trak info",
+            f"targets of {found.name!r}: run the script to its end, or see trak info",
             file=sys.stderr,
         )
     return found

@@ -1,4 +1,4 @@
-"""python -m trak info: what a store holds."""
+"""trak info: what a store holds."""
 
 import argparse
 import json
@@ -9,9 +9,9 @@ from trak.cli.common import add_command
 from trak.store.summary import as_array, describe, missing, summarize
 
 _EXAMPLES = """\
-  python -m trak info results
-  python -m trak info s3://bucket/results --json
-  python -m trak info results --missing --per-task 10000   which tasks of a job array are to be submitted again?
+  trak info results
+  trak info s3://bucket/results --json
+  trak info results --missing --per-task 10000   which tasks of a job array are to be submitted again?
 """
 
 

@@ -1,4 +1,4 @@
-"""python -m trak plan: what an attribution will cost, and what breaks first."""
+"""trak plan: what an attribution will cost, and what breaks first."""
 
 import argparse
 import json
@@ -14,11 +14,11 @@ from trak.store import open_store
 
 _EXAMPLES = """\
 examples:
-  python -m trak plan --examples 1.3e6 --params 25.6e6 --k 4096 --step-seconds 0.002 --example-bytes 602112
-  python -m trak plan --examples 1e9 --params 7e9 --k 4096 --dtype float16 --tokens 1000 --workers 512 \
+  trak plan --examples 1.3e6 --params 25.6e6 --k 4096 --step-seconds 0.002 --example-bytes 602112
+  trak plan --examples 1e9 --params 7e9 --k 4096 --dtype float16 --tokens 1000 --workers 512 \
       --flops 4e14 --matmul-flops 3e13 --float64-flops 2e13 --read-bandwidth 1e11 --write-bandwidth 1e11
-  python -m trak plan results --workers 8                what a store knows need not be said
-  python -m trak plan --examples 1e6 --params 1e6 --constants benchmarks/output/constants.json --json
+  trak plan results --workers 8                what a store knows need not be said
+  trak plan --examples 1e6 --params 1e6 --constants benchmarks/output/constants.json --json
 
 --step-seconds is what you measured for one example, forward and backward, on one worker; without it, 6 operations for
 each parameter and token are assumed (--tokens, --flops). docs/scaling.md has the formulas. Models are taken to be

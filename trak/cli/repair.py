@@ -1,4 +1,4 @@
-"""python -m trak repair: a damaged store, ready for its script to be run again."""
+"""trak repair: a damaged store, ready for its script to be run again."""
 
 import argparse
 import json
@@ -10,8 +10,8 @@ from trak.store import StoreError
 from trak.store.repair import Finding, repair
 
 _EXAMPLES = """\
-  python -m trak repair results            what is corrupt is marked as not done; then run your script again
-  python -m trak repair results --json
+  trak repair results            what is corrupt is marked as not done; then run your script again
+  trak repair results --json
 """
 
 

@@ -1,4 +1,4 @@
-"""python -m trak report: a page for a browser."""
+"""trak report: a page for a browser."""
 
 import argparse
 import json
@@ -8,8 +8,8 @@ from typing import Any
 from trak.cli.common import LABELS, add_choice, add_command, attribution, labels
 
 _EXAMPLES = f"""\
-  python -m trak report results --output report.html
-  python -m trak report results --output report.html --labels labels.json
+  trak report results --output report.html
+  trak report results --output report.html --labels labels.json
 
 {LABELS}
 Examples themselves are shown by attribution.report("report.html", train_dataset, target_dataset) in Python.

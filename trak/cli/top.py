@@ -1,4 +1,4 @@
-"""python -m trak top: the training examples with the highest or lowest scores."""
+"""trak top: the training examples with the highest or lowest scores."""
 
 import argparse
 import json
@@ -9,10 +9,10 @@ from trak.scoring import TopK
 from trak.visualization import Selection
 
 _EXAMPLES = f"""\
-  python -m trak top results
-  python -m trak top results --targets 0 1 -k 10
-  python -m trak top results --bottom --json > harmful.json
-  python -m trak top results --labels labels.json
+  trak top results
+  trak top results --targets 0 1 -k 10
+  trak top results --bottom --json > harmful.json
+  trak top results --labels labels.json
 
 {LABELS}"""
 

@@ -210,8 +210,8 @@ def _describe_modules(model: nn.Module, parameters: Sequence[str]) -> str:
 def check_repeatable(model: nn.Module, task: Task, batch: Batch) -> None:
     """Raise a ValueError naming the first module whose result changes when the same batch comes again."""
     with torch.no_grad():
-        outputs = [check_output(task, task.output(model, batch), batches.size(batch)) for _ in range(2)]
-        if _allclose(*outputs):
+        first, second = (check_output(task, task.output(model, batch), batches.size(batch)) for _ in range(2))
+        if _allclose(first, second):
             return
         pairs = zip(*(_module_outputs(model, task, batch) for _ in range(2)), strict=False)
     name = next((a[0] for a, b in pairs if not _allclose(a[1], b[1])), None)

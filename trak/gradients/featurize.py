@@ -11,7 +11,7 @@ from trak.gradients.loop import LoopEngine
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.inputs.fsdp import is_sharded, to_local
-from trak.projectors import Accumulator, Projector
+from trak.projectors import Accumulator, Block, Projector
 
 MEMORY_BUDGET = 2 * 2**30
 
@@ -115,9 +115,13 @@ def check_finite(rows: ProjectedRows, engine: Engine, batch: Batch, indices: Seq
     engine.task.check(model, batch)
     single = batches.take(batch, row, row + 1)
     broken: list[str] = []
-    LoopEngine(model, engine.task, engine.parameters).gradients(
-        single, lambda name, block, _: None if torch.isfinite(block).all() else broken.append(name)
-    )
+
+    def note_if_broken(name: str, block: Block, _: int) -> None:
+        assert isinstance(block, Tensor)
+        if not torch.isfinite(block).all():
+            broken.append(name)
+
+    LoopEngine(model, engine.task, engine.parameters).gradients(single, note_if_broken)
     what = f"the gradient of {broken[-1]!r} is" if broken else "its output or loss is"
     raise ValueError(
         f"{example}: {what} not finite; {output}; look whether the example is sound and the model computes it in "

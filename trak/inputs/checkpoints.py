@@ -199,7 +199,8 @@ def loadable(model: nn.Module, checkpoints: Checkpoint | Sequence[Checkpoint]) -
         ValueError: if there is no checkpoint.
     """
     single = isinstance(checkpoints, Mapping | str | nn.Module) or not isinstance(checkpoints, Iterable)
-    several: list[Checkpoint] = [checkpoints] if single else list(checkpoints)  # type: ignore[arg-type]
+    given: Any = checkpoints
+    several: list[Checkpoint] = [given] if single else list(given)
     if not several:
         raise ValueError("checkpoints is empty: give at least one")
     found = snapshot(model)

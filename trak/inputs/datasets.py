@@ -94,7 +94,7 @@ def _padding(collate_fn: Any) -> Callable[[list[Any]], Batch] | None:
 
 def _accepted(model: nn.Module) -> frozenset[str]:
     model = unwrap_model(model)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # what PEFT wraps
+    base = getattr(model, "get_base_model", lambda: model)()  # what PEFT wraps
     return frozenset(arguments(base)[0])
 
 

@@ -53,7 +53,7 @@ def to_local(t: Any) -> Any:
         return t.to_local() if is_dtensor(t) else t
 
 
-def full_tensor(t: Tensor) -> Tensor:
+def full_tensor(t: Any) -> Tensor:
     """All of a tensor that may be spread over ranks; needs every rank if it is."""
     return t.full_tensor() if is_dtensor(t) else t
 

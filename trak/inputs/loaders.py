@@ -1,7 +1,7 @@
 """Loaders as users have them: read in a known order, as often as needed, and how many examples they hold."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -110,11 +110,12 @@ def warn_if_random(loader: Any, what: str) -> None:
     """
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, torch.utils.data.IterableDataset):
         return
-    if loader.num_workers or loader.batch_size is None or not hasattr(loader.dataset, "__len__"):
+    dataset = loader.dataset
+    if loader.num_workers or loader.batch_size is None or not isinstance(dataset, Sized):
         return
 
     def read() -> Batch:
-        return loader.collate_fn([loader.dataset[index] for index in range(min(_READ_TWICE, len(loader.dataset)))])
+        return loader.collate_fn([dataset[index] for index in range(min(_READ_TWICE, len(dataset)))])
 
     try:
         first, second = (batches.digests(read()) for _ in range(2))
@@ -188,11 +189,8 @@ def known_batches(loader: Iterable[Any], examples: int, index_key: str | int | N
         plain = [np.arange(start, stop) for start, stop in pairwise(starts)]
         indices = [own if given is None else given for own, (_, given) in zip(plain, split, strict=True)]
         return KnownBatches(indices, lambda numbers: (split[number][0] for number in numbers))
-    if index_key is None and _knows_its_batches(loader, examples):
-        rows = [
-            np.arange(start, min(start + loader.batch_size, examples))
-            for start in range(0, examples, loader.batch_size)
-        ]
+    if index_key is None and _knows_its_batches(loader, examples) and (size := loader.batch_size):
+        rows = [np.arange(start, min(start + size, examples)) for start in range(0, examples, size)]
         return KnownBatches(rows, lambda numbers: _with_batches(loader, (rows[number].tolist() for number in numbers)))
     return None
 
@@ -202,9 +200,9 @@ def _knows_its_batches(loader: Iterable[Any], examples: int) -> TypeGuard[DataLo
         isinstance(loader, DataLoader)
         and type(loader) is DataLoader
         and _in_order(loader)
-        and bool(loader.batch_size)
         and getattr(loader, "in_order", True)
         and not isinstance(loader.dataset, torch.utils.data.IterableDataset)
+        and isinstance(loader.dataset, Sized)
         and len(loader.dataset) == examples
     )
 

@@ -174,7 +174,7 @@ def check_text(model: nn.Module, batch: Mapping[str, Any]) -> None:
 
 
 def _check_ids(model: nn.Module, ids: Tensor) -> None:
-    table = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    table = getattr(model, "get_input_embeddings", lambda: None)()
     if not isinstance(table, nn.Embedding):
         return
     outside = (ids < 0) | (ids >= table.num_embeddings)

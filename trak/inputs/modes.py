@@ -27,7 +27,7 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
     changed = [
         (module, module.training, module.dropout)
         for module in model.modules()
-        if type(module).forward in (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward)
+        if isinstance(module, nn.RNNBase) and type(module).forward in (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward)
     ]
     try:
         for module, *_ in changed:

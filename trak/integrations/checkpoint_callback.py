@@ -121,7 +121,7 @@ class CheckpointCallback:
         if self._task is None:
             return
         options = {"save_dir": self.run.store, "device": device_of(model), **self._options}
-        loaders = []
+        loaders: list[Any] = []
         for what, given, own in (("train", self._train, train), ("targets", self._targets, evaluated)):
             if given is None and own is None:
                 raise ValueError(f"the trainer never loaded its {what}, which can't be attributed so; pass {what}=")

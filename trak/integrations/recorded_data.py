@@ -80,11 +80,12 @@ def check_same(found: Iterable[tuple[str, RecordedData | None]], folder: Path) -
 
 
 def _rows(loader: DataLoader[Any]) -> str | None:
-    count = len(loader.dataset)
+    dataset: Any = loader.dataset
+    count = len(dataset)
     chosen = np.unique(np.linspace(0, count - 1, _ROWS).round().astype(int)).tolist()
     with seeded(0):
         try:
-            found = [batches.digests(loader.collate_fn([loader.dataset[i]])) for i in chosen]
+            found = [batches.digests(loader.collate_fn([dataset[i]])) for i in chosen]
         except Exception:  # the user's code, which may want other indices or no single examples
             return None
     return hashlib.blake2b(np.concatenate(found).astype("<u8").tobytes(), digest_size=16).hexdigest()

@@ -8,7 +8,7 @@ A run, and its attribution::
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ def attribute(
         check_same([*known, ("the Trainer", RecordedData.of(train))], folder)
         save_dir = folder / "store" if save_dir is None else save_dir
     if targets is None:
-        asked = in_order(trainer.get_eval_dataloader(), "the Trainer's evaluation loader", batch_size)
+        asked: Iterable[Any] = in_order(trainer.get_eval_dataloader(), "the Trainer's evaluation loader", batch_size)
     else:
         asked = as_loader(targets, trainer.model, "targets", batch_size, trained.collate_fn)
     options = {"device": trainer.args.device, **options}

@@ -69,7 +69,7 @@ class Sketch(Projector):
         # add to, can be kept.
         self._buffer: Tensor | None = None
         self._buffer_in_use = False
-        self._views: dict[tuple[int, int, str, int, int], Sequence[Tensor]] = {}
+        self._views: dict[tuple[int, int, str, int, int], list[Tensor]] = {}
         self._view_count = 0
 
     def bind(self, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -142,7 +142,7 @@ class Sketch(Projector):
                 rest, plan.signs[begin + whole][: rest.shape[1]], value=plan.sign_list[begin + whole]
             )
 
-    def _windows(self, total: Tensor, shifts: Sequence[int], of: tuple[str, int, int]) -> Sequence[Tensor]:
+    def _windows(self, total: Tensor, shifts: Sequence[int], of: tuple[str, int, int]) -> list[Tensor]:
         """k columns of a sum from each shift on."""
         key = (total.data_ptr(), len(total), *of)
         if key in self._views:

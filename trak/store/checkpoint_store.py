@@ -139,7 +139,7 @@ class CheckpointStore:
             if not done.all():
                 raise StoreError(
                     f"row {rows[np.argmin(done)]} of checkpoints/{model_id} in {self.where} is lost; restore it from a "
-                    "copy, or use python -m trak repair and run the same script again, which computes what is missing"
+                    "copy, or use trak repair and run the same script again, which computes what is missing"
                 )
             table.verify(chunk)
             known.add(chunk)

@@ -66,7 +66,7 @@ class MappedArray(RowArray):
         if size < expected:
             raise StoreError(
                 f"chunk {str(path)!r} is truncated: {size} bytes instead of {expected}; restore it from a copy, or "
-                "fill it up by python -m trak repair and run the same script again, which computes what is lost"
+                "fill it up by trak repair and run the same script again, which computes what is lost"
             )
 
     def write(self, indices: Array, values: Array) -> None:

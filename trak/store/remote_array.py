@@ -70,5 +70,5 @@ class RemoteArray(RowArray):
     def _damaged(self, chunk: int, why: str) -> StoreError:
         return StoreError(
             f"chunk {chunk} of {self.array.path} in {self.array.store} is damaged: {why}; restore it from a copy, or "
-            "fill it up by python -m trak repair and run the same script again, which computes what is lost"
+            "fill it up by trak repair and run the same script again, which computes what is lost"
         )

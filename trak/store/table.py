@@ -244,7 +244,7 @@ class Table:
         return StoreError(
             f"chunk {row // self.features.chunk_rows} of {self.group.path} in {self.group.store} is corrupt: row "
             f"{row} differs from the checksum taken when it was written; restore it from a copy, or mark it as "
-            "not done by python -m trak repair and run the same script again, which computes it"
+            "not done by trak repair and run the same script again, which computes it"
         )
 
     def repair(self) -> int:

@@ -146,8 +146,9 @@ def embed(model: nn.Module, batch: Batch) -> Embeddings:
     if hasattr(model, "get_image_features") and hasattr(model, "get_text_features"):
         return _by_keyword(model, batch, pairs)
     if hasattr(model, "encode_image") and hasattr(model, "encode_text"):
+        clip: Any = model
         images, texts = (
-            F.normalize(t, dim=-1) for t in (model.encode_image(pairs.images), model.encode_text(pairs.tokens))
+            F.normalize(t, dim=-1) for t in (clip.encode_image(pairs.images), clip.encode_text(pairs.tokens))
         )
         return Embeddings(images, texts, *_scale_and_bias(model))
     return _by_position(model, pairs)

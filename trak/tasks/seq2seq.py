@@ -46,7 +46,7 @@ class Seq2Seq(TokenTask):
             )
         return super().token_targets(fields)
 
-    def _with_decoder_inputs(self, batch: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    def _with_decoder_inputs(self, batch: dict[str, Any], model: Any) -> dict[str, Any]:
         if any(batch.get(key) is not None for key in ("decoder_input_ids", "decoder_inputs_embeds")):
             return batch
         try:

@@ -141,7 +141,8 @@ class Capture(TorchFunctionMode):
     def _attach_to_graph(self, result: Tensor) -> Tensor:
         """A result of examples as part of the graph."""
         if not result.requires_grad:
-            result = _AttachToGraph.apply(result.clone() if is_view(result) else result, self._anchor)
+            own = result.clone() if is_view(result) else result
+            result = _AttachToGraph.apply(own, self._anchor)  # type: ignore[no-untyped-call]
         _mark(result)
         return result
 

@@ -55,7 +55,8 @@ def stepwise_recurrence(model: nn.Module, capture: Capture | None = None) -> Ite
     changed = [
         module
         for module in model.modules()
-        if type(module).forward in _FORWARDS
+        if isinstance(module, nn.RNNBase)
+        and type(module).forward in _FORWARDS
         and "forward" not in vars(module)
         and (capture is None or not any(kind in LAYERS for kind in type(module).__mro__))
     ]
@@ -86,10 +87,10 @@ def _forward(module: nn.RNNBase, capture: Capture | None, input: Any, hx: Any = 
     if lengths is not None:
         order = input.sorted_indices
         data, sizes = pack_padded_sequence(output[order], lengths[order.cpu()], True)
-        output = PackedSequence(data, sizes, order, input.unsorted_indices)
-    elif not module.batch_first:
-        output = output.transpose(0, 1)
-    return output, last if module.mode == "LSTM" else last[0]
+        result: Any = PackedSequence(data, sizes, order, input.unsorted_indices)
+    else:
+        result = output if module.batch_first else output.transpose(0, 1)
+    return result, last if module.mode == "LSTM" else last[0]
 
 
 def _layers(
@@ -142,7 +143,8 @@ def _recurrence(
             a = F.linear(state[0], *used)
             following = cell(gates[:, t], a if added is None else a + added[:, t], state)
             if mask is not None:
-                following = tuple(map(partial(torch.where, mask[:, t, None]), following, state))
+                here = mask[:, t, None]
+                following = tuple(torch.where(here, new, old) for new, old in zip(following, state, strict=True))
             state = following
             after[t] = state[0]
         if capture is not None and added is not None:
