@@ -87,20 +87,38 @@ print(json.dumps({"seconds": seconds, "new": sorted({m.split(".")[0] for m in se
     print(f"import trak beyond torch and zarr: {found['seconds']:.3f} s")
 
 
-def test_layers_import_one_way():
-    order = [
-        "version", "naming", "extras", "ranks", "seeding", "sharded", "batches", "loaders", "modes", "weights",
-        "projectors", "tasks", "gradients", "store", "scoring", "sharing", "lockstep", "drawing", "looking", "pictures",
-        "faithfulness", "attribution", "wrappers", "checkpoints", "datasets", "traker", "distributed", "api",
-        "integrations", "evaluation", "questions", "baselines", "planning", "cli",
-    ]  # fmt: skip
-    for i, lower in enumerate(order):
-        modules = [m for m in ["trak." + lower, *MODULES] if m == f"trak.{lower}" or m.startswith(f"trak.{lower}.")]
-        for module in modules:
-            source = inspect.getsource(importlib.import_module(module))
-            for higher in order[i + 1 :]:
-                assert f"from trak.{higher}" not in source, f"{module} imports trak.{higher}"
-                assert f"import trak.{higher}" not in source
+def test_import_and_construction_leave_logging_levels_alone(tmp_path):
+    program = """
+import logging, sys
+logging.getLogger("trak").setLevel(logging.CRITICAL)
+logging.getLogger().setLevel(logging.ERROR)
+before = {name: logging.getLogger(name).level for name in ("", "trak", "torch", "zarr")}
+import torch, trak
+model = torch.nn.Linear(2, 1)
+trak.TRAKer(model, "regression", 3, sys.argv[1], proj_dim=4)
+assert before == {name: logging.getLogger(name).level for name in before}
+trak.TRAKer(model, "regression", 3, sys.argv[1], proj_dim=4, logging_level="DEBUG")
+assert logging.getLogger("trak").level == logging.DEBUG
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "store")], check=True)
+
+
+@pytest.mark.parametrize("function", [trak.attribute, trak.Attribution.open])
+def test_options_are_listed_with_their_types(function):
+    parameters = inspect.signature(function).parameters.values()
+    assert not [p.name for p in parameters if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    assert not [p.name for p in parameters if p.annotation is p.empty and p.name != "cls"]
+
+
+def test_attribute_takes_every_option_of_traker():
+    obsolete = {
+        "load_from_save_dir", "gradient_computer", "saver", "score_computer", "use_half_precision",
+        "proj_max_batch_size",
+    }  # fmt: skip
+    assert (
+        inspect.signature(trak.TRAKer).parameters.keys() - obsolete
+        <= inspect.signature(trak.attribute).parameters.keys()
+    )
 
 
 def test_self_check_prints_versions_devices_engine_and_projector(capsys):
