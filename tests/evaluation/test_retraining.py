@@ -465,7 +465,10 @@ class TestStore:
         models = sorted((tmp_path / "truth" / "models").glob("*/c/0/0"))
         models[0].unlink()  # metadata without contents
         folders = tmp_path / "truth" / "models", tmp_path / "truth"
-        leftovers = [models[0].with_name(f"0.{'0f' * 16}.partial"), *(at / f"zarr.{'0f' * 16}.partial" for at in folders)]
+        leftovers = [
+            models[0].with_name(f"0.{'0f' * 16}.partial"),
+            *(at / f"zarr.{'0f' * 16}.partial" for at in folders),
+        ]
         own = tmp_path / "truth" / "download.partial"
         for leftover in (*leftovers, own):
             leftover.write_bytes(b"half")
