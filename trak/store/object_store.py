@@ -30,8 +30,8 @@ _RETRIES: dict[str, Any] = {
     "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=5), "base": 2},
 }
 _CUT_ANSWERS = 10
-"""How often an answer may be cut off after it has begun; obstore does not repeat such requests, so that is done here, at
-once."""
+"""How often an answer may be cut off after it has begun, before the call fails. obstore does not repeat such requests,
+so they are repeated here, without waiting."""
 _PAUSE = 0.05
 """Seconds, at most, before an object that another process has just replaced is read again."""
 _CLIENT = {"timeout": timedelta(seconds=300), "connect_timeout": timedelta(seconds=10)}
