@@ -33,7 +33,7 @@ CAUGHT = {
     ("trak.gradients.layers.attention", "MultiheadAttention without a batch"): "the layer counts as one without a rule",
     ("trak.store.checks", "its attributes are no mapping"): "part of '<path> in <store_path> can't be read as zarr'",
     ("trak.store.checks", "<metadata> is no file"): "part of '<path> in <store_path> can't be read as zarr'",
-    ("trak.store.feature_store", "<shown>"): "'there is no feature store at <shown>'",
+    ("trak.store.opening", "<name>"): "'there is no <kind> at <name>'",
     ("trak.store.zarr_groups", "its shape should be <shape>"): "part of '<path>/<name> in <store> is corrupt'",
 }
 """Errors that trak itself catches, by module and the beginning of their message, and what becomes of them."""
