@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,9 +27,22 @@ import trak.store.mapped_array
 import trak.store.remote_array
 import trak.store.table
 from trak.__main__ import main
-from trak.distributed import SharingExecutor
+from trak.distributed import SharingExecutor, SubsetExecutor
 from trak.scoring import Damping, Scorer, ScoringConfig, gram
-from trak.store import FeatureStore, RowValues, StoreConfig, StoreError, Table, Tiles, missing_rows, open_store
+from trak.store import (
+    CheckpointMismatchError,
+    ConfigMismatchError,
+    FeatureStore,
+    MemoryMatrix,
+    RowValues,
+    SerialExecutor,
+    StoreConfig,
+    StoreError,
+    Table,
+    Tiles,
+    missing_rows,
+    open_store,
+)
 from trak.store.location import locked
 
 COLUMNS = ("output", "out_to_loss_grad", "out_to_loss_curvature", "data_hash")
@@ -910,3 +924,81 @@ def test_a_table_needs_all_of_its_arrays(tmp_path):
     del group["scale"]
     with pytest.raises(StoreError, match="'scale' is missing"):
         Table(group, 3, 2, "float16")
+
+
+def test_matrices_in_memory_and_in_a_store_hold_the_same_values(tmp_path):
+    build(tmp_path / "store", finalize=True)
+    experiment = open_store(tmp_path / "store", writable=True).experiment("t")
+    filled = MemoryMatrix(np.full((ROWS, TARGETS), np.nan, np.float32))
+    assert not filled.is_complete()
+    filled.compute(filling(4), SerialExecutor())
+    assert filled.is_complete()
+    np.testing.assert_array_equal(filled.read(), scores(experiment, {"damping": 1}, filling(4)))
+
+
+@pytest.mark.parametrize("place", ["directory", "memory"])
+def test_a_matrix_is_complete_once_its_subsets_of_tiles_are_computed(tmp_path, place):
+    location, computed = tmp_path / "store" if place == "directory" else MemoryStore(), []
+    build(location, finalize=True)
+    experiment = open_store(location, writable=True).experiment("t")
+
+    def compute(tile):
+        computed.append(tile)
+        rows = slice(4 * tile, min(4 * tile + 4, ROWS))
+        yield rows, slice(0, TARGETS), np.full((rows.stop - rows.start, TARGETS), tile)
+
+    class Driver:
+        """Waits while others compute subsets, as a driver does for the workers of a cluster."""
+
+        def run(self, name, numbers, is_done, compute):
+            sharing = SharingExecutor(experiment.store.locks)
+            for some, complete in (([0, 2], False), ([2], False), ([1], True), ([0, 1], True)):
+                matrix = experiment.score_matrix({"damping": 1})
+                matrix.compute(tiles, SubsetExecutor(some, sharing))
+                assert matrix.is_complete() == complete
+            sharing.run(name, numbers, is_done, compute)
+
+    tiles, matrix = Tiles(3, (4, TARGETS), compute), experiment.score_matrix({"damping": 1})
+    matrix.compute(tiles, Driver())
+    assert computed == [0, 2, 1]
+    np.testing.assert_array_equal(matrix.read()[:, 0], np.arange(ROWS) // 4)
+
+
+def test_callers_can_tell_a_mismatch_from_a_damaged_store(tmp_path):
+    location = tmp_path / "store"
+    build(location, finalize=True)
+    store = FeatureStore.create(location, CONFIG)
+    for mismatch in (
+        lambda: FeatureStore.create(location, replace(CONFIG, proj_dim=7)),
+        lambda: store.add_experiment("t", TARGETS + 1),
+        lambda: FeatureStore.create(location.with_name("empty"), CONFIG).config.check_same(
+            replace(CONFIG, dtype="float16"), "here"
+        ),
+    ):
+        with pytest.raises(ConfigMismatchError) as caught:
+            mismatch()
+        assert not isinstance(caught.value, StoreError)
+    with pytest.raises(CheckpointMismatchError, match=r"weights-0.*weights-1"):
+        store.add_checkpoint(0, "weights-1")
+    (location / "checkpoints/0/zarr.json").write_text(
+        (location / "checkpoints/0/zarr.json").read_text().replace("weights-0", "weights-1")
+    )
+    with pytest.raises(CheckpointMismatchError, match="featurized with other weights"):
+        open_store(location).experiment("t").targets(0)
+    assert issubclass(ConfigMismatchError, ValueError)
+    assert issubclass(CheckpointMismatchError, ValueError)
+
+
+def test_modules_of_the_store_do_not_import_each_other_in_a_circle():
+    folder = Path(trak.store.table.__file__).parent
+    imports = {
+        path.stem: set(re.findall(r"^\s*from trak\.store\.(\w+) import", path.read_text(), re.MULTILINE))
+        | ({"location"} if "from trak.store import location" in path.read_text() else set())
+        for path in folder.glob("*.py")
+        if path.stem != "__init__"
+    }
+    while imports:
+        lowest = [name for name, below in imports.items() if not below & imports.keys()]
+        assert lowest, imports
+        for name in lowest:
+            del imports[name]

@@ -1,5 +1,6 @@
 """Stores on an S3 server: the contract of every store, several writers at once, and a server that fails."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import threading
 from pathlib import Path
 
 import obstore
+import obstore.exceptions
 import pytest
 import s3
 from processes import differences
@@ -106,13 +108,28 @@ def test_refused_credentials_are_an_error_that_says_so_without_them(monkeypatch)
 
 
 def test_a_server_that_is_gone_is_an_error_that_says_how_to_go_on(monkeypatch):
-    monkeypatch.setattr("trak.store.object_store._PATIENCE", 0.3)
     monkeypatch.setattr("trak.store.object_store._RETRIES", {"max_retries": 0})
     url = f"{s3.new_bucket()}/run"
     with s3.server() as environment:
         monkeypatch.setenv("AWS_ENDPOINT_URL", environment["AWS_ENDPOINT_URL"])
     with pytest.raises(OSError, match=r"can't be reached .*run the same script again"):
         FeatureStore.create(url, CONFIG)
+
+
+def test_requests_are_repeated_for_two_minutes_and_in_one_place(monkeypatch):
+    url, calls = f"{s3.new_bucket()}/run", []
+    bucket, now = open_bucket(url), [0.0]
+    assert bucket.store.retry_config["retry_timeout"].total_seconds() == 120
+
+    async def fails():
+        calls.append(now[0])
+        now[0] += 121  # as long as obstore has repeated the request
+        raise obstore.exceptions.GenericError("503")
+
+    monkeypatch.setattr("trak.store.object_store.time.monotonic", lambda: now[0])
+    with pytest.raises(OSError, match="fails or can't be reached"):
+        asyncio.run(bucket._answered(fails))
+    assert len(calls) == 1
 
 
 def test_a_url_of_an_object_store_needs_obstore(monkeypatch):

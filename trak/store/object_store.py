@@ -21,11 +21,18 @@ from trak._utils.zarr_private import Buffer, BufferPrototype, default_buffer_pro
 
 _SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
 _SECRET = re.compile(r"(?<=://)[^/@?\s]*@|[?#]\S*")
-_PATIENCE = 120.0
-"""Seconds after which a server that only fails is given up."""
-_PAUSE = 0.05, 5.0
-"""Seconds before the next try: for the first time, and at most."""
-_RETRIES = {"max_retries": 10, "retry_timeout": timedelta(seconds=60)}
+_RETRY_SECONDS = 120
+"""How long obstore repeats a request that fails; nothing above it waits or counts failures of a server."""
+_RETRIES: dict[str, Any] = {
+    "max_retries": 100,
+    "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
+    "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=5), "base": 2},
+}
+_CUT_ANSWERS = 10
+"""How often an answer may be cut off after it has begun, before the call fails. obstore does not repeat such requests,
+so they are repeated here, without waiting."""
+_PAUSE = 0.05
+"""Seconds, at most, before an object that another process has just replaced is read again."""
 _CLIENT = {"timeout": timedelta(seconds=300), "connect_timeout": timedelta(seconds=10)}
 
 T = TypeVar("T")
@@ -82,48 +89,48 @@ def _has_profiles() -> bool:
 
 
 class Bucket(ObjectStore[Any]):
-    """An object store that asks again where that helps, and whose errors say what to do."""
+    """An object store whose errors say what to do, and whose objects several processes may change."""
 
     def __str__(self) -> str:
         return without_secrets(super().__str__())
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        return await self._tried(lambda: super(Bucket, self).get(key, prototype, byte_range))
+        return await self._answered(lambda: super(Bucket, self).get(key, prototype, byte_range))
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> _Buffers:
         wanted = list(key_ranges)
-        return await self._tried(lambda: super(Bucket, self).get_partial_values(prototype, wanted))
+        return await self._answered(lambda: super(Bucket, self).get_partial_values(prototype, wanted))
 
     async def exists(self, key: str) -> bool:
-        return await self._tried(lambda: super(Bucket, self).exists(key))
+        return await self._answered(lambda: super(Bucket, self).exists(key))
 
     async def set(self, key: str, value: Buffer) -> None:
-        await self._tried(lambda: super(Bucket, self).set(key, value))
+        await self._answered(lambda: super(Bucket, self).set(key, value))
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        await self._tried(lambda: super(Bucket, self).set_if_not_exists(key, value))
+        await self._answered(lambda: super(Bucket, self).set_if_not_exists(key, value))
 
     async def delete(self, key: str) -> None:
-        await self._tried(lambda: super(Bucket, self).delete(key))
+        await self._answered(lambda: super(Bucket, self).delete(key))
 
     async def delete_dir(self, prefix: str) -> None:
-        await self._tried(lambda: super(Bucket, self).delete_dir(prefix))
+        await self._answered(lambda: super(Bucket, self).delete_dir(prefix))
 
     async def getsize(self, key: str) -> int:
-        return await self._tried(lambda: super(Bucket, self).getsize(key))
+        return await self._answered(lambda: super(Bucket, self).getsize(key))
 
     async def list(self) -> AsyncGenerator[str, None]:
-        for key in await self._tried(lambda: _collected(super(Bucket, self).list())):
+        for key in await self._answered(lambda: _collected(super(Bucket, self).list())):
             yield key
 
     async def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
-        for key in await self._tried(lambda: _collected(super(Bucket, self).list_prefix(prefix))):
+        for key in await self._answered(lambda: _collected(super(Bucket, self).list_prefix(prefix))):
             yield key
 
     async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
-        for name in await self._tried(lambda: _collected(super(Bucket, self).list_dir(prefix))):
+        for name in await self._answered(lambda: _collected(super(Bucket, self).list_dir(prefix))):
             yield name
 
     def create_group(self, path: str, attributes: Mapping[str, Any]) -> None:
@@ -138,7 +145,7 @@ class Bucket(ObjectStore[Any]):
         `change` is called again with what another has written in between: If-Match and If-None-Match of HTTP, which
         S3, GCS and Azure know.
         """
-        sync(self._tried(lambda: self._changed(key, change)))
+        sync(self._answered(lambda: self._changed(key, change)))
 
     async def _changed(self, key: str, change: Callable[[bytes | None], bytes]) -> None:
         import obstore
@@ -154,41 +161,40 @@ class Bucket(ObjectStore[Any]):
             with suppress(AlreadyExistsError, PreconditionError):
                 await obstore.put_async(self.store, key, change(found), mode=mode)
                 return
-            await asyncio.sleep(random.uniform(0, _PAUSE[0]))  # noqa: S311
+            await asyncio.sleep(random.uniform(0, _PAUSE))  # noqa: S311
 
-    async def _tried(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What the call returns; all calls may be made twice.
+    async def _answered(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The result of a call, its errors in words that say what to do; all calls may be made twice.
 
         Raises:
             PermissionError: if the store refuses these credentials.
-            OSError: if it fails or can't be reached, tried for `_PATIENCE` seconds.
+            OSError: if it fails or can't be reached, after obstore's own retries.
         """
         from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
 
-        since, pause = time.monotonic(), _PAUSE[0]
+        until, left = time.monotonic() + _RETRY_SECONDS, _CUT_ANSWERS
         while True:
             try:
                 return await call()
+            except FileNotFoundError:
+                raise
             except (PermissionDeniedError, UnauthenticatedError) as error:
                 raise PermissionError(
                     f"{self} refuses this with the credentials at hand ({_first_line(error)}); see that they are "
                     "set as the store's own tools want them, and allow to list, read, write and delete there"
                 ) from error
             except GenericError as error:
-                if time.monotonic() - since > _PATIENCE:
+                left -= 1
+                if not left or time.monotonic() > until:
                     raise OSError(
                         f"{self} fails or can't be reached ({_first_line(error)}); run the same script again once it "
                         "can: it goes on after what is stored"
                     ) from error
-            except FileNotFoundError:
-                raise
             except BaseError as error:
                 raise OSError(
                     f"{self}: {_first_line(error)}; check save_dir and what the server allows, then run the same "
                     "script again"
                 ) from error
-            await asyncio.sleep(random.uniform(0, pause))  # noqa: S311
-            pause = min(2 * pause, _PAUSE[1])
 
 
 async def _collected(names: AsyncGenerator[str, None]) -> Sequence[str]:

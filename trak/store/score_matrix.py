@@ -101,7 +101,8 @@ class LocalMatrix(StoredMatrix):
     """A matrix in a file of a local store, row by row; the file gets its name only when it is complete.
 
     Processes on several machines may write it. Network file systems are consistent only for files that were just
-    opened and locked, so every access opens and locks the file; a tile counts as done once it is on disk.
+    opened and locked, so every access opens and locks the file; a tile counts as done once it is on disk. Tiles of an
+    incomplete matrix are kept as long as any process computes it.
     """
 
     def __init__(self, root: Path, group: zarr.Group, name: str, *options: Any) -> None:
