@@ -117,8 +117,7 @@ def test_second_call_computes_nothing_again(case, call, monkeypatch):
 
 
 def test_dict_batches_and_batch_encodings_and_tuples_give_the_same_scores(tmp_path):
-    from transformers import BatchEncoding
-
+    BatchEncoding = pytest.importorskip("transformers").BatchEncoding
     model, task, batches = texts()
     state, found = model.state_dict(), {}
     for name, convert in (("dict", dict), ("encoding", BatchEncoding), ("tuple", lambda b: tuple(b.values()))):

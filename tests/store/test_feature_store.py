@@ -9,6 +9,7 @@ import tempfile
 import textwrap
 import threading
 import uuid
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ import trak.store.mapped_array
 import trak.store.remote_array
 import trak.store.table
 from trak.__main__ import main
+from trak._utils import platform
 from trak.distributed import SharingExecutor, SubsetExecutor
 from trak.scoring import Damping, Scorer, ScoringConfig, gram
 from trak.store import (
@@ -132,7 +134,7 @@ class StoreContract:
     def _directory(self, tmp_path, monkeypatch):
         self.directory = tmp_path
         # Slow on a busy disk; that it is called when it must be is a test of its own.
-        monkeypatch.setattr(os, "fdatasync", lambda descriptor: None)
+        monkeypatch.setattr(os, "fdatasync" if hasattr(os, "fdatasync") else "fsync", lambda descriptor: None)
 
     def fresh(self):
         """A new empty location."""
@@ -579,28 +581,29 @@ class TestLocal(StoreContract):
         (location / key).unlink()
 
     def test_columns_are_on_disk_before_their_rows_are_done(self, monkeypatch):
-        events, lock = [], threading.Lock()
-        real_write, real_sync = os.pwrite, os.fdatasync
+        events, lock, module = [], threading.Lock(), trak.store.mapped_array
+        real_open, real_sync = module.open_locked, module.sync_data
 
-        def column(descriptor):
-            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        def column(path):
             return path.relative_to(location / "checkpoints/0").parts[0]
 
-        def pwrite(descriptor, data, offset):
+        @contextmanager
+        def open_locked(path, write):
+            with real_open(path, write) as descriptor:
+                yield descriptor
             with lock:
-                events.append(("write", column(descriptor)))
-            return real_write(descriptor, data, offset)
+                events.append(("write", column(path)))
 
-        def fdatasync(descriptor):
-            real_sync(descriptor)
+        def sync_data(path):
+            real_sync(path)
             with lock:
-                events.append(("sync", column(descriptor)))
+                events.append(("sync", column(path)))
 
         location = self.fresh()
         monkeypatch.setattr(trak.store.table, "CHUNK_BYTES", 4 * WIDTH * 4)
         table = FeatureStore.create(location, replace(CONFIG, dtype="float16")).add_checkpoint(0, "w")
-        monkeypatch.setattr(os, "pwrite", pwrite)
-        monkeypatch.setattr(os, "fdatasync", fdatasync)
+        monkeypatch.setattr(module, "open_locked", open_locked)
+        monkeypatch.setattr(module, "sync_data", sync_data)
         for indices in (np.arange(7), np.array([9, 2, 8])):
             events.clear()
             table.write(indices, values_for(len(indices)))
@@ -731,21 +734,21 @@ class TestLocal(StoreContract):
     def test_no_reader_sees_a_chunk_before_all_of_it_exists(self, monkeypatch):
         location, seen = self.fresh(), []
         store = FeatureStore.create(location, CONFIG)
-        table, real = store.add_checkpoint(0, "w"), os.posix_fallocate
+        table, real = store.add_checkpoint(0, "w"), platform._allocate
 
         def fallocate(*arguments):
             seen.append(missing_rows(store.table(0)))
             store.table(0).features.read()
             real(*arguments)
 
-        monkeypatch.setattr(os, "posix_fallocate", fallocate)
+        monkeypatch.setattr(platform, "_allocate", fallocate)
         table.write(np.arange(ROWS), values_for(ROWS))
         assert len(seen) == 7
         assert all(rows == list(range(ROWS)) for rows in seen)
 
     @pytest.mark.parametrize("number", range(7))
     def test_a_full_disk_leaves_a_store_that_goes_on_when_there_is_room(self, monkeypatch, number):
-        location, calls, real = self.fresh(), [], os.posix_fallocate
+        location, calls, real = self.fresh(), [], platform._allocate
         values = values_for(ROWS)
 
         def fallocate(*arguments):
@@ -756,7 +759,7 @@ class TestLocal(StoreContract):
 
         table = FeatureStore.create(location, CONFIG).add_checkpoint(0, "w")
         with monkeypatch.context() as patch:
-            patch.setattr(os, "posix_fallocate", fallocate)
+            patch.setattr(platform, "_allocate", fallocate)
             with pytest.raises(OSError, match=r"no room to write .*run the same script again") as caught:
                 table.write(np.arange(ROWS), values)
         assert caught.value.errno == errno.ENOSPC
@@ -773,7 +776,7 @@ class TestLocal(StoreContract):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         with monkeypatch.context() as patch:
-            patch.setattr(os, "posix_fallocate", fallocate)
+            patch.setattr(platform, "_allocate", fallocate)
             with pytest.raises(OSError, match="no room to write") as caught:
                 scores(experiment, {"damping": 1}, filling(1))
         assert str(location) in str(caught.value)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 import filelock
@@ -136,17 +136,21 @@ def reserve(path: Path, size: int) -> None:
     """Make a file of zeros whose space is reserved on disk, or no file."""
     with open(path, "wb") as file:
         try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
-                for start in range(0, size, _ZEROS):
-                    file.write(bytes(min(_ZEROS, size - start)))
-                file.flush()
+            _allocate(file, size)
         except BaseException:
             with suppress(OSError):
                 file.close()  # else it cannot be deleted on Windows
             path.unlink()
             raise
+
+
+def _allocate(file: BinaryIO, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for start in range(0, size, _ZEROS):
+        file.write(bytes(min(_ZEROS, size - start)))
+    file.flush()
 
 
 def replace(source: Path, target: Path) -> None:
