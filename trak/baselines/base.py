@@ -168,13 +168,13 @@ class CheckpointBaseline(Baseline):
                     with torch.enable_grad(), differentiable(model, parameters):
                         task.prepare(model)
                         run = CheckpointRun(model, task, model_id, *data, tuple(parameters))
-                        for row, column, block in self._blocks(run):
+                        for row, column, block in self.blocks(run):
                             part = block.detach().mul(weight).cpu().numpy()
                             scores[row : row + part.shape[0], column : column + part.shape[1]] += part
         return ArrayAttribution(scores, name=self.name)
 
     @abstractmethod
-    def _blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
+    def blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
         """Every score of one checkpoint once, as (first training example, first target, block of scores)."""
 
     def _weights(self, checkpoints: int) -> Sequence[float]:
