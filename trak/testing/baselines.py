@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -39,7 +40,7 @@ def _global_state() -> tuple[Any, ...]:
     return (*generators, torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled())
 
 
-class BaselineContract:
+class BaselineContract(ABC):
     """What `trak.baselines.Baseline` promises. A subclass defines `make`, and `data` if it needs another model.
 
     Attributes:
@@ -54,9 +55,9 @@ class BaselineContract:
     unit: ClassVar[str] = "ex"
     sizes: ClassVar[Sequence[int]] = (1, 5)
 
+    @abstractmethod
     def make(self, case: str) -> Baseline:
         """Return the baseline to test."""
-        raise NotImplementedError
 
     def data(self, case: str) -> tuple[nn.Module, str, list[Any]]:
         """Return a model, a task and training batches of 8, 8 and fewer examples, whose first two are the targets."""

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -140,16 +141,16 @@ class EngineContract:
             self.collect((model, Wrong(), batch))
 
 
-class LayerRuleContract:
+class LayerRuleContract(ABC):
     """What `trak.gradients.register_layer` asks of a rule. A subclass defines `layer` and `inputs`."""
 
+    @abstractmethod
     def layer(self) -> nn.Module:
         """Return the layer, or a model of several, whose rule is tested."""
-        raise NotImplementedError
 
+    @abstractmethod
     def inputs(self, count: int) -> tuple[Tensor, ...]:
         """Return arguments of the layer for `count` examples."""
-        raise NotImplementedError
 
     @pytest.mark.parametrize("count", [1, 5])
     def test_gradients_equal_the_loop(self, count: int) -> None:

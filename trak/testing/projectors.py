@@ -2,6 +2,7 @@
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -35,7 +36,7 @@ def _gradients() -> dict[str, Tensor]:
     return {"weight": torch.arange(24.0).reshape(2, 3, 4) / 4 - 2, "bias": torch.tensor([[1.0, -2.0], [0.5, 3.0]])}
 
 
-class ProjectorContract:
+class ProjectorContract(ABC):
     """What `trak.projectors.Projector` promises. A subclass defines `make`; `reference`, if it can.
 
     Attributes:
@@ -48,9 +49,9 @@ class ProjectorContract:
     dtype_tolerance: ClassVar[float] = 1e-12
     """Absolute error of float64 features; larger if random entries are rounded to float32."""
 
+    @abstractmethod
     def make(self, proj_dim: int, seed: int) -> Projector:
         """Return the projector to test."""
-        raise NotImplementedError
 
     def reference(self, grads: Mapping[str, np.ndarray], k: int, seed: int, model_id: int) -> Any:
         """Compute the features (B, k) by the definition, in NumPy; by default `make`'s own on the CPU in float64."""

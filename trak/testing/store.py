@@ -1,5 +1,6 @@
 """The contract of places for a store: folders, URLs and zarr stores."""
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from trak.store import FeatureStore, RowValues, StoreConfig, StoreError, missing
 from trak.testing._pytest import pytest
 
 
-class StoreContract:
+class StoreContract(ABC):
     """What a place for a store must do, such as a zarr store class. A subclass defines `fresh`."""
 
     config: ClassVar[StoreConfig] = StoreConfig(
@@ -24,16 +25,16 @@ class StoreContract:
         task={"name": "regression", "settings": {"temperature": 1.0}},
     )
 
+    @abstractmethod
     def fresh(self) -> Any:
         """Return a new empty location: a path, a URL or a zarr store."""
-        raise NotImplementedError
 
     @staticmethod
     def values(count: int, width: int = 6, seed: int = 0, dtype: str = "float32") -> RowValues:
         """Return random rows."""
         rng = np.random.default_rng(seed)
-        draw = [rng.standard_normal((count, width)), *(rng.random(count) for _ in range(3))]
-        return RowValues(*(x.astype(dtype) for x in draw), rng.integers(0, 2**64, count, np.uint64))
+        features, rest = rng.standard_normal((count, width)).astype(dtype), rng.random((3, count)).astype(dtype)
+        return RowValues(features, rest[0], rest[1], rest[2], rng.integers(0, 2**64, count, np.uint64))
 
     def build(self, location: Any, finalize: bool = True) -> FeatureStore:
         """Write a store of one checkpoint and one experiment."""

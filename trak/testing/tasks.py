@@ -1,6 +1,7 @@
 """The contract of tasks."""
 
 import json
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -12,28 +13,28 @@ from trak.tasks import Task
 from trak.testing._pytest import pytest
 
 
-class TaskContract:
+class TaskContract(ABC):
     """What `trak.tasks.Task` promises, compared with formulas in NumPy.
 
     A subclass defines `task`, `model`, `batch` and `expected_output`; also `expected_loss` and `expected_weights`
     unless the loss is softplus(-f). All numbers are in float64.
     """
 
+    @abstractmethod
     def task(self) -> Task:
         """Return the task to test."""
-        raise NotImplementedError
 
+    @abstractmethod
     def model(self) -> nn.Module:
         """Return a small model in float64 and evaluation mode, the same on every call."""
-        raise NotImplementedError
 
+    @abstractmethod
     def batch(self, count: int) -> Any:
         """Return `count` examples, the first of a larger batch being those of a smaller one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def expected_output(self, model: nn.Module, batch: Any) -> np.ndarray:
         """Compute f of each example by its formula, (B,)."""
-        raise NotImplementedError
 
     def expected_loss(self, f: np.ndarray) -> np.ndarray:
         """Compute ℓ(f), elementwise."""
