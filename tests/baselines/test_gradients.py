@@ -4,7 +4,6 @@ import copy
 
 import numpy as np
 import pytest
-import reference
 import torch
 from models import TASK_CASES, images, numbers, texts
 from test_interface import states
@@ -14,6 +13,7 @@ from trak.baselines.gradient_features import Directions
 from trak.inputs import batches
 from trak.projectors import OuterProducts, Sketch, SparseRows, make_projector
 from trak.tasks import Task, make_task
+from trak.testing import reference
 
 
 def double_case(name):

@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-import reference
 import torch
 from models import bert, images, numbers
 from torch import nn
@@ -14,6 +13,7 @@ from trak.baselines import EKFAC, InfluenceFunctions
 from trak.baselines.curvature import _COPIES
 from trak.inputs import batches
 from trak.tasks import Regression, Task, make_task
+from trak.testing import reference
 
 N, M = 18, 7
 

@@ -1,8 +1,12 @@
-"""docs/extending.md: the losses that its tasks say are torch's."""
+"""docs/extending.md: its contracts pass, and the losses of its tasks are torch's."""
+
+import re
+import subprocess
+import sys
 
 import pytest
 import torch
-from pages import DOCS, executed
+from pages import DOCS, blocks, executed
 from torch import nn
 
 import trak
@@ -24,6 +28,17 @@ def logits():
 
 
 LABELS = torch.arange(7) % 3
+
+
+def test_the_contracts_of_the_page_pass_when_its_code_is_a_test_file(tmp_path):
+    (tmp_path / "test_page.py").write_text("\n\n".join(code for _, code in blocks(PAGE)))
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "test_page.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-5000:]
+    passed = set(re.findall(r"::(Test\w+)::\S+ PASSED", done.stdout))
+    assert passed == {
+        "TestHuber", "TestCountSketch", "TestGeM", "TestBatchedBackward", "TestOutputSimilarity",
+    }  # fmt: skip
 
 
 def q_grad_f(task, logits, loss_temperature=1.0):

@@ -6,12 +6,12 @@ import pytest
 import torch
 from models import images
 from pages import DOCS, blocks, executed
-from reference import gradients
 from torch import nn
 
 from trak.gradients import choose_engine, differentiable
 from trak.gradients.base import collect
 from trak.tasks import TASKS
+from trak.testing.reference import gradients
 
 pytest.importorskip("transformers")
 

@@ -1,17 +1,17 @@
 """Gradient engines against a loop of torch.autograd.grad over single examples."""
 
 import contextlib
-import copy
+import functools
 import resource
 import warnings
 
 import pytest
 import torch
-from models import ENGINE_CASES, Case, images, numbers, sequences
-from reference import double, gradients
+from models import ENGINE_CASES, Case, images, sequences
 from torch import nn
 
 from trak.gradients import (
+    ENGINES,
     FunctionalEngine,
     HooksEngine,
     LoopEngine,
@@ -22,11 +22,14 @@ from trak.gradients import (
     choose_engine,
     differentiable,
     featurize,
+    register_engine,
     select_parameters,
 )
 from trak.inputs import batches
 from trak.projectors import Sketch
 from trak.tasks import Task, make_task
+from trak.testing import EngineContract
+from trak.testing.reference import gradients
 
 
 def collect(engine, batch):
@@ -35,102 +38,43 @@ def collect(engine, batch):
         return base.collect(engine, batch), outputs
 
 
-class EngineContract:
-    """What every engine promises."""
+def cases(*names):
+    """What the contract takes: functions that make a model, a task and a batch."""
 
-    engine: type
-    cases: tuple
+    def first_batch(case):
+        model, task, data = case()
+        return model, task, data[0]
 
-    @pytest.fixture(params=["float32", "float64"])
-    def dtype(self, request):
-        return request.param
-
-    def test_gradients_and_outputs_equal_the_loop(self, dtype):
-        for name in self.cases:
-            model, task, data = ENGINE_CASES[name]()
-            batch, tolerance = data[0], 1e-5
-            if dtype == "float64":
-                model, batch, tolerance = model.double(), double(batch), 1e-10
-            task = make_task(task)
-            names = [n for n, _ in model.named_parameters()]
-            found, outputs = collect(self.engine(model, task, names), batch)
-            truth = gradients(model, task, batch)
-            assert list(found) == names
-            scale = sum(float(t.norm()) ** 2 for t in truth.values()) ** 0.5
-            for n in names:
-                assert found[n].shape == truth[n].shape
-                assert float((found[n] - truth[n]).norm()) <= tolerance * scale, (name, n)
-            expected = task.output(copy.deepcopy(model).eval(), batch).detach()
-            torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
-
-    def test_batch_of_one(self):
-        model, task, data = images()
-        names = [n for n, _ in model.named_parameters()]
-        one = batches.take(data[0], 2, 3)
-        found, _ = collect(self.engine(model, make_task(task), names), one)
-        whole, _ = collect(self.engine(model, make_task(task), names), data[0])
-        for n in names:
-            torch.testing.assert_close(found[n], whole[n][2:3], rtol=1e-4, atol=1e-6)
-
-    def test_only_the_named_parameters_are_differentiated(self):
-        model, task, data = images()
-        found, _ = collect(self.engine(model, make_task(task), ["5.weight", "0.bias"]), data[0])
-        truth = gradients(model, make_task(task), data[0], ["0.bias", "5.weight"])
-        assert set(found) == {"5.weight", "0.bias"}
-        for n in found:
-            torch.testing.assert_close(found[n], truth[n], rtol=1e-4, atol=1e-6)
-
-    def test_tied_parameters_get_the_sum_of_their_uses(self):
-        class Tied(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
-                self.b.weight = self.a.weight
-
-            def forward(self, x):
-                return self.b(torch.tanh(self.a(self.a(x))))
-
-        torch.manual_seed(0)
-        model, batch = Tied(), (torch.randn(5, 4), torch.randint(4, (5,)))
-        task = make_task("image_classification")
-        names = [n for n, _ in model.named_parameters()]
-        found, _ = collect(self.engine(model, task, names), batch)
-        truth = gradients(model, task, batch)
-        assert names == ["a.weight", "a.bias", "b.bias"]
-        for n in names:
-            torch.testing.assert_close(found[n], truth[n], rtol=1e-4, atol=1e-6)
-
-    def test_unused_parameter_gets_zeros(self):
-        model, task, data = numbers()
-        model.add_module("unused", nn.Identity())
-        model.unused.weight = nn.Parameter(torch.ones(3))
-        names = [n for n, _ in model.named_parameters()]
-        found, _ = collect(self.engine(model, make_task(task), names), data[0])
-        assert torch.equal(found["unused.weight"], torch.zeros(8, 3))
-
-    def test_output_of_the_wrong_shape_is_refused(self):
-        class Wrong(Task):
-            def output(self, model, batch):
-                return model(batch[0])
-
-        model, _, data = images()
-        with pytest.raises(TypeError, match=r"Wrong.output must return one number per example, shape \(\d+,\), got"):
-            collect(self.engine(model, Wrong(), ["0.bias"]), data[0])
+    return tuple(functools.partial(first_batch, ENGINE_CASES[name]) for name in names)
 
 
 class TestFunctional(EngineContract):
     engine = FunctionalEngine
-    cases = ("images", "texts", "numbers")
+    cases = cases("images", "texts", "numbers")
 
 
-class TestLayers(EngineContract):
+class TestHooks(EngineContract):
     engine = HooksEngine
-    cases = ("images", "texts", "numbers", "bert")
+    cases = cases("images", "texts", "numbers", "bert")
 
 
-class TestSingle(EngineContract):
+class TestLoop(EngineContract):
     engine = LoopEngine
-    cases = tuple(ENGINE_CASES)
+    cases = cases(*ENGINE_CASES)
+
+
+def test_a_registered_engine_is_chosen_by_its_name():
+    @register_engine("mine")
+    class Mine(LoopEngine):
+        pass
+
+    try:
+        assert check_engine_name("mine") == "mine"
+        assert type(chosen(images(), "mine")) is Mine
+        with pytest.raises(ValueError, match="engine name 'loop' is taken by"):
+            register_engine("loop")(Mine)
+    finally:
+        del ENGINES["mine"]
 
 
 def chosen(case: Case, name="auto"):

@@ -1,7 +1,6 @@
 """Every kind of layer, by every engine, against a loop of torch.autograd.grad over single examples."""
 
 import contextlib
-import math
 import warnings
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import Case
-from reference import double, gradients
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -30,33 +28,10 @@ from trak.gradients.layers.registry import LAYERS
 from trak.gradients.verification import misassigned
 from trak.inputs import batches
 from trak.tasks import Task, make_task
+from trak.testing import Curved, LayerRuleContract, assert_equals_loop
+from trak.testing.reference import gradients
 
 peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
-
-
-class Curved(Task):
-    """A scalar of every number that the model returns, different for every one."""
-
-    def output(self, model, batch):
-        result = model(*batch) if isinstance(batch, tuple) else model(**batch)
-        result = result[0] if isinstance(result, tuple) else result
-        flat = result.flatten(1)
-        return (torch.sin(flat) * torch.linspace(0.5, 1.5, flat.shape[1], dtype=flat.dtype)).sum(1)
-
-
-def assert_engine_is_right(engine_type, model, batch, task=None, tolerance=None):
-    task = task or Curved()
-    names = [name for name, p in model.named_parameters() if p.requires_grad]
-    for dtype in (torch.float32, torch.float64):
-        model, batch = model.to(dtype), double(batch) if dtype == torch.float64 else batch
-        limit = tolerance or (1e-5 if dtype == torch.float32 else 1e-10)
-        with differentiable(model, names):
-            found = collect(engine_type(model, task, names), batch)
-        truth = gradients(model, task, batch, names)
-        size = math.sqrt(sum(float(t.norm()) ** 2 for t in truth.values()))
-        for name, expected in truth.items():
-            assert float((found[name] - expected).norm()) <= limit * size, (dtype, name)
-    model.float()
 
 
 numbers = st.integers(1, 4)
@@ -204,7 +179,7 @@ def test_layer_kind_equals_the_loop(engine, kind, data, seed):
         layer.eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert_engine_is_right(engine, layer, batch)
+        assert_equals_loop(engine, layer, batch)
 
 
 class Tokens(nn.Module):
@@ -340,7 +315,7 @@ MODULES = {
 @pytest.mark.parametrize("name", MODULES)
 def test_module_equals_the_loop(name):
     torch.manual_seed(0)
-    assert_engine_is_right(HooksEngine, *MODULES[name]())
+    assert_equals_loop(HooksEngine, *MODULES[name]())
 
 
 @pytest.mark.parametrize(
@@ -349,7 +324,7 @@ def test_module_equals_the_loop(name):
 def test_batch_of_one_equals_the_loop(name):
     torch.manual_seed(0)
     model, batch = MODULES[name]()
-    assert_engine_is_right(HooksEngine, model, batches.take(batch, 1, 2))
+    assert_equals_loop(HooksEngine, model, batches.take(batch, 1, 2))
 
 
 class NextToken(Task):
@@ -469,7 +444,7 @@ def test_model_from_transformers_equals_the_loop(name):
     model, task, batch = hugging_face(name)
     for p in model.parameters():
         p.data.add_(0.02 * torch.randn_like(p))
-    assert_engine_is_right(HooksEngine, model.eval(), batch, task)
+    assert_equals_loop(HooksEngine, model.eval(), batch, task)
 
 
 def test_compiled_model_equals_the_loop():
@@ -515,13 +490,26 @@ def test_layer_that_nobody_knows_is_named_with_the_cure():
     assert caught.value.names == ("1.gain",)
 
 
+class TestRegisteredLayer(LayerRuleContract):
+    @pytest.fixture(autouse=True)
+    def _registered(self):
+        with registered(lambda module, inputs, g: {"gain": g * inputs[0]}):
+            yield
+
+    def layer(self):
+        return Scale()
+
+    def inputs(self, count):
+        return (torch.randn(count, 4),)
+
+
 @pytest.mark.parametrize("first", [True, False])
-def test_registered_layer_equals_the_loop(first):
+def test_registered_layers_equal_the_loop(first):
     torch.manual_seed(0)
     layers = [nn.Linear(4, 4), Scale(), nn.Tanh(), Scale()]
     model = nn.Sequential(*layers[first:])
     with registered(lambda module, inputs, g: {"gain": g * inputs[0]}):
-        assert_engine_is_right(HooksEngine, model, (torch.randn(3, 4),))
+        assert_equals_loop(HooksEngine, model, (torch.randn(3, 4),))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert all(p.requires_grad for p in model.parameters())
 
@@ -677,7 +665,7 @@ def test_functional_use_of_a_module_of_another_is_captured():
             return F.linear(torch.tanh(self.inner(x)), self.inner.weight.mT.contiguous(), None)
 
     torch.manual_seed(0)
-    assert_engine_is_right(HooksEngine, Borrowing(), (torch.randn(4, 2, 3),))
+    assert_equals_loop(HooksEngine, Borrowing(), (torch.randn(4, 2, 3),))
 
 
 def test_gradients_of_the_users_own_case_type_are_plain_tensors():
@@ -734,8 +722,8 @@ RELU = {"nonlinearity": "relu"}
 ])  # fmt: skip
 def test_recurrent_layers_have_the_gradients_of_the_loop(kind, options, initial, packed):
     model = Recurring(kind, packed, initial, **options)
-    assert_engine_is_right(HooksEngine, model, series())
-    assert_engine_is_right(HooksEngine, model, series(1))
+    assert_equals_loop(HooksEngine, model, series())
+    assert_equals_loop(HooksEngine, model, series(1))
     with differentiable(model, names := [name for name, _ in model.named_parameters()]):
         outputs = HooksEngine(model, Curved(), names).gradients(series(), lambda *_: None)
     torch.testing.assert_close(outputs, Curved().output(model, series()).detach(), rtol=1e-5, atol=1e-6)
@@ -745,13 +733,13 @@ def test_recurrent_layers_have_the_gradients_of_the_loop(kind, options, initial,
 def test_recurrent_layers_some_of_whose_parameters_are_left_out(frozen):
     model = Recurring(nn.GRU, True, bidirectional=True)
     model.get_parameter(frozen).requires_grad_(False)
-    assert_engine_is_right(HooksEngine, model, series())
+    assert_equals_loop(HooksEngine, model, series())
 
 
 def test_recurrent_layers_that_run_twice_or_share_weights():
     model = Recurring(nn.LSTM, batch_first=True, bidirectional=True)
     model.recurrent.weight_ih_l0_reverse = model.recurrent.weight_ih_l0
-    assert_engine_is_right(HooksEngine, model, series())
+    assert_equals_loop(HooksEngine, model, series())
 
     class Twice(nn.Module):
         def __init__(self):
@@ -761,7 +749,7 @@ def test_recurrent_layers_that_run_twice_or_share_weights():
         def forward(self, x):
             return self.gru(self.gru(x)[0].flip(1))[0]
 
-    assert_engine_is_right(HooksEngine, Twice(), (series()[0],))
+    assert_equals_loop(HooksEngine, Twice(), (series()[0],))
 
 
 class Sorting(nn.Module):

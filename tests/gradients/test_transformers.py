@@ -6,7 +6,6 @@ import warnings
 
 import pytest
 import torch
-from reference import gradients
 from test_layers import hugging_face, transformers
 
 from trak.gradients import choose_engine, differentiable
@@ -15,6 +14,7 @@ from trak.gradients.featurize import featurize
 from trak.inputs import batches
 from trak.projectors import make_projector
 from trak.tasks import make_task
+from trak.testing.reference import gradients
 
 SIZES = [5, 2, 7, 3, 7, 4, 6]
 SMALL = {

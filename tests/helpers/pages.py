@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from trak.baselines import BASELINES
+from trak.gradients import ENGINES
 from trak.gradients.layers import LAYERS, OPERATIONS
 from trak.gradients.layers.registry import DECOMPOSITIONS
 from trak.projectors import PROJECTORS
@@ -21,7 +22,7 @@ SETUPS = ROOT / "tests" / "docs" / "setup"
 PAGES = [ROOT / "README.md", *sorted(p for p in DOCS.glob("**/*.md") if "_build" not in p.parts)]
 
 FENCE = re.compile(r"^( *)(`{3,}|~{3,})([^\n]*)\n(.*?)^\1\2 *$", flags=re.DOTALL | re.MULTILINE)
-_REGISTRIES = [TASKS, BASELINES, PROJECTORS, LAYERS, OPERATIONS, DECOMPOSITIONS]
+_REGISTRIES = [TASKS, BASELINES, ENGINES, PROJECTORS, LAYERS, OPERATIONS, DECOMPOSITIONS]
 
 
 def shown(page):

@@ -13,7 +13,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import trak.projectors as projectors
 from trak._utils.counter_random import random_normals, random_signs, random_words, stream_key
 from trak.projectors import (
     PROJECTORS,
@@ -27,14 +26,15 @@ from trak.projectors import (
     NoOpProjector,
     OuterProducts,
     ProjectionType,
-    Projector,
     Rademacher,
     Sketch,
     SparseRows,
     make_projector,
+    register_projector,
 )
+from trak.testing import ProjectorContract
+from trak.testing.projectors import awkward_vectors
 
-CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
 MASK = (1 << 64) - 1
 GOLDEN_RATIO, MIX_1, MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
@@ -103,31 +103,6 @@ def dense_reference(kind, grads, k, seed, model_id):
     return total
 
 
-def awkward_vectors(k, blocks=12):
-    """Unit vectors, rows, on which sums of colliding coordinates are largest, and random ones."""
-    rng = np.random.default_rng(0)
-    vectors = np.zeros((6, blocks, k))
-    vectors[0] = rng.normal(size=(blocks, k))
-    vectors[1] = 1
-    vectors[2] = np.outer(rng.normal(size=blocks), rng.normal(size=k))
-    vectors[3, :, 0] = rng.normal(size=blocks)
-    vectors[4, :2, 0] = vectors[4, :2, k // 2] = 1
-    vectors[5] = vectors[1] + rng.normal(size=(blocks, k))
-    flat = vectors.reshape(6, -1)
-    return flat / np.linalg.norm(flat, axis=1, keepdims=True)
-
-
-@functools.cache
-def inner_products(contract, k):
-    """⟨Sx, Sy⟩ of all pairs of awkward vectors for many seeds: (seeds, 6, 6)."""
-    vectors = torch.from_numpy(awkward_vectors(k))
-    samples = []
-    for seed in range(contract.seeds):
-        features = contract().features(contract().make(k, seed), vectors)
-        samples.append((features @ features.T).numpy())
-    return np.stack(samples)
-
-
 def small_gradients():
     """Two examples of a parameter of three blocks and one of less than one, for k = 5."""
     return {
@@ -158,150 +133,18 @@ def features_in_another_process():
     return json.loads(done.stdout)
 
 
-class ProjectorContract:
-    """What every projector must do; a member says only how it is made and what it should return."""
+class BuiltInContract(ProjectorContract):
+    """What holds for every projector of the library beyond the shipped contract."""
 
-    seeds = 400
-    bit_identical = False
     published_scale = False
     large_k = 2
     large_numel = 10**7
-    dtype_tolerance = 1e-12
     golden: tuple[tuple[float, ...], ...]
-
-    def make(self, k, seed) -> Projector:
-        raise NotImplementedError
-
-    def reference(self, grads, k, seed, model_id):
-        raise NotImplementedError
 
     def features(self, projector, grads, model_id=0):
         """Features as they are stored: the published `project` has a factor √k more."""
         features = projector.project(grads, model_id)
         return features / math.sqrt(projector.proj_dim) if self.published_scale else features
-
-    def assert_same(self, actual, expected):
-        if self.bit_identical:
-            assert torch.equal(actual, expected)
-        else:
-            torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
-
-    @pytest.mark.parametrize("a, b", [(1, 1), (-2.5, 1e3), (0, -1e-3)])
-    def test_projection_is_linear(self, a, b):
-        x, y = torch.randn(2, 3, 37, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        s = functools.partial(self.features, self.make(8, 1))
-        torch.testing.assert_close(s(a * x + b * y), a * s(x) + b * s(y), rtol=1e-10, atol=1e-9)
-
-    @pytest.mark.parametrize("k", [4, 5, 32])
-    def test_inner_products_are_unbiased(self, k):
-        samples, vectors = inner_products(type(self), k), awkward_vectors(k)
-        error = samples.std(0) / math.sqrt(len(samples))
-        assert (np.abs(samples.mean(0) - vectors @ vectors.T) <= 4.5 * error + 1e-12).all()
-
-    @pytest.mark.parametrize("k", [4, 5, 32])
-    def test_variance_of_inner_products_is_within_the_stated_bound(self, k):
-        samples, vectors = inner_products(type(self), k), awkward_vectors(k)
-        truth = vectors @ vectors.T
-        squares = (samples - truth) ** 2
-        bound = (1 + truth**2) / k * (1 + 1 / 64)
-        assert (squares.mean(0) <= bound + 4.5 * squares.std(0) / math.sqrt(len(samples))).all()
-
-    def test_features_of_an_example_do_not_depend_on_its_batch(self):
-        grads = torch.randn(23, 301, generator=torch.Generator().manual_seed(0))
-        projector = self.make(16, 3)
-        together = self.features(projector, grads)
-        for size in (1, 7):
-            self.assert_same(torch.cat([self.features(projector, part) for part in grads.split(size)]), together)
-        self.assert_same(self.features(projector, grads.flip(0)).flip(0), together)
-
-    @pytest.mark.parametrize("k", [1, 6, 8, 16])
-    @pytest.mark.parametrize("positions", [1, 5])
-    @pytest.mark.parametrize("elements", [1, 40, 10**6])
-    def test_blocks_in_every_form_and_in_parts_equal_the_dense_gradient(self, monkeypatch, k, positions, elements):
-        monkeypatch.setattr(projectors.base, "_PART_ELEMENTS", elements)
-        monkeypatch.setattr(projectors.base, "_PART_ROWS", 2)
-        generator = torch.Generator().manual_seed(0)
-        left, right = (torch.randn(5, positions, n, generator=generator).double() for n in (9, 4))
-        values = torch.randn(5, 7, 4, generator=generator).double()
-        indices = torch.randint(9, (5, 7), generator=generator)
-        weight = torch.einsum("bsm,bsn->bmn", left, right)
-        table = torch.zeros(5, 9, 4).double()
-        for i in range(5):
-            for s in range(7):
-                table[i, indices[i, s]] += values[i, s]
-        projector = self.make(k, 3)
-        expected = projector.project({"weight": weight + table, "bias": left.sum(1)}, 2)
-        for _ in range(2):  # the second time in memory that was used before
-            projector.bind({"weight": (9, 4), "bias": (9,)})
-            total = Accumulator(projector, 5, 2, left.device, left.dtype)
-            total.add("weight", OuterProducts(left[:2], right[:2], (3, 3, 4)), 0)
-            total.add("bias", left[3:].sum(1), 3)
-            total.add("weight", OuterProducts(left[2:], right[2:]), 2)
-            total.add("weight", SparseRows(indices, values, 9))
-            total.add("bias", left[:3].sum(1), 0)
-            found = total.result() * (math.sqrt(projector.proj_dim) if self.published_scale else 1)
-            torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-
-    def test_sums_of_two_batches_at_a_time_do_not_mix(self):
-        x, y = torch.randn(2, 3, 37, generator=torch.Generator().manual_seed(0))
-        projector = self.make(8, 1)
-        projector.bind({"": (37,)})
-        sums = [Accumulator(projector, 3, 0, x.device, x.dtype) for _ in range(2)]
-        for total, block in zip(sums, (x, y), strict=True):
-            total.add("", block)
-        scale = math.sqrt(projector.proj_dim) if self.published_scale else 1
-        for total, block in zip(sums, (x, y), strict=True):
-            torch.testing.assert_close(total.result() * scale, projector.project(block), rtol=1e-6, atol=1e-5)
-
-    def test_seeds_checkpoints_and_names_give_uncorrelated_projections(self):
-        k = 1024
-        x = torch.randn(1, 200, generator=torch.Generator().manual_seed(0))
-        rows = [
-            self.features(self.make(k, seed), {name: x}, model_id)[0]
-            for seed in (0, 1, 12)
-            for model_id in (0, 1, 12)
-            for name in ("a", "b")
-        ]
-        unit = torch.nn.functional.normalize(torch.stack(rows))
-        correlation = unit @ unit.T - torch.eye(len(rows))
-        assert correlation.abs().max() < 5 / math.sqrt(k)
-
-    def test_checkpoint_ids_of_any_integer_type_mean_the_same(self):
-        grads = torch.ones(1, 40)
-        assert torch.equal(self.make(8, 0).project(grads, 5), self.make(8, 0).project(grads, np.int64(5)))
-        assert torch.equal(self.make(8, 5).project(grads), self.make(8, np.int64(5)).project(grads))
-
-    def test_a_projector_used_for_one_checkpoint_gives_the_next_one_fresh_numbers(self):
-        grads = {"a": torch.ones(1, 40), "b": torch.ones(1, 3)}
-        used = self.make(8, 0)
-        for model_id in (0, 1, 0):
-            assert torch.equal(used.project(grads, model_id), self.make(8, 0).project(grads, model_id))
-
-    @pytest.mark.parametrize("device", ["cpu", CUDA])
-    def test_features_are_the_same_on_every_device(self, device):
-        grads = torch.randint(-9, 10, (4, 5003), generator=torch.Generator().manual_seed(0)).float()
-        features = self.features(self.make(64, 3), grads.to(device))
-        assert features.device.type == device
-        expected = torch.from_numpy(self.reference({"": grads.numpy()}, 64, 3, 0)).float()
-        if self.bit_identical:
-            assert torch.equal(features.cpu(), expected)
-        else:
-            torch.testing.assert_close(features.cpu(), expected, rtol=1e-5, atol=1e-3)
-
-    @pytest.mark.parametrize("numel", [0, 1, 15, 16, 17, 100])
-    def test_parameters_of_any_size_match_the_definition(self, numel):
-        grads = {
-            "edge": torch.randn(3, numel, dtype=torch.float64),
-            "other": torch.randn(3, 2, 9, dtype=torch.float64),
-        }
-        features = self.features(self.make(16, 2), grads, model_id=4)
-        expected = self.reference({name: grad.numpy() for name, grad in grads.items()}, 16, 2, 4)
-        np.testing.assert_allclose(features.numpy(), expected, rtol=0, atol=self.dtype_tolerance * 20)
-
-    def test_a_parameter_without_dimensions_is_one_of_one_element(self):
-        grads = torch.randn(3, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        found, expected = (self.features(self.make(16, 2), {"scale": g}, model_id=4) for g in (grads[:, 0], grads))
-        assert torch.equal(found, expected)
 
     def test_millions_of_coordinates_match_the_definition(self):
         # Integers, so that float32 sums are exact in any order.
@@ -322,46 +165,9 @@ class ProjectorContract:
     def test_numbers_are_those_of_earlier_releases(self):
         np.testing.assert_allclose(small_features(type(self)), self.golden, rtol=2e-6, atol=2e-6)
 
-    def test_float64_gradients_give_float64_features(self):
-        grads = torch.randn(2, 1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        features = self.features(self.make(16, 0), grads)
-        assert features.dtype == torch.float64
-        expected = self.reference({"": grads.numpy()}, 16, 0, 0)
-        np.testing.assert_allclose(features.numpy(), expected, rtol=0, atol=self.dtype_tolerance * 100)
-
-    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-    def test_half_precision_gradients_are_summed_in_float32(self, dtype):
-        generator = torch.Generator().manual_seed(0)
-        grads = (20000 + 10000 * torch.randn(2, 4000, generator=generator)).clamp(1, 60000).to(dtype)
-        features = self.features(self.make(8, 0), grads)
-        assert features.dtype == torch.float32
-        expected = self.reference({"": grads.double().numpy()}, 8, 0, 0)
-        np.testing.assert_allclose(features.numpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-        assert grads.dtype == dtype
-
     def test_a_tensor_is_one_nameless_parameter(self):
         grads = torch.randn(3, 50)
         assert torch.equal(self.make(8, 1).project(grads), self.make(8, 1).project({"": grads.reshape(3, 5, 10)}))
-
-    def test_parameters_added_one_at_a_time_equal_those_projected_at_once(self):
-        grads, projector = small_gradients(), self.make(5, 7)
-        projector.bind({name: grad.shape[1:] for name, grad in grads.items()})
-        total = Accumulator(projector, 2, 3, torch.device("cpu"), torch.float32)
-        for name in reversed(grads):
-            total.add(name, grads[name])
-        torch.testing.assert_close(
-            total.result(), self.features(self.make(5, 7), grads, 3).float(), rtol=1e-6, atol=1e-6
-        )
-
-    def test_gradients_given_are_left_as_they_were(self):
-        grads = small_gradients()
-        self.make(5, 7).project(grads)
-        for name, grad in small_gradients().items():
-            assert torch.equal(grads[name], grad)
-
-    def test_no_examples_give_no_rows_of_full_width(self):
-        projector = self.make(8, 0)
-        assert projector.project({"a": torch.zeros(0, 2, 4)}).shape == (0, 8)
 
     def test_wrong_number_of_examples_is_refused_with_the_shape(self):
         with pytest.raises(ValueError, match=r"'b' have shape \(2, 4\), expected 3 examples"):
@@ -372,7 +178,7 @@ class ProjectorContract:
             self.make(8, 0).project({})
 
 
-class RandomContract(ProjectorContract):
+class RandomContract(BuiltInContract):
     """Projectors whose constructor takes a dimension and a seed that count."""
 
     @pytest.mark.parametrize(
@@ -386,12 +192,6 @@ class RandomContract(ProjectorContract):
     def test_wrong_seed_is_refused_with_its_value(self, seed):
         with pytest.raises(TypeError, match=f"seed must be an integer, got {seed!r}"):
             self.make(8, seed)
-
-    def test_record_tells_kinds_and_seeds_apart(self):
-        record = self.make(8, 3).describe()
-        assert record["seed"] == 3
-        assert record != self.make(8, 4).describe()
-        assert json.loads(json.dumps(record)) == record
 
 
 class TestSketch(RandomContract):
@@ -565,7 +365,7 @@ class TestPublishedBasicRademacher(TestRademacher):
             BasicProjector(4, 8, 0, "norml")
 
 
-class TestIdentity(ProjectorContract):
+class TestIdentity(BuiltInContract):
     seeds = 2
     bit_identical = True
     golden = (
@@ -573,6 +373,7 @@ class TestIdentity(ProjectorContract):
         (1.125, 1.375, 1.625, 1.875, 2.125, 2.375, 2.625, 2.875, 3.125, 3.375, 3.625, 3.875, 0.5, 3.0),
     )
     test_seeds_checkpoints_and_names_give_uncorrelated_projections = None
+    test_record_tells_kinds_and_seeds_apart = None
 
     def make(self, k, seed):
         return Identity(seed)
@@ -582,7 +383,7 @@ class TestIdentity(ProjectorContract):
 
     @pytest.mark.parametrize("k", [4, 5])
     def test_inner_products_are_exact_for_every_seed(self, k):
-        samples, vectors = inner_products(type(self), k), awkward_vectors(k)
+        samples, vectors = self.inner_products(k), awkward_vectors(k)
         np.testing.assert_allclose(samples, np.stack([vectors @ vectors.T] * self.seeds), rtol=0, atol=1e-14)
 
     def test_seed_and_checkpoint_change_nothing(self):
@@ -649,6 +450,25 @@ def test_projectors_are_made_by_name_with_their_dimension_and_seed():
     made = make_projector(None, 8, 3)
     assert (type(made), made.proj_dim, made.seed) == (Sketch, 8, 3)
     assert make_projector(made) is made
+
+
+def test_a_registered_projector_is_made_by_its_name_and_recorded_under_it(monkeypatch):
+    monkeypatch.delitem(PROJECTORS, "mine", raising=False)
+
+    @register_projector("mine")
+    class Mine(Sketch):
+        pass
+
+    try:
+        made = make_projector("mine", 8, 3)
+        assert (type(made), made.proj_dim, made.describe()) == (Mine, 8, {"kind": "mine", "seed": 3})
+        with pytest.raises(ValueError, match=r"projector name 'mine' is taken by .*Mine; choose another"):
+            register_projector("mine")(Gaussian)
+        with pytest.raises(TypeError, match=r"only a subclass of trak\.projectors\.Projector can be registered"):
+            register_projector("other")(int)
+    finally:
+        del PROJECTORS["mine"]
+    assert Gaussian.name == "gaussian"
 
 
 def test_unknown_projector_name_suggests_the_nearest():

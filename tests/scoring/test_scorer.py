@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import TASK_CASES, images
-from reference import scores as true_scores
 from torch import nn
 from zarr.storage import MemoryStore
 
@@ -18,6 +17,7 @@ from trak.scoring import Damping, Scorer, ScoringConfig, TopKQuery, gram, solve
 from trak.scoring.top_k import _stable_top
 from trak.store import FeatureStore, RowValues, StoreConfig, Table
 from trak.tasks import make_task
+from trak.testing.reference import scores as true_scores
 
 
 def varied(model, count):

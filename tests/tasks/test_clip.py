@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from reference import double
-from test_tasks import CurvatureFromLoss, sigmoid
+from test_tasks import sigmoid
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -28,6 +27,8 @@ from trak.projectors import make_projector
 from trak.tasks import CLIP, ImageClassification, make_task
 from trak.tasks.image_text import read_pairs
 from trak.tasks.negatives import NegativeBank
+from trak.testing import TaskContract
+from trak.testing.reference import double
 
 transformers = pytest.importorskip("transformers")
 
@@ -164,7 +165,7 @@ def all_margins(model, batch, bank, constants_of=None):
     return torch.stack(rows)
 
 
-class ClipContract(CurvatureFromLoss):
+class ClipContract(TaskContract):
     """With the bank as large as the simulated batch: every other example is a negative."""
 
     name: str

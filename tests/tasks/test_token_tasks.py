@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from models import Next, sentences
-from reference import gradients
-from test_tasks import CLASSES, CurvatureFromLoss, Returns, images, sigmoid
+from test_tasks import CLASSES, Returns, images, sigmoid
 from torch import nn
 
 import trak
@@ -15,6 +14,8 @@ from trak.gradients import FunctionalEngine, HooksEngine, differentiable
 from trak.gradients.base import collect
 from trak.inputs import batches
 from trak.tasks import LanguageModeling, MultiLabel, Seq2Seq, TextClassification, TokenClassification, make_task
+from trak.testing import TaskContract
+from trak.testing.reference import gradients
 
 transformers = pytest.importorskip("transformers")
 
@@ -59,7 +60,7 @@ def losses_of(logits, labels):
     return nn.functional.cross_entropy(logits.double(), torch.as_tensor(labels), reduction="none").detach().numpy()
 
 
-class SeveralContract(CurvatureFromLoss):
+class SeveralContract(TaskContract):
     """The mean of margins that keeps the loss; subclasses say `losses`, a list of arrays, one an example."""
 
     kind, reduction = "margin", "mean"

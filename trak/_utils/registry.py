@@ -34,7 +34,7 @@ class Registry(dict[str, Any]):
         def register(cls: C) -> C:
             base = f"{self._base.__module__.rpartition('.')[0]}.{self._base.__name__}"
             if not (isinstance(cls, type) and issubclass(cls, self._base)):
-                raise TypeError(f"only a subclass of {base} can be registered, got {cls!r}; derive the class from it")
+                raise TypeError(f"only a subclass of {base} can be registered, got {cls!r}; make it one")
             taken = self.get(name)
             # A class defined again, as when a notebook's cell runs twice, replaces the first.
             if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):

@@ -1,9 +1,9 @@
 """What every baseline promises, and what those that score one checkpoint at a time share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -68,18 +68,7 @@ class Baseline(ABC):
 
 
 BASELINES = Registry(Baseline, "baseline")
-
-B = TypeVar("B", bound=type[Baseline])
-
-
-def register_baseline(name: str) -> Callable[[B], B]:
-    """Class decorator: register a baseline under `name`.
-
-    Raises:
-        ValueError: if the name belongs to another class.
-        TypeError: if `name` is not a string, or the class not a `Baseline`.
-    """
-    return BASELINES.register(name)
+register_baseline = BASELINES.register
 
 
 class AttributionData:
@@ -168,13 +157,13 @@ class CheckpointBaseline(Baseline):
                     with torch.enable_grad(), differentiable(model, parameters):
                         task.prepare(model)
                         run = CheckpointRun(model, task, model_id, *data, tuple(parameters))
-                        for row, column, block in self._blocks(run):
+                        for row, column, block in self.blocks(run):
                             part = block.detach().mul(weight).cpu().numpy()
                             scores[row : row + part.shape[0], column : column + part.shape[1]] += part
         return ArrayAttribution(scores, name=self.name)
 
     @abstractmethod
-    def _blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
+    def blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
         """Every score of one checkpoint once, as (first training example, first target, block of scores)."""
 
     def _weights(self, checkpoints: int) -> Sequence[float]:

@@ -104,7 +104,7 @@ class EKFAC(GradientBaseline):
             )
         return covered
 
-    def _blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
+    def blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
         library, task = require_curvlinops(), run.task
         gradients = Gradients(run, self.engine, self.memory_budget)
         settings = {

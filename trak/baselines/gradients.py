@@ -49,7 +49,7 @@ class GradientDot(GradientBaseline):
         self.projector = made.describe() | ({} if isinstance(made, Identity) else {"proj_dim": made.proj_dim})
         super().__init__(grad_wrt, engine, memory_budget)
 
-    def _blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
+    def blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
         gradients = Gradients(run, self.engine, self.memory_budget)
         projector = self._make_projector()
         targets = torch.cat([rows.features for _, rows in gradients.rows(projector, run.targets)])

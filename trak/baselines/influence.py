@@ -93,7 +93,7 @@ class InfluenceFunctions(GradientBaseline):
     def _total(self, train: int, targets: int) -> None:
         return None
 
-    def _blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
+    def blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
         gradients, matrix = Gradients(run, self.engine, self.memory_budget), _Matrix(run, self.hessian)
         damping = RELATIVE_DAMPING * matrix.mean_eigenvalue(self.seed) if self.damping is None else self.damping
         if self.solver == "cg":

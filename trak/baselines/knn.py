@@ -59,7 +59,7 @@ class KNNShapley(CheckpointBaseline):
             )
         return task
 
-    def _blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
+    def blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
         pieces = list(self._features(run, run.targets))
         targets, wanted = (torch.cat(parts) for parts in zip(*pieces, strict=True))
         m = len(targets)

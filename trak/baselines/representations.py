@@ -143,7 +143,7 @@ class RepresentationSimilarity(CheckpointBaseline):
         self._layer = LayerReader(layer, of, pool)
         self.layer, self.metric, self.of, self.pool = layer, metric, of, self._layer.pool
 
-    def _blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
+    def blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
         targets = torch.cat([features for _, features in self._features(run, run.targets)])
         for start, features in self._features(run, run.train, targets):
             yield start, 0, cosines(features, targets) if self.metric == "cosine" else features @ targets.T

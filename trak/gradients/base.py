@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -70,18 +70,7 @@ class Engine(ABC):
 
 
 ENGINES = Registry(Engine, "engine")
-
-E = TypeVar("E", bound=type[Engine])
-
-
-def register_engine(name: str) -> Callable[[E], E]:
-    """Class decorator: register an engine under `name`, so that `engine=name` chooses it.
-
-    Raises:
-        ValueError: if the name belongs to another class.
-        TypeError: if `name` is not a string, or the class not an `Engine`.
-    """
-    return ENGINES.register(name)
+register_engine = ENGINES.register
 
 
 def example_shapes(batch: Batch) -> tuple[torch.Size, ...]:

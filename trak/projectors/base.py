@@ -1,10 +1,10 @@
-"""What every random projection promises, and the sum that gradients stream into."""
+"""The base class of projectors, their registry, and the sum that gradients stream into."""
 
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ _PART_ROWS = 16
 
 
 def examples_per_block(elements: int, limit: int) -> int:
-    """How many examples of so many elements each fit within a limit: a power of two, so that parts begin alike."""
+    """Return how many examples of this many elements fit within a limit: a power of two, so that parts begin alike."""
     return 1 << max(0, (limit // max(1, elements)).bit_length() - 1)
 
 
@@ -42,7 +42,7 @@ class Projector(ABC):
 
         Raises:
             ValueError: if `proj_dim` is less than 1.
-            TypeError: if `seed` or `proj_dim` is no integer.
+            TypeError: if `seed` or `proj_dim` is not an integer.
         """
         for name, value in (("proj_dim", proj_dim), ("seed", seed)):
             if isinstance(value, bool) or not hasattr(value, "__index__"):
@@ -56,16 +56,16 @@ class Projector(ABC):
         """Learn the parameters' names and shapes before the first projection."""
 
     def describe(self) -> dict[str, Any]:
-        """What decides the numbers, for the store's record."""
+        """Return the settings that determine the features, for the store's record."""
         return {"kind": getattr(self, "name", type(self).__name__), "seed": self.seed}
 
     def new_sum(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> Any:
-        """An empty sum for `batch_size` examples; its layout is the projector's own."""
+        """Return an empty sum for `batch_size` examples, in a layout of the projector's choice."""
         return torch.zeros(batch_size, self.proj_dim, device=device, dtype=dtype)
 
     @property
     def stride(self) -> int:
-        """What the first coordinate of a part that is given to `add` must be a multiple of."""
+        """Number that the `first` coordinate of a block given to `add` is a multiple of."""
         return 1
 
     @abstractmethod
@@ -81,25 +81,24 @@ class Projector(ABC):
         """
 
     def add_outer_products(self, total: Any, name: str, block: OuterProducts, model_id: int) -> None:
-        """The same for a block in that form; by default it is made dense, some rows of the matrix at a time."""
+        """Add outer products to `total` as `add` does; by default formed densely, a few rows at a time."""
         rows, columns = block.left.shape[2], block.right.shape[2]
         together = self.stride // math.gcd(columns, self.stride)
         examples = examples_per_block(_PART_ROWS * columns, _PART_ELEMENTS)
         step = max(1, _PART_ELEMENTS // (min(examples, len(block)) * columns * together)) * together
-        for some in range(0, len(block), examples):
-            few, sums = block[some : some + examples], total[some : some + examples]
-            for start in range(0, rows, step):
-                part = few.rows(start, start + step)
-                self.add(sums, name, part.flatten(1), model_id, start * columns)
+        for start in range(0, len(block), examples):
+            part, sums = block[start : start + examples], total[start : start + examples]
+            for row in range(0, rows, step):
+                self.add(sums, name, part.rows(row, row + step).flatten(1), model_id, row * columns)
 
     def add_sparse_rows(self, total: Any, name: str, block: SparseRows, model_id: int) -> None:
-        """The same for a block in that form; by default it is made dense, an example at a time."""
+        """Add sparse rows to `total` as `add` does; by default made dense, one example at a time."""
         for i in range(len(block)):
             one = SparseRows(block.indices[i : i + 1], block.values[i : i + 1], block.rows)
             self.add(total[i : i + 1], name, one.dense().flatten(1), model_id)
 
     def finish(self, total: Any) -> Tensor:
-        """The features, shape (B, proj_dim), of a sum to which every parameter was added."""
+        """Return the features, shape (B, proj_dim), of a sum to which every parameter was added."""
         return total
 
     def project(self, grads: Tensor | Mapping[str, Tensor], model_id: int = 0) -> Tensor:
@@ -133,18 +132,7 @@ class Projector(ABC):
 
 
 PROJECTORS = Registry(Projector, "projector")
-
-P = TypeVar("P", bound=type[Projector])
-
-
-def register_projector(name: str) -> Callable[[P], P]:
-    """Class decorator: register a projector under `name`, so that `projector=name` makes one with (proj_dim, seed).
-
-    Raises:
-        ValueError: if the name belongs to another class.
-        TypeError: if `name` is not a string, or the class not a `Projector`.
-    """
-    return PROJECTORS.register(name)
+register_projector = PROJECTORS.register
 
 
 class Accumulator:

@@ -1,25 +1,14 @@
 """Tasks by name."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from trak._utils.registry import Registry
 from trak.tasks.base import Task, recorded_name
 
 TASKS = Registry(Task, "task")
-
-T = TypeVar("T", bound=type[Task])
-
-
-def register_task(name: str) -> Callable[[T], T]:
-    """Class decorator: register a task under `name`.
-
-    Raises:
-        ValueError: if the name belongs to another class.
-        TypeError: if `name` is not a string, or the class not a `Task`.
-    """
-    return TASKS.register(name)
+register_task = TASKS.register
 
 
 def output_in_words(name: str, settings: Any) -> str | None:

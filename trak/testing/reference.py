@@ -1,4 +1,4 @@
-"""The slow truth: loops over single examples and dense linear algebra in float64."""
+"""Slow reference computations: loops over single examples and dense linear algebra in float64."""
 
 import copy
 from collections.abc import Sequence
@@ -14,7 +14,17 @@ from trak.tasks import Task
 
 
 def gradients(model: nn.Module, task: Task, batch: Any, names: Sequence[str] | None = None) -> dict[str, Tensor]:
-    """Per-example gradients (B, *shape) by a loop of torch.autograd.grad."""
+    """Compute per-example gradients by a loop of `torch.autograd.grad`.
+
+    Args:
+        model: the model; a copy in evaluation mode is differentiated.
+        task: has the output to differentiate.
+        batch: B examples.
+        names: parameters to differentiate by; by default all.
+
+    Returns:
+        Tensors of shape `(B, *parameter.shape)` by parameter name.
+    """
     model = copy.deepcopy(model).eval()
     own = {name: p.requires_grad_() for name, p in model.named_parameters() if names is None or name in names}
     rows = []
@@ -26,14 +36,14 @@ def gradients(model: nn.Module, task: Task, batch: Any, names: Sequence[str] | N
 
 
 def double(batch: Any) -> Any:
-    """The batch with floating-point tensors in float64."""
+    """Return the batch with its floating-point tensors in float64."""
     return batches.map_tensors(lambda t: t.double() if t.is_floating_point() else t, batch)
 
 
 def features(
     model: nn.Module, task: Task, batch: Any, projector: Projector, model_id: int, names: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Projected per-example gradients (B, k), all of it in float64."""
+    """Compute projected per-example gradients (B, k) in float64."""
     found = gradients(copy.deepcopy(model).double(), task, double(batch), names)
     return projector.project(found, model_id).numpy()
 
@@ -53,7 +63,10 @@ def scores(
     loss_temperature: float = 3.0,
     normalize_checkpoints: bool = True,
 ) -> np.ndarray:
-    """τ = mean_c φ_t (ΦᵀWΦ + λI)⁻¹ φ_i · mean_c Q_i with an explicit inverse, (n, m)."""
+    """Compute scores (n, m) in float64 with an explicit inverse: τ = mean_c φ_t (ΦᵀWΦ + λI)⁻¹ φ_i · mean_c Q_i.
+
+    The arguments are those of `trak.attribute`; `lambda_reg` is λ itself, instead of relative to trace(K)/k.
+    """
     kernels, qs, sizes = [], [], []
     for model_id, checkpoint in enumerate(checkpoints):
         exact = copy.deepcopy(model).eval()
