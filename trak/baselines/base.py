@@ -1,4 +1,4 @@
-"""What every baseline promises, and what those that score one checkpoint at a time share."""
+"""Interface of baselines, and the base class of those that score one checkpoint at a time."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,7 +53,7 @@ class Baseline(ABC):
             progress: whether to show progress bars.
 
         Raises:
-            ValueError, TypeError: for what can't be scored; the message says why and what to do.
+            ValueError, TypeError: for inputs that cannot be scored; the message says why and what to do.
             ImportError: if a package is needed that is not installed.
         """
 
@@ -66,7 +66,7 @@ class Baseline(ABC):
         return f"{type(self).__name__}({settings})"
 
 
-class AttributionData:
+class IndexedLoader:
     """A loader's batches, ready for autograd on the model's device, each with the index of its first example."""
 
     def __init__(self, loader: Iterable[Batch], what: str, device: torch.device) -> None:
@@ -103,7 +103,7 @@ class AttributionData:
 
 
 @dataclass(frozen=True)
-class CheckpointRun:
+class LoadedCheckpoint:
     """One checkpoint, loaded into the model, and the data."""
 
     model: nn.Module
@@ -111,8 +111,8 @@ class CheckpointRun:
     task: Task
     model_id: int
     """The checkpoint's position."""
-    train: AttributionData
-    targets: AttributionData
+    train: IndexedLoader
+    targets: IndexedLoader
     parameters: tuple[str, ...]
     """Names of what is differentiated by."""
 
@@ -138,7 +138,7 @@ class CheckpointBaseline(Baseline):
         model = unwrap_model(model)
         task = self._check_task(make_task(task))
         device = device_of(model)
-        data = AttributionData(train, "train", device), AttributionData(targets, "targets", device)
+        data = IndexedLoader(train, "train", device), IndexedLoader(targets, "targets", device)
         parameters = self._parameters(model, task, data[0])
         scores = np.zeros((data[0].size, data[1].size), np.float32)
         with loadable(model, checkpoints) as several:
@@ -151,14 +151,14 @@ class CheckpointBaseline(Baseline):
                     load_into(model, checkpoint)
                     with torch.enable_grad(), differentiable(model, parameters):
                         task.prepare(model)
-                        run = CheckpointRun(model, task, model_id, *data, tuple(parameters))
-                        for row, column, block in self._blocks(run):
+                        loaded = LoadedCheckpoint(model, task, model_id, *data, tuple(parameters))
+                        for row, column, block in self._blocks(loaded):
                             part = block.detach().mul(weight).cpu().numpy()
                             scores[row : row + part.shape[0], column : column + part.shape[1]] += part
         return ArrayAttribution(scores, name=self.name)
 
     @abstractmethod
-    def _blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
+    def _blocks(self, loaded: LoadedCheckpoint) -> Iterator[tuple[int, int, Tensor]]:
         """Every score of one checkpoint once, as (first training example, first target, block of scores)."""
 
     def _weights(self, checkpoints: int) -> Sequence[float]:
@@ -169,10 +169,10 @@ class CheckpointBaseline(Baseline):
         """How many examples one checkpoint passes through the model, if that is known before."""
         return train + targets
 
-    def _parameters(self, model: nn.Module, task: Task, train: AttributionData) -> Sequence[str]:
+    def _parameters(self, model: nn.Module, task: Task, train: IndexedLoader) -> Sequence[str]:
         """Names of the parameters to differentiate by."""
         return ()
 
     def _check_task(self, task: Task) -> Task:
-        """The task, unless it can't be scored."""
+        """The task, if it can be scored."""
         return task

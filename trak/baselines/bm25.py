@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from trak._utils.messages import suggest
-from trak._utils.validation import is_number
+from trak._utils.optional import import_optional_dependency
+from trak._utils.validation import check_option, is_number
 from trak.attribution.results import ArrayAttribution, Attribution
 from trak.baselines.base import Baseline
 from trak.inputs.batches import Batch
@@ -50,15 +50,14 @@ class BM25(Baseline):
             stopwords: words of strings to leave out, or the language ("en") of a list of them.
 
         Raises:
-            ValueError: for arguments that can't be.
+            ValueError: for invalid arguments.
         """
-        if method not in METHODS:
-            raise ValueError(f"unknown method {method!r}: {suggest(str(method), METHODS)}")
+        self.method = check_option(method, "method", METHODS)
         if not (is_number(k1) and is_number(b) and k1 >= 0 and 0 <= b <= 1):
             raise ValueError(
                 f"k1 must be 0 or more and b between 0 and 1, got {k1!r} and {b!r}; use 1.5 and 0.75, which are usual"
             )
-        self.method, self.k1, self.b, self.delta = method, k1, b, delta
+        self.k1, self.b, self.delta = k1, b, delta
         self.ignore, self.stopwords = sorted(ignore), stopwords
 
     def attribute(
@@ -77,10 +76,7 @@ class BM25(Baseline):
             ValueError: for batches without text, or if no training example has any word.
             ImportError: if bm25s is not installed.
         """
-        try:
-            import bm25s
-        except ImportError as error:
-            raise ImportError("BM25 needs bm25s: pip install 'trak-attribution[baselines]'") from error
+        bm25s = import_optional_dependency("bm25s", "BM25 needs bm25s", "baselines")
         documents, queries = (self._texts(loader, what) for loader, what in ((train, "train"), (targets, "targets")))
         if not any(documents):
             raise ValueError(

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from trak._utils.validation import is_number
+from trak._utils.typing import Array
+from trak._utils.validation import check_count, check_option, is_number
 from trak.attribution.results import ArrayAttribution, Attribution
 from trak.baselines.base import Baseline
 from trak.gradients import differentiable
@@ -19,7 +20,6 @@ from trak.inputs.loaders import count_examples
 from trak.inputs.weights import device_of
 from trak.tasks import Task, make_task
 
-Array = np.ndarray[Any, Any]
 Train = Callable[[Array, int], nn.Module]
 
 UTILITIES = ("outputs", "mean")
@@ -57,21 +57,18 @@ class DataShapley(Baseline):
             seed: of the orders, and passed to `train`.
 
         Raises:
-            ValueError, TypeError: for arguments that can't be.
+            ValueError, TypeError: for invalid arguments.
         """
         if not callable(train):
             raise TypeError(
                 f"train must be a function of indices and a seed that returns a model, got {train!r}; define "
                 "train(indices, seed)"
             )
-        if isinstance(permutations, bool) or not hasattr(permutations, "__index__") or permutations < 1:
-            raise ValueError(f"permutations must be an integer, at least 1, got {permutations!r}; give a whole number")
         if not is_number(tolerance) or not 0 <= tolerance < 1:
             raise ValueError(f"tolerance must be 0 or more and below 1, got {tolerance!r}; use 0 for no truncation")
-        if utility not in UTILITIES:
-            raise ValueError(f"utility must be 'outputs' or 'mean', got {utility!r}; use one of them")
-        self.permutations, self.tolerance, self.utility, self.seed = permutations, tolerance, utility, seed
-        self._train = train
+        self.permutations = check_count(permutations, "permutations")
+        self.utility = check_option(utility, "utility", UTILITIES)
+        self.tolerance, self.seed, self._train = tolerance, seed, train
 
     def attribute(
         self,

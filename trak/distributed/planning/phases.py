@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from trak.distributed.planning.constants import Constants
-from trak.distributed.planning.work import Workload
+from trak.distributed.planning.workload import Workload
 from trak.scoring import MEMORY_BUDGET
 from trak.scoring.auto_damping import CHECKPOINTS_EACH, FEWEST_TARGETS, FOLDED, SAMPLED_ROWS
 from trak.scoring.scorer import TOP_GROUPS

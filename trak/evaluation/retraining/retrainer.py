@@ -9,20 +9,19 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from trak._utils.typing import Array
+from trak._utils.validation import check_count
 from trak.distributed import Ray
 from trak.evaluation.retraining.run_store import ModelStore, RetrainingConfig
 from trak.evaluation.retraining.runs import TrainingRun, checked_run
 from trak.evaluation.retraining.training_spec import RunFailure, Train, TrainingSpec
 from trak.evaluation.retraining.workers import check_workers, measure_all
-from trak.evaluation.validation import count
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.inputs.datasets import is_dataset
 from trak.inputs.loaders import count_examples
 from trak.store.location import Location
 from trak.tasks import Task, make_task
-
-Array = np.ndarray[Any, Any]
 
 
 class RetrainingError(RuntimeError):
@@ -79,8 +78,8 @@ def retrain_on(
 
     Raises:
         RetrainingError: if a training run fails, or an output is not finite; names the run. Models that are done stay.
-        ValueError: for indices that can't be, or if `save_dir` was made with another configuration; names both values.
-        TypeError: for other arguments that can't be.
+        ValueError: for invalid indices, or if `save_dir` was made with another configuration; names both values.
+        TypeError: for other invalid arguments.
         ImportError: if joblib, or Ray for "ray", is not installed.
     """
     retrainer = Retrainer(
@@ -111,15 +110,15 @@ class Retrainer:
                 f"train must be a function of (indices, seed), got {type(train).__name__}; define train(indices, seed)"
             )
         check_workers(jobs, backend)
-        self._recipe = TrainingSpec(train, make_task(task), _loaded(targets))
+        self._spec = TrainingSpec(train, make_task(task), _loaded(targets))
         self._jobs, self._backend, self._progress = jobs, backend, progress
         self.store = ModelStore.create(
             save_dir,
             RetrainingConfig(
-                train_set_size=count(train_set_size, "train_set_size"),
-                num_targets=sum(map(batches.size, self._recipe.targets)),
-                targets_digest=batches.digest_of(np.concatenate(list(map(batches.digests, self._recipe.targets)))),
-                task=self._recipe.task.describe(),
+                train_set_size=check_count(train_set_size, "train_set_size"),
+                num_targets=sum(map(batches.size, self._spec.targets)),
+                targets_digest=batches.digest_of(np.concatenate(list(map(batches.digests, self._spec.targets)))),
+                task=self._spec.task.describe(),
                 config={} if config is None else config,
             ),
         )
@@ -151,7 +150,7 @@ class Retrainer:
 
         try:
             with (
-                closing(measure_all(self._recipe, until_failure(), self._jobs, self._backend)) as results,
+                closing(measure_all(self._spec, until_failure(), self._jobs, self._backend)) as results,
                 tqdm(
                     total=len(wanted), initial=done, desc="retraining", unit="model", disable=not self._progress
                 ) as bar,

@@ -1,4 +1,4 @@
-"""Chance."""
+"""Random scores: chance."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
