@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from models import TASK_CASES, images, numbers, texts
-from test_interface import states
+from models import TASK_CASES, images, numbers, states, texts
 
 from trak.baselines import GradientCosine, GradientDot, TracIn
 from trak.baselines.gradient_features import Directions

@@ -94,10 +94,10 @@ def as_indices(given: Indices | None, size: int, name: str) -> Array:
         )
     outside = (indices < 0) | (indices >= size)
     if outside.any():
-        raise ValueError(f"{name} has {int(indices[outside][0])}, expected 0 to {size - 1}; choose from these")
+        raise ValueError(f"{name} must be between 0 and {size - 1}, got {int(indices[outside][0])}; give others")
     unique, counts = np.unique(indices, return_counts=True)
     if len(unique) < len(indices):
-        raise ValueError(f"{name} has {int(unique[counts > 1][0])} more than once; give each once")
+        raise ValueError(f"{name} must be distinct, got {int(unique[counts > 1][0])} more than once; give each once")
     return indices.astype(np.int64)
 
 

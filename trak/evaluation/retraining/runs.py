@@ -53,7 +53,7 @@ def checked_run(run: tuple[Any, ...], position: int, train_set_size: int) -> Tra
         )
     if indices.dtype.kind not in "iu":
         raise TypeError(f"{name}: indices must be integers, got {indices.dtype}; pass np.flatnonzero(mask) for a mask")
-    indices = np.sort(as_indices(indices, train_set_size, f"{name}: the indices"))
+    indices = np.sort(as_indices(indices, train_set_size, f"{name}: indices"))
     seed = check_count(run[1], f"{name}: the training seed", least=0)
     if seed >= _WORD:
         raise ValueError(f"{name}: the training seed must be less than 2**32, got {seed}; use a smaller one")

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from models import TASK_CASES
+from models import TASK_CASES, states
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -42,15 +42,6 @@ def rebatched(data, size):
 
 def as_dicts(data, keys=("x", "y")):
     return [dict(zip(keys, batch, strict=True)) for batch in data]
-
-
-def states(model, count):
-    """Checkpoints a little apart."""
-    torch.manual_seed(7)
-    return [
-        {k: v + 0.1 * torch.randn_like(v) if v.is_floating_point() and "running" not in k else v for k, v in s.items()}
-        for s in [copy.deepcopy(model.state_dict()) for _ in range(count)]
-    ]
 
 
 class BaselineContract:
@@ -240,14 +231,14 @@ class TestRepresentationSimilarity(BaselineContract):
     cases = ("images", "texts", "numbers")
 
     def make(self, case="images"):
-        return RepresentationSimilarity({"images": "5", "texts": "head", "numbers": "3"}[case], of="input")
+        return RepresentationSimilarity({"images": "5", "texts": "head", "numbers": "3"}[case], features_from="input")
 
 
 class TestKNNShapley(BaselineContract):
     cases = ("images", "texts")
 
     def make(self, case="images"):
-        return KNNShapley(3, layer={"images": "5", "texts": "head"}[case], of="input")
+        return KNNShapley(3, layer={"images": "5", "texts": "head"}[case], features_from="input")
 
 
 class TestRandom(BaselineContract):
