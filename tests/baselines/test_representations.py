@@ -114,7 +114,11 @@ class TestRepresentationSimilarity:
         "make, error, message",
         [
             (lambda: RepresentationSimilarity("0", "cos"), ValueError, "unknown metric 'cos': did you mean 'cosine'"),
-            (lambda: LayerFeatures("0", "outputs"), ValueError, "unknown features_from 'outputs': did you mean 'output'"),
+            (
+                lambda: LayerFeatures("0", "outputs"),
+                ValueError,
+                "unknown features_from 'outputs': did you mean 'output'",
+            ),
             (lambda: LayerFeatures("0", pool=0), ValueError, "pool must be dimensions from 1 on"),
             (lambda: LayerFeatures(3), TypeError, "layer must be the name of a module, got 3"),
         ],

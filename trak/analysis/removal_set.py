@@ -70,15 +70,15 @@ class RemovalSet(Result):
         random examples serve other targets, too.
 
         Args:
-            train, task, save_dir, config, jobs, backend, progress: as of `trak.evaluation.retrain_on`.
+            train, task, save_dir, config, jobs, backend, progress: see `trak.evaluation.retrain_on`.
             targets: all that were attributed, in the same order.
             seeds: models trained on each set, with the same training seeds for all sets.
             random_sets: random sets of as many examples.
             seed: of random sets and training.
 
         Raises:
-            ValueError: for another number of targets than was attributed, and as of `retrain_on`.
-            RetrainingError, TypeError, ImportError: as of `retrain_on`.
+            ValueError: for another number of targets than was attributed, or see `retrain_on`.
+            RetrainingError, TypeError, ImportError: see `retrain_on`.
         """
         n, k = len(self.scores), len(self.indices)
         seeds, random_sets = check_count(seeds, "seeds"), check_count(random_sets, "random_sets")

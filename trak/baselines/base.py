@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from trak._utils.typing import Array
 from trak.attribution.results import ArrayAttribution, Attribution
 from trak.gradients import differentiable
 from trak.inputs import batches
@@ -22,6 +23,17 @@ from trak.tasks import Task, make_task
 from trak.tasks.base import plain_settings
 
 
+class BaselineInputs(NamedTuple):
+    """The arguments of `Baseline.attribute`."""
+
+    model: Any
+    task: Any
+    checkpoints: Any
+    train: Iterable[Batch]
+    targets: Iterable[Batch]
+    progress: bool
+
+
 class Baseline(ABC):
     """Another way to score every training example for every target.
 
@@ -32,10 +44,9 @@ class Baseline(ABC):
 
     name: ClassVar[str]
 
-    @abstractmethod
     def attribute(
         self,
-        model: nn.Module,
+        model: nn.Module | None,
         task: Task | str | Any,
         checkpoints: Checkpoint | Sequence[Checkpoint],
         train: Iterable[Batch],
@@ -46,7 +57,7 @@ class Baseline(ABC):
         """Score the examples of `train` for the outputs on `targets`.
 
         Args:
-            model: the model, on the device to compute on.
+            model: the model, on the device to compute on; None for a baseline that does not use it.
             task: a task or its name, see `trak.tasks.TASKS`.
             checkpoints: one or several, as for `trak.attribute`.
             train, targets: yield the batches in the same order on every pass.
@@ -56,6 +67,12 @@ class Baseline(ABC):
             ValueError, TypeError: for inputs that cannot be scored; the message says why and what to do.
             ImportError: if a package is needed that is not installed.
         """
+        scores = self.compute_scores(BaselineInputs(model, task, checkpoints, train, targets, progress))
+        return ArrayAttribution(scores, name=self.name)
+
+    @abstractmethod
+    def compute_scores(self, inputs: BaselineInputs) -> Array:
+        """Scores of shape (n_train, n_targets); raises the errors of `attribute`."""
 
     def describe(self) -> dict[str, Any]:
         """Name and settings, for a record."""
@@ -125,25 +142,16 @@ class LoadedCheckpoint:
 class CheckpointBaseline(Baseline):
     """A baseline whose scores are the mean over checkpoints of what each gives alone."""
 
-    def attribute(
-        self,
-        model: nn.Module,
-        task: Task | str | Any,
-        checkpoints: Checkpoint | Sequence[Checkpoint],
-        train: Iterable[Batch],
-        targets: Iterable[Batch],
-        *,
-        progress: bool = True,
-    ) -> Attribution:
-        model = unwrap_model(model)
-        task = self._check_task(make_task(task))
+    def compute_scores(self, inputs: BaselineInputs) -> Array:
+        model = unwrap_model(inputs.model)
+        task = self._check_task(make_task(inputs.task))
         device = device_of(model)
-        data = IndexedLoader(train, "train", device), IndexedLoader(targets, "targets", device)
+        data = IndexedLoader(inputs.train, "train", device), IndexedLoader(inputs.targets, "targets", device)
         parameters = self._parameters(model, task, data[0])
         scores = np.zeros((data[0].size, data[1].size), np.float32)
-        with loadable(model, checkpoints) as several:
+        with loadable(model, inputs.checkpoints) as several:
             weights, total = self._weights(len(several)), self._total(data[0].size, data[1].size)
-            bar = tqdm(total=total and total * len(several), desc=self.name, unit="ex", disable=not progress)
+            bar = tqdm(total=total and total * len(several), desc=self.name, unit="ex", disable=not inputs.progress)
             with bar, torch.inference_mode(False):
                 for member in data:
                     member.bar = bar
@@ -155,7 +163,7 @@ class CheckpointBaseline(Baseline):
                         for row, column, block in self._blocks(loaded):
                             part = block.detach().mul(weight).cpu().numpy()
                             scores[row : row + part.shape[0], column : column + part.shape[1]] += part
-        return ArrayAttribution(scores, name=self.name)
+        return scores
 
     @abstractmethod
     def _blocks(self, loaded: LoadedCheckpoint) -> Iterator[tuple[int, int, Tensor]]:

@@ -5,17 +5,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from trak._utils.optional import import_optional_dependency
+from trak._utils.typing import Array
 from trak._utils.validation import check_option, is_number
-from trak.attribution.results import ArrayAttribution, Attribution
-from trak.baselines.base import Baseline
+from trak.baselines.base import Baseline, BaselineInputs
 from trak.inputs.batches import Batch
-from trak.inputs.checkpoints import Checkpoint
 from trak.inputs.loaders import check_loader
-from trak.tasks import Task
 
 METHODS = ("lucene", "robertson", "atire", "bm25l", "bm25+")
 
@@ -24,8 +22,8 @@ class BM25(Baseline):
     """Okapi BM25 (Robertson & Zaragoza, 2009; its variants: Kamphuis et al., 2020), by bm25s: the target's text is the
     query, the training examples are the documents.
 
-    Knows nothing of labels nor of the model: it says who shares rare words, not who pushed the output
-    up. Batches are lists of strings; dicts with token ids under "input_ids" and, if padded, an
+    Model, task and checkpoints are not used: scores say which texts share rare words, not which examples increased the
+    output. Batches are lists of strings; dicts with token ids under "input_ids" and, if padded, an
     "attention_mask"; tuples as of the text classification task; or dicts and tuples with a list of
     strings among their fields.
     """
@@ -60,24 +58,9 @@ class BM25(Baseline):
         self.k1, self.b, self.delta = k1, b, delta
         self.ignore, self.stopwords = sorted(ignore), stopwords
 
-    def attribute(
-        self,
-        model: nn.Module | None,
-        task: Task | str | Any,
-        checkpoints: Checkpoint | Sequence[Checkpoint],
-        train: Iterable[Batch],
-        targets: Iterable[Batch],
-        *,
-        progress: bool = True,
-    ) -> Attribution:
-        """Score the texts of `train` for those of `targets`; model, task and checkpoints are not used.
-
-        Raises:
-            ValueError: for batches without text, or if no training example has any word.
-            ImportError: if bm25s is not installed.
-        """
+    def compute_scores(self, inputs: BaselineInputs) -> Array:
         bm25s = import_optional_dependency("bm25s", "BM25 needs bm25s", "baselines")
-        documents, queries = (self._texts(loader, what) for loader, what in ((train, "train"), (targets, "targets")))
+        documents, queries = (self._texts(getattr(inputs, name), name) for name in ("train", "targets"))
         if not any(documents):
             raise ValueError(
                 f"none of the {len(documents)} training examples has a word; look at what train yields, or choose "
@@ -87,11 +70,11 @@ class BM25(Baseline):
         index.index(documents, show_progress=False)
         known = set().union(*documents)
         scores = np.zeros((len(documents), len(queries)), np.float32)
-        for target, query in enumerate(tqdm(queries, desc=self.name, unit="target", disable=not progress)):
+        for target, query in enumerate(tqdm(queries, desc=self.name, unit="target", disable=not inputs.progress)):
             words = [word for word in query if word in known]
             if words:
                 scores[:, target] = index.get_scores(words)
-        return ArrayAttribution(scores, name=self.name)
+        return scores
 
     def _texts(self, loader: Iterable[Batch], what: str) -> list[list[str]]:
         """The words of every example."""

@@ -1,6 +1,5 @@
 """Scores from models retrained on subsets of the training set."""
 
-from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -11,8 +10,8 @@ from tqdm.auto import tqdm
 from trak._utils.optional import import_optional_dependency
 from trak._utils.typing import Array
 from trak._utils.validation import check_option, is_number
-from trak.attribution.results import ArrayAttribution, Attribution
-from trak.baselines.base import Baseline
+from trak.attribution.results import Attribution
+from trak.baselines.base import Baseline, BaselineInputs
 from trak.inputs.batches import Batch
 from trak.inputs.checkpoints import Checkpoint
 from trak.inputs.loaders import count_examples
@@ -72,21 +71,17 @@ class RetrainedBaseline(Baseline):
         *,
         progress: bool = True,
     ) -> Attribution:
-        """The scores; see the class for what of the arguments matters."""
-        for what, loader, count, of in (
+        """Score as `Baseline.attribute` does; every argument may be left out."""
+        for name, loader, count, source in (
             ("train", train, self._masks.shape[1], "masks"),
             ("targets", targets, self._outputs.shape[1], "outputs"),
         ):
-            if loader is not None and count_examples(loader, what) != count:
+            if loader is not None and (found := count_examples(loader, name)) != count:
                 raise ValueError(
-                    f"{what} holds {count_examples(loader, what)} examples, the {of} of the retrained models {count}; "
-                    "pass the data that was retrained on"
+                    f"{name} holds {found} examples, the {source} of the retrained models {count}; pass the data that "
+                    "was retrained on"
                 )
-        return ArrayAttribution(self._scores(progress), name=self.name)
-
-    @abstractmethod
-    def _scores(self, progress: bool) -> Array:
-        """(n_train, n_targets)."""
+        return super().attribute(model, task, checkpoints, train or (), targets or (), progress=progress)
 
 
 class EmpiricalInfluence(RetrainedBaseline):
@@ -112,7 +107,7 @@ class EmpiricalInfluence(RetrainedBaseline):
                     "compare; train on more random subsets"
                 )
 
-    def _scores(self, progress: bool) -> Array:
+    def compute_scores(self, inputs: BaselineInputs) -> Array:
         inside = self._masks.T.astype(np.float64)
         outside = 1 - inside
         return (inside @ self._outputs) / inside.sum(1, keepdims=True) - (
@@ -167,7 +162,7 @@ class Datamodel(RetrainedBaseline):
             )
         self.penalty, self.folds, self.seed = penalty, folds, seed
 
-    def _scores(self, progress: bool) -> Array:
+    def compute_scores(self, inputs: BaselineInputs) -> Array:
         from sklearn.linear_model import Ridge, RidgeCV
 
         x, y = self._masks.astype(np.float64), self._outputs
@@ -175,7 +170,7 @@ class Datamodel(RetrainedBaseline):
         unit = y.std(axis=0)
         varies = unit > 1e-12 * np.abs(y).max(axis=0, initial=1e-300)
         scores = np.zeros((x.shape[1], y.shape[1]))
-        with tqdm(total=y.shape[1], desc=self.name, unit="target", disable=not progress) as bar:
+        with tqdm(total=y.shape[1], desc=self.name, unit="target", disable=not inputs.progress) as bar:
             if self.regression == "ridge" and varies.any():
                 chosen = RidgeCV(ridge_penalties(x), alpha_per_target=True)
                 model = chosen if self.penalty is None else Ridge(self.penalty)

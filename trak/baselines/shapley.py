@@ -1,7 +1,6 @@
 """Shapley values by retraining."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -10,12 +9,10 @@ from tqdm.auto import tqdm
 
 from trak._utils.typing import Array
 from trak._utils.validation import check_count, check_option, is_number
-from trak.attribution.results import ArrayAttribution, Attribution
-from trak.baselines.base import Baseline
+from trak.baselines.base import Baseline, BaselineInputs
 from trak.gradients import differentiable
 from trak.inputs import batches
 from trak.inputs.batches import Batch
-from trak.inputs.checkpoints import Checkpoint
 from trak.inputs.loaders import count_examples
 from trak.inputs.weights import device_of
 from trak.tasks import Task, make_task
@@ -31,7 +28,7 @@ class DataShapley(Baseline):
 
     The score of i is the mean, over random orders of the training set, of what adding i to the examples
     before it changes. One training serves all targets. It takes about n trainings for each order:
-    for small models alone.
+    for small models alone. Model and checkpoints are not used, and the examples of `train` are only counted.
     """
 
     name = "data_shapley"
@@ -70,29 +67,14 @@ class DataShapley(Baseline):
         self.utility = check_option(utility, "utility", UTILITIES)
         self.tolerance, self.seed, self._train = tolerance, seed, train
 
-    def attribute(
-        self,
-        model: nn.Module | None,
-        task: Task | str | Any,
-        checkpoints: Checkpoint | Sequence[Checkpoint],
-        train: Iterable[Batch],
-        targets: Iterable[Batch],
-        *,
-        progress: bool = True,
-    ) -> Attribution:
-        """Score the examples of `train`, which are only counted, for the outputs on `targets`; model and checkpoints
-        are not used.
-
-        Raises:
-            ValueError, TypeError: for loaders that can't be read again, and models whose outputs are not finite.
-        """
-        task, n = make_task(task), count_examples(train, "train")
+    def compute_scores(self, inputs: BaselineInputs) -> Array:
+        task, targets, n = make_task(inputs.task), inputs.targets, count_examples(inputs.train, "train")
         count_examples(targets, "targets")
         rng = np.random.default_rng(self.seed)
         nothing, everything = (self._value(task, targets, np.arange(k, dtype=np.int64)) for k in (0, n))
         close = self.tolerance * np.abs(everything - nothing)
         total = np.zeros((n, len(everything)))
-        with tqdm(total=self.permutations * n, desc=self.name, unit="model", disable=not progress) as bar:
+        with tqdm(total=self.permutations * n, desc=self.name, unit="model", disable=not inputs.progress) as bar:
             for _ in range(self.permutations):
                 order, before = rng.permutation(n), nothing
                 for position, example in enumerate(order):
@@ -104,7 +86,7 @@ class DataShapley(Baseline):
                     total[example] += value - before
                     before = value
                     bar.update(1)
-        return ArrayAttribution(total / self.permutations, name=self.name)
+        return total / self.permutations
 
     def _value(self, task: Task, targets: Iterable[Batch], indices: Array) -> Array:
         """Utilities of a subset, (n_targets,), or (1,) for their mean."""

@@ -48,7 +48,7 @@ def counterfactuals(
     Args:
         methods: scores (n_train, n_targets), or anything with such `.scores`, by name. Of equal scores the first count
             as higher.
-        train, task, targets, train_set_size, save_dir, config, jobs, backend, progress: as of `retrain_on`.
+        train, task, targets, train_set_size, save_dir, config, jobs, backend, progress: see `retrain_on`.
         k: numbers of examples to remove.
         target_indices: the targets to look at, by default all; each costs models of its own.
         seeds: models trained on each set. A target is predicted right if more than half of them predict it right.
@@ -59,7 +59,7 @@ def counterfactuals(
 
     Raises:
         ValueError, TypeError: for invalid arguments; NaN among the scores of these targets.
-        RetrainingError, ImportError: as of `retrain_on`.
+        RetrainingError, ImportError: see `retrain_on`.
     """
     if not isinstance(methods, Mapping) or not methods or RANDOM_REMOVAL in methods:
         raise ValueError(

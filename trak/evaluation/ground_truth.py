@@ -98,7 +98,7 @@ class GroundTruth:
         Larger `subsets` or `seeds` later on extend it: subset i depends on (seed, i, train_set_size, fraction) alone.
 
         Args:
-            train, task, targets, train_set_size, save_dir, config, jobs, backend, progress: as of `retrain_on`.
+            train, task, targets, train_set_size, save_dir, config, jobs, backend, progress: see `retrain_on`.
             fraction: of the training examples that each subset holds, rounded.
             subsets: number of random subsets. The LDS' interval shrinks with it, as with the targets.
             seeds: models for each subset; the noise ceiling needs two or more.
@@ -106,7 +106,7 @@ class GroundTruth:
 
         Raises:
             ValueError: if `save_dir` was made with another configuration, fraction or seed.
-            RetrainingError, ValueError, TypeError, ImportError: as of `retrain_on`.
+            RetrainingError, ValueError, TypeError, ImportError: see `retrain_on`.
         """
         runs = _runs(seed, train_set_size, fraction, subsets, seeds)
         retrainer = Retrainer(

@@ -76,8 +76,8 @@ def self_influence(
                 features = torch.from_numpy(rows).to(device=device, dtype=torch.float64)
                 if scales is not None:
                     features = features * torch.from_numpy(scales[start:stop, None]).to(device)
-                half = torch.linalg.solve_triangular(factor, features.T, upper=False)
-                kernel[start:stop] += half.square().sum(dim=0).cpu().numpy() / len(ids)
+                whitened = torch.linalg.solve_triangular(factor, features.T, upper=False)
+                kernel[start:stop] += whitened.square().sum(dim=0).cpu().numpy() / len(ids)
                 bar.update(stop - start)
             q += table.column("out_to_loss_grad") / len(ids)
     return kernel * q**power

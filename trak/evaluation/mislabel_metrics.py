@@ -34,7 +34,7 @@ class MislabelDetection(Result):
     precision: Array
     """Share of mislabelled among the k highest scores, expected under random breaking of ties, (len(k),)."""
     found: Array
-    """Number of mislabelled among the i highest scores, likewise, (n_train + 1,) for i from 0."""
+    """Number of mislabelled among the i highest scores, expected in the same way, (n_train + 1,) for i from 0."""
 
     @property
     def num_mislabelled(self) -> int:

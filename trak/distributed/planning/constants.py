@@ -51,7 +51,7 @@ class Constants:
     query_seconds: float
     """Of a query, whatever its size."""
     reopen_seconds: float
-    """Of a query of a store opened anew, more than that: metadata that are not in any cache."""
+    """Of a query of a reopened store, in addition: metadata that are not in any cache."""
     cholesky_flops: float
     """In one second, in float64."""
     solve_flops: float

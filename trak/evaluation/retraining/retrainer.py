@@ -34,7 +34,7 @@ class Retrained(NamedTuple):
     outputs: Array
     """f, float64 (runs, n_targets)."""
     correct: Array | None
-    """Whether each target was predicted right, bool (runs, n_targets); None if the task can't tell."""
+    """Whether each target was predicted right, bool (runs, n_targets); None if the task does not tell."""
     seconds: Array
     """That each training took, float64 (runs,)."""
 
@@ -55,7 +55,7 @@ def retrain_on(
     """Outputs of models trained on given subsets; what `save_dir` has already is not trained again.
 
     A model is kept as soon as it is done. Kill the process at any time and run the same script again: at most the
-    models under way are trained anew, and outputs end bit-identical to those of an uninterrupted run, on the same kind
+    models under way are trained again, and outputs are bit-identical to those of an uninterrupted run, on the same kind
     of machine and if `train` is deterministic.
 
     Args:
@@ -90,7 +90,7 @@ def retrain_on(
 
 
 class Retrainer:
-    """A store of retrained models, and how to train those that it lacks; arguments and errors as of `retrain_on`."""
+    """A store of retrained models, and how to train those that it lacks; see `retrain_on` for arguments and errors."""
 
     def __init__(
         self,
