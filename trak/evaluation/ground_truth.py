@@ -9,7 +9,7 @@ import numpy as np
 from trak._utils.typing import Array
 from trak._utils.validation import check_count, check_fraction
 from trak.distributed import Ray
-from trak.evaluation.retraining import ModelStore, Retrained, Retrainer, Train, TrainingRun, stored, subset_runs
+from trak.evaluation.retraining import ModelStore, Retrained, Retrainer, Train, TrainingRun, read_models, subset_runs
 from trak.evaluation.validation import Indices, as_finite, as_indices, as_mask
 from trak.inputs.batches import Batch
 from trak.store.location import Location
@@ -118,7 +118,7 @@ class GroundTruth:
             fixed={"fraction": float(fraction), "seed": int(seed)},
             current={"subsets": int(subsets), "seeds": int(seeds)},
         )
-        return cls._of(runs, retrainer.run(runs), int(subsets), retrainer.store)
+        return cls._from_runs(runs, retrainer.run(runs), int(subsets), retrainer.store)
 
     @classmethod
     def open(cls, save_dir: Location, subsets: int | None = None, seeds: int | None = None) -> "GroundTruth":
@@ -147,10 +147,10 @@ class GroundTruth:
                 f"{store.where}; call retrain again to go on"
                 + (f", or open the first {complete} subsets, which are complete: subsets={complete}" * bool(complete))
             )
-        return cls._of(runs, stored(store, keys), subsets, store)
+        return cls._from_runs(runs, read_models(store, keys), subsets, store)
 
     @classmethod
-    def _of(cls, runs: list[TrainingRun], found: Retrained, subsets: int, store: ModelStore) -> "GroundTruth":
+    def _from_runs(cls, runs: list[TrainingRun], found: Retrained, subsets: int, store: ModelStore) -> "GroundTruth":
         shape = subsets, len(runs) // subsets
         return cls(
             np.stack([as_mask(run.indices, store.config.train_set_size) for run in runs[:: shape[1]]]),

@@ -130,7 +130,7 @@ class Retrainer:
             raise ValueError("runs is empty: give at least one (indices, seed)")
         keys = [run.key() for run in checked]
         self._complete(dict(zip(keys, checked, strict=True)))
-        return stored(self.store, keys)
+        return read_models(self.store, keys)
 
     def _complete(self, wanted: Mapping[str, TrainingRun]) -> None:
         missing = [run for key, run in wanted.items() if not self.store.is_done(key)]
@@ -174,7 +174,7 @@ class Retrainer:
             raise error from why.exception
 
 
-def stored(store: ModelStore, keys: Sequence[str]) -> Retrained:
+def read_models(store: ModelStore, keys: Sequence[str]) -> Retrained:
     """What a store knows of models that are done."""
     found = {key: store.read(key) for key in dict.fromkeys(keys)}
     correct = np.stack([found[key].correct for key in keys])
