@@ -82,8 +82,8 @@ class TestKNNShapley:
         wide = nn.Sequential(model, nn.Linear(1, 2))
         np.testing.assert_array_equal(found, attributed(KNNShapley(2), (wide, "image_classification", classes)))
 
-    def test_what_has_no_labels_or_no_numbers_is_refused_with_the_cure(self):
-        with pytest.raises(ValueError, match=r"Regression is no classification task.*pass labels="):
+    def test_what_has_no_labels_or_no_numbers_is_refused_with_the_remedy(self):
+        with pytest.raises(ValueError, match=r"Regression is not a classification task.*pass labels="):
             attributed(KNNShapley(), numbers())
         with pytest.raises(ValueError, match=r"torch.int64, such as token ids; name a layer behind the embedding"):
             attributed(KNNShapley(), texts())

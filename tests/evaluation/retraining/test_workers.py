@@ -80,7 +80,7 @@ def test_one_process_needs_no_joblib_and_several_say_what_to_install(call, monke
         call(jobs=2, save_dir=tmp_path / "two")
 
 
-def test_what_can_not_be_sent_is_refused_with_the_cure(call):
+def test_what_can_not_be_sent_is_refused_with_the_remedy(call):
     lock = threading.Lock()
 
     def train(indices, seed):
