@@ -127,7 +127,7 @@ class TestEKFAC:
         arguments = (model, "image_classification", model.state_dict(), data, data)
         with pytest.warns(UserWarning, match=r"leaves out 11 of 14 parameters.*norm.weight, norm.bias") as noted:
             found = EKFAC(0.1).attribute(*arguments, progress=False)
-        assert noted[0].filename == __file__
+        assert [w.filename for w in noted if "leaves out" in str(w.message)] == [__file__]
         named = EKFAC(0.1, grad_wrt=["once.*", "shared.bias"]).attribute(*arguments, progress=False)
         agree(found.scores, named.scores)
         with pytest.raises(ValueError, match=r"covers none of the 2 parameters, such as 'norm.weight'"):

@@ -100,7 +100,7 @@ class EKFAC(GradientBaseline):
                 f"EK-FAC leaves out {len(left)} of {len(wanted)} parameters, which are no weights or biases of an "
                 "nn.Linear or nn.Conv2d that is called once in a forward pass: "
                 f"{', '.join(left[:5])}{', ...' if len(left) > 5 else ''}",
-                stacklevel=3,
+                stacklevel=4,
             )
         return covered
 
