@@ -1,7 +1,7 @@
-"""What each setting does to faithfulness: LDS by damping, weighting and more, on the halves that choices are made by.
+"""What each setting does to faithfulness: LDS by damping, weighting and more, on the data that choices are made by.
 
-`python examples/ablations.py digits fashion snippets`, after (or before) examples/frontier.py, with which it shares what
-was retrained. Most lines of the table are linear algebra on the features of one pass; the last ones, on which
+`python examples/ablations.py digits fashion snippets`, after (or before) examples/frontier.py, with which it shares the
+retrained models. Most lines of the table are linear algebra on the features of one pass; the last ones, on which
 checkpoints to take and how many dimensions, are passes of their own.
 """
 
@@ -15,11 +15,11 @@ import numpy as np
 from frontier import OUTPUT, Frontier
 from real_tasks import weights
 
+from trak._utils.typing import Array
 from trak.attribution.traker import DEFAULT_LOSS_TEMPERATURE
 from trak.evaluation import agreement, lds
 
 DAMPINGS = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
-Array = np.ndarray[Any, Any]
 
 
 class Features:

@@ -1,7 +1,7 @@
 """Five questions to an attribution, on scans of handwritten digits of which some are labelled wrong.
 
-Which labels are wrong; which training examples a prediction hangs on, checked by training again; what a class rests on;
-which training examples are useless; and what a CNN and a linear model learn differently. Prints the answers of
+Which labels are wrong; which training examples a prediction depends on, checked by retraining; which data supports a
+class; which training examples are useless; and what a CNN and a linear model learn differently. Prints the answers of
 docs/analysis.md and draws them, in two minutes on one core.
 """
 
@@ -29,7 +29,7 @@ from trak.analysis import (
     group_attribution,
 )
 from trak.attribution.results import Attribution, StoredAttribution
-from trak.evaluation import harmfulness, mislabel_detection
+from trak.evaluation import harm_scores, mislabel_detection
 
 TRAIN, TARGETS, WRONG, CHECKPOINTS, EPOCHS = 600, 100, 40, 3, 10
 
@@ -84,8 +84,8 @@ def attributed(
 ) -> list[StoredAttribution]:
     """Several targets attributed to a training set, by three models that are trained if they are not there."""
     n = len(data)
-    recipe = {"model": name, "train": n, "epochs": EPOCHS}
-    paths = checkpoints(folder / name, CHECKPOINTS, lambda seed: train(data, make, np.arange(n), seed), recipe)
+    settings = {"model": name, "train": n, "epochs": EPOCHS}
+    paths = checkpoints(folder / name, CHECKPOINTS, lambda seed: train(data, make, np.arange(n), seed), settings)
     states = [torch.load(path)["state_dict"] for path in paths]
     store = folder / ("features" if name == "cnn" else f"{name}-features")
     return [
@@ -109,24 +109,24 @@ def outputs(folder: Path, make: Callable[[], nn.Module], targets: TensorDataset)
     return torch.stack(found).mean(0).numpy()
 
 
-def mislabelled_answer(
+def label_issue_answer(
     attribution: StoredAttribution, self_attribution: Attribution, y: np.ndarray, wrong: np.ndarray
 ) -> LabelIssues:
     """Which labels are wrong? Beside the truth."""
     found = find_label_issues(attribution, y, k=len(wrong), self_attribution=self_attribution, progress=False)
     truth = load_digits().target[np.random.default_rng(0).permutation(1797)]
     hits = np.isin(found.indices, wrong)
-    right = int((np.asarray(found.suggested) == truth[found.indices])[hits].sum())
+    right = int((np.asarray(found.suggested_labels) == truth[found.indices])[hits].sum())
     print(f"{found}\n  {hits.sum()} of the {len(wrong)} wrong ones are among them, {right} with the right suggestion")
-    print(f"  by self-influence: {mislabel_detection(found.suspicion, wrong)}")
-    print(f"  by harmfulness: {mislabel_detection(harmfulness(attribution), wrong)}")
+    print(f"  by self-influence: {mislabel_detection(found.issue_scores, wrong)}")
+    print(f"  by harm: {mislabel_detection(harm_scores(attribution), wrong)}")
     return found
 
 
 def removal_answers(
     attribution: Attribution, f: np.ndarray, count: int, data: TensorDataset, targets: TensorDataset, folder: Path
 ) -> list[RemovalCheck]:
-    """Which training examples do the right predictions with f just above 1 hang on?"""
+    """Which training examples do the right predictions with f just above 1 depend on?"""
     found = []
     for target in np.flatnonzero(f > 1)[f[f > 1].argsort()][:count].tolist():
         plan = find_removal_set(attribution, target, output=f[target])
@@ -153,7 +153,7 @@ def main() -> None:
     attribution, self_attribution = attributed(folder, "cnn", make_cnn, data, targets=targets, itself=data)
     (linear,) = attributed(folder, "linear", make_linear, data, targets=targets)
 
-    suspects = mislabelled_answer(attribution, self_attribution, y, wrong)
+    issues = label_issue_answer(attribution, self_attribution, y, wrong)
     print(f"  by the training loss: {mislabel_detection(-outputs(folder / 'cnn', make_cnn, data), wrong)}")
     f = outputs(folder / "cnn", make_cnn, targets)
     checked = removal_answers(attribution, f, 1 if smoke else 8, data, targets, folder / "retrained")
@@ -171,7 +171,7 @@ def main() -> None:
         print(f"  {title}: {compare_attributions(one, other).agreement}")
 
     figure, panels = plt.subplots(2, 3, figsize=(16, 8.4), layout="constrained")
-    draw = (suspects.plot, checked[-1].plot, support.plot, values.plot, comparison.plot)
+    draw = (issues.plot, checked[-1].plot, support.plot, values.plot, comparison.plot)
     for plot, ax in zip(draw, panels.flat, strict=False):
         plot(ax)
     attribution.plot_scores(targets=f.argsort()[:3].tolist(), ax=panels[1, 2])

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from frontier import OUTPUT, Frontier
-from real_tasks import RECIPES
+from real_tasks import TRAINING_SPECS
 from real_tasks.captions import Similarity
 
 import trak
@@ -82,7 +82,7 @@ class Pairs(Frontier):
             return self.task.task, self.task.targets
         bank = self.task.batches(self.task.labels)
         targets = [batch | {"cosine": torch.ones(len(batch["images"]))} for batch in self.task.targets]
-        return OfCosine(bank, batch_size=RECIPES[self.name].batch_size), targets
+        return OfCosine(bank, batch_size=TRAINING_SPECS[self.name].batch_size), targets
 
     def of(self, baseline: baselines.Baseline) -> Array:
         """By another method."""
@@ -116,7 +116,7 @@ class Pairs(Frontier):
         print(*(f"- {task.texts[1][i] if task.texts else i} ({cosines[i]:.2f})" for i in chosen), sep="\n")
         found = counterfactuals(
             {name: self.kept(name) for name in REMOVED}, task.train, task.measured, task.targets,
-            train_set_size=task.size, save_dir=self.folder / "removals", k=k, chosen=chosen, seeds=seeds,
+            train_set_size=task.size, save_dir=self.folder / "removals", k=k, target_indices=chosen, seeds=seeds,
             random_sets=2, config=task.config,
         )  # fmt: skip
         percent = 100 / cosines[chosen].mean()

@@ -94,7 +94,7 @@ def removals(frontier: Frontier, methods: Mapping[str, Array], seeds: int, jobs:
 
 def bar(values: Array) -> Bar:
     """Of one number for each question."""
-    return Bar(float(values.mean()), *Bootstrap().of_means(values).tolist())
+    return Bar(float(values.mean()), *Bootstrap().mean_intervals(values).tolist())
 
 
 def choose(frontier: Frontier) -> None:

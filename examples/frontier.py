@@ -2,8 +2,8 @@
 
 `python examples/frontier.py digits` (or `fashion`, `snippets`) trains 20 models and many more on random subsets (kept
 in examples/output/frontier, half an hour on two cores for each task), then prints a table. Seconds are CPU seconds of
-one thread; a model on half of the examples counts as half a checkpoint's training. Scores are judged on half of the
-targets and half of the subsets; the other halves are examples/ablations.py's to choose settings by.
+one thread; a model on 50 % of the examples counts as half a checkpoint's training. Scores are judged on a random 50 %
+of the targets and of the subsets; examples/ablations.py chooses settings on the others.
 """
 
 import argparse
@@ -74,7 +74,7 @@ class Frontier:
         """
         Args:
             name: of the task.
-            choosing: judge on the halves that settings are chosen by, instead of those that are reported.
+            choosing: judge on the targets and subsets that settings are chosen by, not on those that are reported.
             checkpoints: how many to train.
         """
         self.name, self.task, self.folder = name, real_tasks.TASKS[name](), OUTPUT / name
@@ -87,7 +87,7 @@ class Frontier:
 
     @cached_property
     def truth(self) -> GroundTruth:
-        """From models retrained on random halves."""
+        """From models retrained on random 50 % subsets."""
         return self._retrained("truth", *TRUTH[self.name], seed=0)
 
     @cached_property
@@ -130,7 +130,7 @@ class Frontier:
 
     def along_training(self) -> Attribution:
         """Scores by TracIn from the epochs of one run."""
-        rates = real_tasks.RECIPES[self.name].learning_rates(self.task.size)
+        rates = real_tasks.TRAINING_SPECS[self.name].learning_rates(self.task.size)
         epochs = [real_tasks.weights(self.paths[0], epoch) for epoch in range(1, len(rates) + 1)]
         return self.baseline(baselines.TracIn(rates), epochs)
 

@@ -15,7 +15,7 @@ from real_tasks import RealTask
 
 import trak
 from trak import baselines
-from trak.evaluation import agreement, counterfactuals, harmfulness, lds, mislabel_detection, self_influence
+from trak.evaluation import agreement, counterfactuals, harm_scores, lds, mislabel_detection, self_influence
 
 CHECKPOINTS = 10
 FLIPPED = 0.05
@@ -52,16 +52,16 @@ def removals(frontier: Frontier) -> None:
     found = counterfactuals(
         methods, task.train, task.task, task.targets, train_set_size=task.size,
         save_dir=OUTPUT / task.name / "removals", k=(20, 80) if task.name == "digits" else (20,),
-        chosen=range(0, 200, 10 if task.texts is None else 5), seeds=2, random_sets=2, config=task.config,
+        target_indices=range(0, 200, 10 if task.texts is None else 5), seeds=2, random_sets=2, config=task.config,
     )  # fmt: skip
     print(found)
     print(found.to_frame().to_string(index=False))
-    print(found.lead("TRAK").to_string(index=False))
+    print(found.paired_differences("TRAK").to_string(index=False))
     found.plot().figure.savefig(OUTPUT / f"removals-{task.name}.png", dpi=110)
 
 
 def wrong_labels(task: RealTask) -> None:
-    """Five per cent of the training labels are changed, models trained, and suspicion compared with the truth."""
+    """Five per cent of the training labels are changed, models trained, and issue scores compared with the truth."""
     rng = np.random.default_rng(0)
     flipped = rng.random(task.size) < FLIPPED
     classes = int(task.labels.max()) + 1
@@ -79,15 +79,15 @@ def wrong_labels(task: RealTask) -> None:
     where = OUTPUT / task.name / "mislabelled"
     attribution = trak.attribute(**arguments, save_dir=where)
     losses = np.mean([_losses(train, task, labels, state) for state in states], axis=0)
-    suspicion = {
+    issue_scores = {
         "TRAK, self-influence": self_influence(attribution, progress=False),
-        "TRAK, self-influence on the output": self_influence(attribution, of="output", progress=False),
-        "TRAK, harmful to the targets": harmfulness(attribution),
+        "TRAK, self-influence on the output": self_influence(attribution, quantity="output", progress=False),
+        "TRAK, harmful to the targets": harm_scores(attribution),
         "training loss": losses,
-        "gradient dot, harmful": harmfulness(baselines.GradientDot().attribute(**arguments)),
-        "KNN-Shapley, harmful": harmfulness(baselines.KNNShapley(layer=task.representation).attribute(**arguments)),
+        "gradient dot, harmful": harm_scores(baselines.GradientDot().attribute(**arguments)),
+        "KNN-Shapley, harmful": harm_scores(baselines.KNNShapley(layer=task.representation).attribute(**arguments)),
     }
-    for name, values in suspicion.items():
+    for name, values in issue_scores.items():
         print(f"{name}: {mislabel_detection(values, flipped)}")
 
 

@@ -26,7 +26,7 @@ REVEALED = {
     "attribution.shape": "tuple[int, int]",
     "attribution.report": "pathlib.Path",
     "truth": "trak.evaluation.ground_truth.GroundTruth",
-    "result": "trak.evaluation.lds.LDS",
+    "result": "trak.evaluation.linear_datamodeling_score.LDS",
     "result.mean": "float",
     "scores": "numpy.ndarray",
     "reopened": "trak.attribution.results.StoredAttribution",

@@ -10,13 +10,13 @@ from real_tasks.scenes import SCENES, scenes
 from real_tasks.sentiment import SENTIMENT, sentiment
 from real_tasks.snippets import SNIPPETS, snippets
 
-__all__ = ["RECIPES", "TASKS", "RealTask", "Trainer", "TrainingSpec", "checkpoints", "take", "weights"]
+__all__ = ["TASKS", "TRAINING_SPECS", "RealTask", "Trainer", "TrainingSpec", "checkpoints", "take", "weights"]
 
 TASKS: dict[str, Callable[..., RealTask]] = {
     "captions": captions, "digits": digits, "facts": facts, "fashion": fashion, "scenes": scenes,
     "sentences": sentences, "sentiment": sentiment, "snippets": snippets,
 }  # fmt: skip
-RECIPES = {
+TRAINING_SPECS = {
     "captions": CAPTIONS, "digits": DIGITS, "facts": FACTS, "fashion": FASHION, "scenes": SCENES,
     "sentences": SENTENCES, "sentiment": SENTIMENT, "snippets": SNIPPETS,
 }  # fmt: skip

@@ -64,20 +64,20 @@ class Trainer:
         self, indices: Any, seed: int, after_epoch: Callable[[int, nn.Module], None] | None = None
     ) -> nn.Module:
         """Of indices (int64) into the training set, and a seed; `after_epoch` is shown the model, epochs from 1."""
-        from real_tasks import RECIPES
+        from real_tasks import TRAINING_SPECS
 
-        recipe = RECIPES[self.name]
-        inputs, labels = recipe.load(self.train_size, self.targets)
+        spec = TRAINING_SPECS[self.name]
+        inputs, labels = spec.load(self.train_size, self.targets)
         if self.relabelled is not None:
             labels = torch.tensor(self.relabelled)
         torch.manual_seed(seed)
-        model, subset = recipe.model().train(), torch.as_tensor(np.asarray(indices))
-        optimizer = recipe.optimizer(model.parameters())
-        schedule = recipe.schedule(optimizer, len(subset))
-        for epoch in range(recipe.epochs):
-            for batch in subset[torch.randperm(len(subset))].split(recipe.batch_size):
+        model, subset = spec.model().train(), torch.as_tensor(np.asarray(indices))
+        optimizer = spec.optimizer(model.parameters())
+        schedule = spec.schedule(optimizer, len(subset))
+        for epoch in range(spec.epochs):
+            for batch in subset[torch.randperm(len(subset))].split(spec.batch_size):
                 optimizer.zero_grad()
-                recipe.loss(model, take(inputs, batch), labels[batch]).backward()
+                spec.loss(model, take(inputs, batch), labels[batch]).backward()
                 optimizer.step()
                 schedule.step()
             if after_epoch is not None:
@@ -113,9 +113,9 @@ class RealTask:
     @property
     def config(self) -> dict[str, Any]:
         """Of the training, for the record."""
-        from real_tasks import RECIPES
+        from real_tasks import TRAINING_SPECS
 
-        return {"epochs": RECIPES[self.name].epochs}
+        return {"epochs": TRAINING_SPECS[self.name].epochs}
 
     @property
     def size(self) -> int:

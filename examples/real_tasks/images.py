@@ -29,8 +29,8 @@ def fashion(train_size: int = 2000, targets: int = 200) -> RealTask:
     return _task(FASHION, Trainer("fashion", train_size, targets), "8")
 
 
-def _task(recipe: TrainingSpec, trainer: Trainer, representation: str) -> RealTask:
-    parts = (t.split([trainer.train_size, trainer.targets]) for t in recipe.load(trainer.train_size, trainer.targets))
+def _task(spec: TrainingSpec, trainer: Trainer, representation: str) -> RealTask:
+    parts = (t.split([trainer.train_size, trainer.targets]) for t in spec.load(trainer.train_size, trainer.targets))
     (images, held_out), (labels, wanted) = parts
 
     def batches(images: Tensor, labels: Tensor) -> list[Any]:

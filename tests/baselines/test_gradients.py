@@ -5,8 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from models import TASK_CASES, images, numbers, texts
-from test_interface import states
+from models import TASK_CASES, images, numbers, states, texts
 
 from trak.baselines import GradientCosine, GradientDot, TracIn
 from trak.baselines.gradient_features import Directions
@@ -194,7 +193,7 @@ def test_directions_give_the_inner_product_with_each_of_them(block):
     "make, message",
     [
         (lambda: GradientDot(projector="sketh"), r"unknown projector 'sketh': did you mean 'sketch'\?"),
-        (lambda: GradientDot(engine="layer"), r"unknown engine 'layer': use one of auto, functional, hooks, loop"),
+        (lambda: GradientDot(engine="hook"), r"unknown engine 'hook': did you mean 'hooks'\?"),
         (lambda: GradientDot(proj_dim=0), "proj_dim must be at least 1, got 0"),
         (lambda: GradientDot(memory_budget=0), "memory_budget must be a positive integer, in bytes, got 0"),
         (lambda: TracIn([0.1, -1]), "learning_rates must be 0 or more and finite, got -1"),

@@ -12,7 +12,7 @@ from trak.cli import main
 from trak.distributed.planning import Constants, Line, Workload, limits, phases
 from trak.distributed.planning.constants import DTYPES
 from trak.distributed.planning.phases import featurizing, finalizing, query, scores
-from trak.distributed.planning.work import step_seconds
+from trak.distributed.planning.workload import step_seconds
 
 # Figures that are easy to reckon with.
 CONSTANTS = Constants(

@@ -1,5 +1,6 @@
 """Small real models and batches, one kind a function, for tests that run over all of them."""
 
+import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -118,6 +119,15 @@ class Recurrent(nn.Module):
 def sequences(n: int = 6, seed: int = 0) -> Case:
     torch.manual_seed(seed)
     return Case(Recurrent(), "image_classification", [(torch.randn(n, 4, 3), torch.randint(3, (n,)))])
+
+
+def states(model: nn.Module, count: int) -> list[dict[str, Tensor]]:
+    """Checkpoints a little apart."""
+    torch.manual_seed(7)
+    return [
+        {k: v + 0.1 * torch.randn_like(v) if v.is_floating_point() and "running" not in k else v for k, v in s.items()}
+        for s in [copy.deepcopy(model.state_dict()) for _ in range(count)]
+    ]
 
 
 def _ragged(n: int) -> list[int]:

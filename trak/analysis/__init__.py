@@ -1,14 +1,14 @@
-"""Questions that people have, one function each.
+"""Answers to common questions about training data, one function each.
 
-`find_label_issues`: which training examples are probably labelled wrong? `find_removal_set`: which would I take away to change this
-prediction, and would it? `group_attribution`: what do these targets rest on? `data_values`: which training examples help, and which
-are useless? `compare_attributions`: what do two models learn differently? Every answer prints, becomes a table by `to_frame()` and
-draws itself by `plot()`.
+`find_label_issues`: which training examples are probably labelled wrong? `find_removal_set`: which would I remove to
+change this prediction, and would it change? `group_attribution`: which examples and groups support these targets?
+`data_values`: which training examples help, and which are useless? `compare_attributions`: what do two models learn
+differently? Every answer prints, becomes a table by `to_frame()` and draws itself by `plot()`.
 """
 
+from trak.analysis.attribution_by_group import GroupAttribution, group_attribution
 from trak.analysis.comparison import Comparison, compare_attributions
-from trak.analysis.data_values import DataValues, data_values
-from trak.analysis.group_attribution import GroupAttribution, group_attribution
+from trak.analysis.data_valuation import DataValues, data_values
 from trak.analysis.label_issues import LabelIssues, find_label_issues
 from trak.analysis.removal_check import RemovalCheck
 from trak.analysis.removal_set import RemovalSet, find_removal_set

@@ -1,37 +1,34 @@
 """What do two models learn differently from the same data?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from trak._utils.plotting import CHANCE, STYLES, axes, legend
-from trak.analysis.validation import listed, one_number, one_target, row_blocks, strongest
-from trak.evaluation.agreement import Agreement, agreement
-from trak.evaluation.plots import frame
-from trak.evaluation.validation import Scores, as_scores
-
-if TYPE_CHECKING:
-    import pandas
-
-Array = np.ndarray[Any, Any]
-
-_SHOWN = 3
+from trak._utils.plotting import STYLES, axes, legend
+from trak._utils.typing import Array
+from trak.evaluation.rank_agreement import Agreement, agreement
+from trak.evaluation.ranking import top_indices
+from trak.evaluation.result import REFERENCE, Result, format_examples
+from trak.evaluation.validation import Scores, as_scores, check_k, check_target, row_blocks
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Result):
     """Two attributions of the same targets to the same training examples, in units that can be compared.
 
-    Scores of different models are not: each target's scores are divided by their root mean square over training
-    examples first (zeros stay).
+    Scores of different models are not comparable, so each target's scores are first divided by their root mean square
+    over training examples (zeros stay). The table has a row for each training example, those that differ most first:
+    train_index, difference, shift; see `agreement.to_frame()` for a table of targets. The figure is each training
+    example's normalized score by a and by b for one target.
     """
 
     agreement: Agreement
     """Of each target's scores: rank correlation, and overlap of the k highest."""
     shift: Array
-    """Mean over targets of b less a, (n_train,): positive where b rests on the example more than a."""
+    """Mean over targets of b less a, (n_train,): positive where the example counts more for b."""
     difference: Array
     """Root mean square over targets of b less a, (n_train,)."""
     names: tuple[str, str]
@@ -39,55 +36,54 @@ class Comparison:
 
     def targets(self) -> Array:
         """All targets, those whose rankings differ most first; int64 (n_targets,)."""
-        return strongest(self.agreement.correlations, len(self.agreement.correlations), lowest=True)
+        return top_indices(self.agreement.correlations, lowest=True)
 
     def examples(self) -> Array:
         """All training examples, those that differ most over all targets first; int64 (n_train,)."""
-        return strongest(self.difference, len(self.difference))
+        return top_indices(self.difference)
 
-    def of_target(self, target: int) -> Array:
+    def normalized_scores(self, target: int) -> Array:
         """Normalized scores of one target by a and by b, float64 (n_train, 2).
 
         Raises:
             ValueError, TypeError: if there is no such target.
         """
-        target = one_target(target, len(self.agreement.correlations))
+        target = check_target(target, len(self.agreement.correlations))
         return np.stack([one.column(target) for one in self._normalized], axis=1)
 
     def __str__(self) -> str:
-        targets, examples = self.targets()[:_SHOWN], self.examples()[:_SHOWN]
+        targets = format_examples(self.targets(), self.agreement.correlations, ".2f")
         return (
-            f"{self.names[0]} and {self.names[1]}: {self.agreement}; rankings differ most for targets "
-            f"{listed(targets, self.agreement.correlations[targets], '.2f')}; {self.names[1]} less {self.names[0]} "
-            f"differs most for training examples {listed(examples, self.shift[examples], '+.2f')}"
+            f"{self.names[0]} and {self.names[1]}: {self.agreement}; rankings differ most for targets {targets}; "
+            f"{self.names[1]} less {self.names[0]} differs most for training examples "
+            f"{format_examples(self.examples(), self.shift, '+.2f')}"
         )
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """A row for each training example, those that differ most first: train_index, difference, shift. For a table
-        of targets see `agreement.to_frame()`.
-
-        Raises:
-            ImportError: if pandas is not installed.
-        """
+    def _columns(self) -> Mapping[str, Any]:
         order = self.examples()
-        return frame({"train_index": order, "difference": self.difference[order], "shift": self.shift[order]})
+        return {"train_index": order, "difference": self.difference[order], "shift": self.shift[order]}
 
     def plot(self, ax: Any = None, target: int | None = None, k: int = 5) -> Any:
-        """Each training example's normalized score by a and by b for one target; returns the axes. The k that differ
-        most are marked and numbered.
+        """Draw each training example's normalized score by a and by b for one target; returns the axes. The k that
+        differ most are marked and numbered.
 
         Args:
-            ax: matplotlib axes to draw on; by default a new figure's.
+            ax: matplotlib axes to draw on; by default those of a new figure.
             target: which; by default the one whose rankings differ most.
             k: how many training examples to number.
 
         Raises:
-            ValueError, TypeError: for a target or k that can't be.
+            ValueError, TypeError: for an invalid target or k.
             ImportError: if matplotlib is not installed.
         """
+        ax = self._draw(ax, target, k)
+        legend(ax)
+        return ax
+
+    def _draw(self, ax: Any, target: int | None = None, k: int = 5) -> Any:
         target = int(self.targets()[0]) if target is None else target
-        k = one_number(k, len(self.shift))
-        points = self.of_target(target)
+        k = check_k(k, len(self.shift))
+        points = self.normalized_scores(target)
         first, second = self.names
         correlation = self.agreement.correlations[target]
         ax = axes(
@@ -96,7 +92,7 @@ class Comparison:
             f"score by {second} (root mean square 1)",
             f"Target {target}: Spearman {correlation:.2f}",
         )
-        marked = strongest(np.abs(points[:, 1] - points[:, 0]), k)
+        marked = top_indices(np.abs(points[:, 1] - points[:, 0]), k)
         ax.plot(*points.T, ".", color="#808080", markersize=4, label="training example")
         ax.plot(
             *points[marked].T, STYLES[1].marker, color=STYLES[1].color, markeredgecolor="black", markersize=6,
@@ -105,8 +101,7 @@ class Comparison:
         for above, i in zip(cycle((True, False)), np.sort(marked).tolist(), strict=False):
             ax.annotate(f"#{i}", points[i], xytext=(6, 5 if above else -9), textcoords="offset points", fontsize=8)
         ends = [points.min(), points.max()]
-        ax.plot(ends, ends, color=CHANCE.color, linewidth=1.2, linestyle=CHANCE.linestyle, label="the same in both")
-        legend(ax)
+        ax.plot(ends, ends, **REFERENCE, label="the same in both")
         return ax
 
 
@@ -142,16 +137,12 @@ def compare_attributions(
     if not isinstance(names, tuple | list) or len(names) != 2:
         raise ValueError(f"names must be two, got {names!r}; give one for a and one for b")
     found = agreement(a, b, k, seed=seed)
-    both = tuple(_Normalized(scores, _scale(scores)) for scores in (as_scores(a, "a"), as_scores(b, "b")))
-    shift, difference = [], []
-    blocks = zip(*(row_blocks(one.scores) for one in both), strict=True)
-    for (_, first), (_, second) in blocks:
-        change = second / both[1].scale - first / both[0].scale
-        shift.append(change.mean(axis=1))
-        difference.append(np.sqrt((change**2).mean(axis=1)))
-    return Comparison(
-        found, np.concatenate(shift), np.concatenate(difference), (str(names[0]), str(names[1])), (both[0], both[1])
-    )
+    first, second = (_Normalized(scores, _scale(scores)) for scores in (as_scores(a, "a"), as_scores(b, "b")))
+    shift, difference = np.empty((2, len(first.scores)))
+    for (start, one), (_, other) in zip(row_blocks(first.scores), row_blocks(second.scores), strict=True):
+        rows, change = slice(start, start + len(one)), other / second.scale - one / first.scale
+        shift[rows], difference[rows] = change.mean(axis=1), np.sqrt((change**2).mean(axis=1))
+    return Comparison(found, shift, difference, (str(names[0]), str(names[1])), (first, second))
 
 
 def _scale(scores: Array) -> Array:

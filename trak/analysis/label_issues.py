@@ -1,73 +1,68 @@
 """Which training examples are probably labelled wrong?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from trak._utils.plotting import STYLES, axes, legend
-from trak.analysis.validation import one_each, one_number, row_blocks, strongest
-from trak.evaluation.plots import frame
-from trak.evaluation.self_influence import self_influence
-from trak.evaluation.validation import Scores, as_array, as_scores, finite
-
-if TYPE_CHECKING:
-    import pandas
-
-Array = np.ndarray[Any, Any]
+from trak._utils.plotting import STYLES, axes
+from trak._utils.typing import Array
+from trak.evaluation.label_issue_scores import self_influence
+from trak.evaluation.mislabel_metrics import check_issue_scores
+from trak.evaluation.ranking import top_indices
+from trak.evaluation.result import Result
+from trak.evaluation.validation import Scores, as_scores, check_k, check_one_per_example, row_blocks
 
 _SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
-class LabelIssues:
-    """Training examples to look at, the most suspicious first."""
+class LabelIssues(Result):
+    """Training examples to look at, the likeliest mislabelled first.
+
+    The table has a row for each: train_index, issue_score, given_label, and suggested_label if there are suggestions.
+    The figure shows the scores of all training examples, the highest first: where the curve levels off, looking costs
+    more than it finds.
+    """
 
     indices: Array
     """int64 (k,)."""
-    labels: Array
-    """As given, (k,)."""
-    suggested: Array | None
-    """The label whose training examples push most against the given one, (k,), or that itself if none do; None if
-    nobody could say."""
-    suspicion: Array
-    """Of all training examples, float64 (n_train,)."""
+    given_labels: Array
+    """Of these examples, (k,)."""
+    suggested_labels: Array | None
+    """The label whose training examples together decrease the output for the given label most, (k,), or the given one
+    if none do; None without the scores that suggestions need."""
+    issue_scores: Array
+    """Of all training examples, higher for likelier mislabelled, float64 (n_train,)."""
 
     def __str__(self) -> str:
-        n, parts = len(self.suspicion), []
-        for rank, i in enumerate(self.indices[:_SHOWN].tolist()):
-            other = self.labels[rank] if self.suggested is None else self.suggested[rank]
-            perhaps = "" if other == self.labels[rank] else f", perhaps {other}"
-            parts.append(f"#{i} (labelled {self.labels[rank]}{perhaps})")
+        suggested = self.given_labels if self.suggested_labels is None else self.suggested_labels
+        parts = [
+            f"#{i} (labelled {given}{f', perhaps {other}' * bool(other != given)})"
+            for i, given, other in zip(self.indices[:_SHOWN].tolist(), self.given_labels, suggested, strict=False)
+        ]
         more = f" and {len(self.indices) - _SHOWN} more" if len(self.indices) > _SHOWN else ""
-        return f"{len(self.indices)} most suspicious of {n} training examples: {', '.join(parts)}{more}"
+        return (
+            f"{len(self.indices)} likeliest label issues of {len(self.issue_scores)} training examples: "
+            f"{', '.join(parts)}{more}"
+        )
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """A row for each suspect: train_index, suspicion, label, and suggested if there are suggestions.
+    def _columns(self) -> Mapping[str, Any]:
+        scores = self.issue_scores[self.indices]
+        columns = {"train_index": self.indices, "issue_score": scores, "given_label": self.given_labels}
+        return columns if self.suggested_labels is None else columns | {"suggested_label": self.suggested_labels}
 
-        Raises:
-            ImportError: if pandas is not installed.
-        """
-        columns = {"train_index": self.indices, "suspicion": self.suspicion[self.indices], "label": self.labels}
-        return frame(columns if self.suggested is None else columns | {"suggested": self.suggested})
-
-    def plot(self, ax: Any = None) -> Any:
-        """The suspicion of all training examples, the most suspicious first: where it levels off, looking costs more
-        than it finds. Returns the axes.
-
-        Raises:
-            ImportError: if matplotlib is not installed.
-        """
-        n, k = len(self.suspicion), len(self.indices)
-        ax = axes(ax, "training examples, most suspicious first", "suspicion", "Suspected labels")
-        ax.plot(np.arange(1, n + 1), np.sort(self.suspicion)[::-1], color=STYLES[0].color, linewidth=2, label="all")
+    def _draw(self, ax: Any) -> Any:
+        n, k = len(self.issue_scores), len(self.indices)
+        ax = axes(ax, "training examples, highest issue score first", "label issue score", "Label issues")
+        ax.plot(np.arange(1, n + 1), np.sort(self.issue_scores)[::-1], color=STYLES[0].color, linewidth=2, label="all")
         ax.plot(
-            np.arange(1, k + 1), self.suspicion[self.indices], STYLES[1].marker, color=STYLES[1].color,
+            np.arange(1, k + 1), self.issue_scores[self.indices], STYLES[1].marker, color=STYLES[1].color,
             markeredgecolor="black", markersize=4, label=f"the {k} to look at",
         )  # fmt: skip
         ax.set_xscale("log")
-        legend(ax)
         return ax
 
 
@@ -80,63 +75,49 @@ def find_label_issues(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> LabelIssues:
-    """Rank training examples by suspicion, with the label that others suggest.
+    """Rank training examples by their label issue scores, and suggest labels.
 
-    An example that a model can only learn by heart is labelled wrong, or unusual: look at it before it goes.
-    `trak.evaluation.mislabel_detection` measures how well a suspicion does where the truth is known.
+    An example that a model can only memorize is mislabelled, or unusual: look at it before you remove it.
+    `trak.evaluation.mislabel_detection` measures how well scores do where the truth is known.
 
     Args:
-        source: what `trak.attribute` returned, a `TRAKer` or a store, whose `self_influence` is the suspicion; or any
-            suspicion, (n_train,), higher for likelier mislabelled, such as `trak.evaluation.harmfulness`.
+        source: what `trak.attribute` returned, a `TRAKer` or a store, whose `self_influence` is the score; or any
+            scores, (n_train,), higher for likelier mislabelled, such as `trak.evaluation.harm_scores`.
         labels: the given ones, (n_train,).
-        k: how many suspects; by default 20, or n_train if that is less.
-        to_itself: scores of the training set attributed to itself, (n_train, n_train), for suggestions: of the other
-            labels the one whose training examples together push the suspect's output for its given label down most,
-            or the given one if none of them pushes it down.
+        k: how many examples; by default 20, or n_train if that is less.
+        self_attribution: scores of the training set attributed to itself, (n_train, n_train), for suggestions: of the
+            other labels the one whose training examples together decrease the example's output for its given label
+            most, or the given one if none of them decreases it.
         device, progress: of `self_influence`.
 
     Raises:
-        ValueError: for another number of labels, a k out of range, scores of another shape, or suspicion that is not
-            finite.
-        TypeError: if `source` has no stored features and is no suspicion.
+        ValueError: for another number of labels, a k out of range, or scores of another shape or not finite.
+        TypeError: if `source` neither has stored features nor is numeric.
     """
-    if isinstance(source, np.ndarray | torch.Tensor | list | tuple):
-        given = as_array(source)
-        if given.dtype.kind not in "fiub":
-            raise TypeError(f"suspicion must be real numbers, got an array of {given.dtype}; convert them to floats")
-        suspicion = finite(given, "suspicion")
-        if not suspicion.size:
-            raise ValueError("suspicion is empty: give one number for each training example")
-        if suspicion.ndim != 1:
-            raise ValueError(
-                f"suspicion must have one number for each training example, got shape {suspicion.shape}; of scores, "
-                "make one by trak.evaluation.harmfulness"
-            )
-    else:
-        suspicion = self_influence(source, device=device, progress=progress)
-    n = len(suspicion)
-    labels = one_each(labels, n, "labels")
-    k = one_number(min(20, n) if k is None else k, n)
-    indices = strongest(suspicion, k)
-    suggested = (
-        None if self_attribution is None else _suggested(as_scores(self_attribution, "to_itself"), indices, labels)
-    )
-    return LabelIssues(indices, labels[indices], suggested, suspicion)
+    given = isinstance(source, np.ndarray | torch.Tensor | list | tuple)
+    scores = check_issue_scores(source) if given else self_influence(source, device=device, progress=progress)
+    n = len(scores)
+    labels, k = check_one_per_example(labels, n, "labels"), check_k(k, n, default=20)
+    indices = top_indices(scores, k)
+    suggested = None
+    if self_attribution is not None:
+        suggested = _suggested_labels(as_scores(self_attribution, "self_attribution"), indices, labels)
+    return LabelIssues(indices, labels[indices], suggested, scores)
 
 
-def _suggested(scores: Array, suspects: Array, labels: Array) -> Array:
+def _suggested_labels(scores: Array, indices: Array, labels: Array) -> Array:
     n = len(labels)
     if scores.shape != (n, n):
         raise ValueError(
-            f"to_itself must be scores of the training set for itself, of shape {(n, n)}, got {scores.shape}; "
+            f"self_attribution must be scores of the training set for itself, of shape {(n, n)}, got {scores.shape}; "
             "attribute with the training set as targets"
         )
     names, numbers = np.unique(labels, return_inverse=True)
     if len(names) < 2:
-        raise ValueError(f"all labels are {names[0]}, and there is no other to suggest; leave to_itself out")
-    against = np.zeros((len(names), len(suspects)))
-    for start, block in row_blocks(scores, suspects):
+        raise ValueError(f"all labels are {names[0]}, and there is no other to suggest; leave self_attribution out")
+    against = np.zeros((len(names), len(indices)))
+    for start, block in row_blocks(scores, indices):
         np.add.at(against, numbers[start : start + len(block)], (-block).clip(0))
-    given = numbers[suspects], np.arange(len(suspects))
+    given = numbers[indices], np.arange(len(indices))
     against[given] = 0.0
     return names[np.where(against.max(axis=0) > 0, against.argmax(axis=0), given[0])]

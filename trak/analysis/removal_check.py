@@ -1,22 +1,24 @@
-"""What became of a target when training examples were taken away."""
+"""What became of a target when training examples were removed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from trak._utils.plotting import CHANCE, STYLES, axes, legend
-from trak.evaluation.plots import frame
-
-if TYPE_CHECKING:
-    import pandas
-
-Array = np.ndarray[Any, Any]
+from trak._utils.plotting import STYLES, axes
+from trak._utils.typing import Array
+from trak.evaluation.result import REFERENCE, Result
 
 
 @dataclass(frozen=True, eq=False)
-class RemovalCheck:
-    """Models trained on everything, without the chosen examples, and without as many random ones."""
+class RemovalCheck(Result):
+    """Models trained on everything, without the chosen examples, and without as many random ones.
+
+    The table has a row for each model: removed ("nothing", "chosen" or "random"), set (number of the random set, 0 for
+    the others), seed (its number), output, and correct if that is known. The figure shows the output of every model, in
+    three columns.
+    """
 
     target: int
     k: int
@@ -25,8 +27,8 @@ class RemovalCheck:
     """Change of the target's output by the scores, in units of f."""
     outputs: Array
     """f of the target, float64 (2 + random sets, seeds): on everything, without the chosen, without random ones."""
-    right: Array | None
-    """Whether the target is predicted right, bool of the same shape; None if the task can't tell."""
+    correct: Array | None
+    """Whether the target is predicted right, bool of the same shape; None if the task does not tell."""
     output: float | None = None
     """f by the models that were attributed, if it was given."""
 
@@ -55,24 +57,24 @@ class RemovalCheck:
     @property
     def flipped(self) -> bool | None:
         """Whether most models without the chosen examples are right where most on everything are wrong, or the other
-        way round; None if the task can't tell right from wrong."""
-        return None if self.right is None else bool(self._flips[0])
+        way round; None if the task does not tell right from wrong."""
+        return None if self.correct is None else bool(self._flips[0])
 
     @property
     def random_flips(self) -> float | None:
-        """Share of the random sets whose removal flips the prediction likewise."""
-        return None if self.right is None else float(self._flips[1:].mean())
+        """Share of the random sets whose removal flips the prediction."""
+        return None if self.correct is None else float(self._flips[1:].mean())
 
     @property
     def _flips(self) -> Array:
-        mostly = np.mean(self.right, axis=1) > 0.5  # type: ignore[arg-type]
+        mostly = np.mean(self.correct, axis=1) > 0.5  # type: ignore[arg-type]
         return mostly[1:] != mostly[0]
 
     def __str__(self) -> str:
         random, error = self.random_changes, self.standard_error
         flips = ""
-        if self.right is not None:
-            was, now = self.right[:2].mean(axis=1)
+        if self.correct is not None:
+            was, now = self.correct[:2].mean(axis=1)
             stays = "does not flip" if was > 0.5 else "was wrong already, and stays so"
             flips = (
                 f"; the prediction {'flips' if self.flipped else stays} (right in {was:.0%} of models "
@@ -88,13 +90,7 @@ class RemovalCheck:
             f"(predicted {self.predicted:+.3f}; without random ones {random.mean():+.3f}{spread}){flips}{alone}"
         )
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """A row for each model: removed ("nothing", "chosen" or "random"), set (number of the random set, 0 for the
-        others), seed (its number), output, and right if that is known.
-
-        Raises:
-            ImportError: if pandas is not installed.
-        """
+    def _columns(self) -> Mapping[str, Any]:
         sets, seeds = self.outputs.shape
         columns = {
             "removed": np.repeat(["nothing", "chosen", *["random"] * (sets - 2)], seeds),
@@ -102,24 +98,18 @@ class RemovalCheck:
             "seed": np.tile(np.arange(seeds), sets),
             "output": self.outputs.ravel(),
         }
-        return frame(columns if self.right is None else columns | {"right": self.right.ravel()})
+        return columns if self.correct is None else columns | {"correct": self.correct.ravel()}
 
-    def plot(self, ax: Any = None) -> Any:
-        """The output of every model, in three columns; returns the axes.
-
-        Raises:
-            ImportError: if matplotlib is not installed.
-        """
+    def _draw(self, ax: Any) -> Any:
         ax = axes(ax, "removed from the training set", "output f (units of f)", f"Target {self.target}")
         columns = (self.outputs[0], self.outputs[1], self.outputs[2:].ravel())
-        for at, (values, style) in enumerate(zip(columns, (STYLES[0], STYLES[1], STYLES[2]), strict=True)):
+        for at, (values, style) in enumerate(zip(columns, STYLES, strict=False)):
             # Beside each other, so that equal ones are seen.
             x = at + np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else [at]
             ax.plot(x, values, style.marker, color=style.color, markeredgecolor="black", markersize=6)
             ax.plot([at - 0.25, at + 0.25], [values.mean()] * 2, color="black", linewidth=2, label="_" * at + "mean")
         expected = self.outputs[0].mean() + self.predicted
         ax.plot([0.75, 1.25], [expected] * 2, color="black", linewidth=1.6, linestyle="--", label="predicted")
-        ax.axhline(0, color=CHANCE.color, linewidth=1.2, linestyle=CHANCE.linestyle, label="f = 0")
+        ax.axhline(0, **REFERENCE, label="f = 0")
         ax.set_xticks(range(3), ["nothing", f"{self.k} chosen", f"{self.k} random"])
-        legend(ax)
         return ax

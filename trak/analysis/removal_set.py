@@ -1,38 +1,37 @@
-"""Which training examples would I take away to change this prediction, and would it change?"""
+"""Which training examples would I remove to change this prediction, and would it change?"""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from trak._utils.plotting import CHANCE, STYLES, axes, legend
+from trak._utils.plotting import STYLES, axes
+from trak._utils.typing import Array
+from trak._utils.validation import check_count
 from trak.analysis.removal_check import RemovalCheck
-from trak.analysis.validation import listed, one_number, one_target, strongest
 from trak.distributed import Ray
-from trak.evaluation.plots import frame
+from trak.evaluation.ranking import top_indices
+from trak.evaluation.result import REFERENCE, Result, format_examples
 from trak.evaluation.retraining import Retrainer, Train, random_subset, runs_without
-from trak.evaluation.validation import Scores, as_scores, count, finite
+from trak.evaluation.validation import Scores, as_finite, as_scores, check_k, check_target
 from trak.inputs.batches import Batch
 from trak.store.location import Location
 from trak.tasks import Task
 
-if TYPE_CHECKING:
-    import pandas
-
-Array = np.ndarray[Any, Any]
-
-_SHOWN = 3
-
 
 @dataclass(frozen=True, eq=False)
-class RemovalSet:
-    """Training examples to take away, and what their scores predict of it."""
+class RemovalSet(Result):
+    """Training examples to remove, and what their scores predict of it.
+
+    The table has a row for each, in their order: train_index, score, and predicted, the change of the output without it
+    and all before it. The figure shows the predicted output, or its change if the output is not known, by the number of
+    examples removed.
+    """
 
     target: int
     indices: Array
-    """The training examples, those that count most first, int64 (k,)."""
+    """The training examples, the most influential first, int64 (k,)."""
     scores: Array
     """Of the target, float64 (n_train,)."""
     num_targets: int
@@ -65,24 +64,24 @@ class RemovalSet:
         backend: str | Ray = "loky",
         progress: bool = True,
     ) -> RemovalCheck:
-        """Train without these examples, and without as many random ones, and see what becomes of the target.
+        """Retrain without these examples, and without as many random ones, and measure the target again.
 
         `seeds` · (2 + random_sets) models are trained, less those that `save_dir` has; those on everything and without
         random examples serve other targets, too.
 
         Args:
-            train, task, save_dir, config, jobs, backend, progress: as of `trak.evaluation.retrain_on`.
+            train, task, save_dir, config, jobs, backend, progress: see `trak.evaluation.retrain_on`.
             targets: all that were attributed, in the same order.
             seeds: models trained on each set, with the same training seeds for all sets.
             random_sets: random sets of as many examples.
             seed: of random sets and training.
 
         Raises:
-            ValueError: for another number of targets than was attributed, and as of `retrain_on`.
-            RetrainingError, TypeError, ImportError: as of `retrain_on`.
+            ValueError: for another number of targets than was attributed, or see `retrain_on`.
+            RetrainingError, TypeError, ImportError: see `retrain_on`.
         """
         n, k = len(self.scores), len(self.indices)
-        seeds, random_sets = count(seeds, "seeds"), count(random_sets, "random_sets")
+        seeds, random_sets = check_count(seeds, "seeds"), check_count(random_sets, "random_sets")
         retrainer = Retrainer(
             train, task, targets, train_set_size=n, save_dir=save_dir, config=config, jobs=jobs, backend=backend,
             progress=progress,
@@ -96,90 +95,76 @@ class RemovalSet:
         sets += [(f"all but {k} random ones, number {i}", random_subset(seed, i, n, k / n)) for i in range(random_sets)]
         found = retrainer.run(runs_without(sets, n, seeds, seed))
         outputs = found.outputs[:, self.target].reshape(len(sets), seeds)
-        right = None if found.correct is None else found.correct[:, self.target].reshape(len(sets), seeds)
-        return RemovalCheck(self.target, k, self.predicted, outputs, right, self.output)
+        correct = None if found.correct is None else found.correct[:, self.target].reshape(len(sets), seeds)
+        return RemovalCheck(self.target, k, self.predicted, outputs, correct, self.output)
 
     def __str__(self) -> str:
-        shown = self.indices[:_SHOWN]
-        if self.output is None:
-            end = ""
-        else:
+        end = ""
+        if self.output is not None:
             end = f" from {self.output:+.3g}: {'a' if self.predicted_flip else 'no'} change of sign"
         return (
             f"Removal of {len(self.indices)} of {len(self.scores)} training examples for target {self.target}, first "
-            f"{listed(shown, self.scores[shown])}: the output is predicted to change by {self.predicted:+.3g}{end}"
+            f"{format_examples(self.indices, self.scores)}: the output is predicted to change by "
+            f"{self.predicted:+.3g}{end}"
         )
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """A row for each example to remove, in their order: train_index, score, and predicted, the change of the output
-        without it and all before it.
-
-        Raises:
-            ImportError: if pandas is not installed.
-        """
+    def _columns(self) -> Mapping[str, Any]:
         scores = self.scores[self.indices]
-        return frame({"train_index": self.indices, "score": scores, "predicted": -scores.cumsum()})
+        return {"train_index": self.indices, "score": scores, "predicted": -scores.cumsum()}
 
-    def plot(self, ax: Any = None) -> Any:
-        """The predicted output, or its change if the output is not known, by the number of examples removed; returns
-        the axes.
-
-        Raises:
-            ImportError: if matplotlib is not installed.
-        """
+    def _draw(self, ax: Any) -> Any:
         start, what = (0.0, "predicted change of f") if self.output is None else (self.output, "predicted output f")
         ax = axes(ax, "training examples removed", f"{what} (units of f)", f"Removal for target {self.target}")
         after = start - np.append(0.0, self.scores[self.indices].cumsum())
         ax.locator_params("x", integer=True)
         ax.plot(np.arange(len(after)), after, label="by the scores", linewidth=1.8, markersize=4, **STYLES[0]._asdict())
-        label = "nothing removed" if self.output is None else "change of sign"
-        ax.axhline(0, color=CHANCE.color, linewidth=1.2, linestyle=CHANCE.linestyle, label=label)
-        legend(ax)
+        ax.axhline(0, **REFERENCE, label="nothing removed" if self.output is None else "change of sign")
         return ax
 
 
 def find_removal_set(
-    scores: Scores, target: int, k: int | None = None, *, output: float | None = None, lower: bool | None = None
+    scores: Scores, target: int, k: int | None = None, *, output: float | None = None, decrease: bool | None = None
 ) -> RemovalSet:
-    """The k training examples whose removal is predicted to change a target's output most, or the fewest that are
+    """Find the k training examples whose removal is predicted to change a target's output most, or the fewest that are
     predicted to change its sign.
 
-    Those with the highest scores, whose removal lowers the output, or those with the lowest, whose removal raises it.
-    The prediction is to first order and damped, and single models differ: `check` retrains, and tells.
+    Removing those with the highest scores decreases the output, removing those with the lowest increases it. The
+    prediction is to first order and damped, and single models differ: `RemovalSet.check` retrains and measures.
 
     Args:
         scores: (n_train, n_targets), or anything with such `.scores`.
         target: which.
         k: how many; by default, which needs the output, as many as the scores say it takes to change the sign of f,
-            or all that push it the way it is if they don't suffice.
+            or all that keep it if they do not suffice.
         output: f of the target, such as the margin log(p / (1 - p)), which is above 0 where p is above ½; the mean over
             the checkpoints that were attributed.
-        lower: whether to lower the output; by default unless it is below 0. Of several classes the right one may be
-            predicted with p below ½: then give k and lower=True.
+        decrease: whether to decrease the output; by default unless it is below 0. Of several classes the right one may
+            be predicted with p below ½: then give k and decrease=True.
 
     Raises:
         ValueError: for a single training example; if neither k nor output is given, or without k the output has the
-            wanted sign; for a target or k out of range, or numbers that are not finite; if no training example pushes
-            the output the way it is.
-        TypeError: for anything else that can't be.
+            wanted sign; for a target or k out of range, or numbers that are not finite; if no training example keeps
+            the output as it is.
+        TypeError: for arguments of another type.
     """
     scores = as_scores(scores)
     n, num_targets = scores.shape
-    target = one_target(target, num_targets)
+    target = check_target(target, num_targets)
     if n < 2:
         raise ValueError(f"scores are of {n} training example, and one has to stay; give those of two or more")
     try:
         output = None if output is None else float(output)
     except (TypeError, ValueError) as error:
         raise TypeError(f"output must be a number, got {output!r:.80}; give f of target {target}") from error
-    if output is not None and not math.isfinite(output):
+    if output is not None and not np.isfinite(output):
         raise ValueError(f"output must be finite, got {output}; give f of target {target}")
-    column = finite(scores[:, target], f"the scores of target {target}")
-    below = output is not None and output < 0
-    sign = 1.0 if lower or (lower is None and not below) else -1.0
-    order = strongest(sign * column, n)
+    column = as_finite(scores[:, target], f"the scores of target {target}")
+    if decrease is None:
+        decrease = output is None or output >= 0
+    sign = 1.0 if decrease else -1.0
+    order = top_indices(sign * column)
     if k is not None:
-        k = one_number(k, n - 1)
+        k = check_k(k, n - 1)
     elif output is None:
         raise ValueError(
             f"target {target} has neither k nor output; give k, the number of examples to remove, or "
@@ -187,21 +172,21 @@ def find_removal_set(
         )
     elif sign * output < 0:
         raise ValueError(
-            f"output is {output:+.3g}, and {'lower' if sign > 0 else 'rais'}ing it changes no sign: give k, the number "
+            f"output is {output:+.3g}, and {'de' if decrease else 'in'}creasing it changes no sign: give k, the number "
             "of examples to remove"
         )
     else:
         k = _fewest(sign * column[order], abs(output))
         if not k:
             raise ValueError(
-                f"no training example pushes the output of target {target} {'down' if sign < 0 else 'up'}: there is "
-                "none whose removal brings it nearer to 0; give k to remove some all the same"
+                f"no training example {'in' if decrease else 'de'}creases the output of target {target}, so no removal "
+                "brings it nearer to 0; give k to remove some all the same"
             )
     return RemovalSet(target, order[:k], column, num_targets, output)
 
 
-def _fewest(pushes: Array, needed: float) -> int:
-    """How many of the strongest pushes, in falling order, add up to what is needed; all positive ones if they don't.
-    One example stays at least."""
-    positive = pushes[:-1][pushes[:-1] > 0].cumsum()
+def _fewest(effects: Array, needed: float) -> int:
+    """How many of the effects, in falling order, add up to what is needed; all positive ones if they do not. At least
+    one example is kept."""
+    positive = effects[:-1][effects[:-1] > 0].cumsum()
     return min(int(np.searchsorted(positive, needed)) + 1, len(positive))

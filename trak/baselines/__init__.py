@@ -20,7 +20,7 @@ class                        name                      source
 `Random`                     random                    chance
 ============================ ========================= ==================================================
 
-Influence functions, EK-FAC, datamodels and BM25 stand on curvlinops, scikit-learn and bm25s:
+Influence functions, EK-FAC, datamodels and BM25 need curvlinops, scikit-learn and bm25s:
 `pip install 'trak-attribution[baselines]'`.
 """
 
@@ -30,7 +30,7 @@ from trak.baselines.ekfac import EKFAC
 from trak.baselines.gradients import GradientCosine, GradientDot, TracIn
 from trak.baselines.influence import InfluenceFunctions
 from trak.baselines.knn import KNNShapley
-from trak.baselines.random import Random
+from trak.baselines.random_scores import Random
 from trak.baselines.representations import RepresentationSimilarity
 from trak.baselines.retrained import Datamodel, EmpiricalInfluence
 from trak.baselines.shapley import DataShapley

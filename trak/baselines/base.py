@@ -1,9 +1,9 @@
-"""What every baseline promises, and what those that score one checkpoint at a time share."""
+"""Interface of baselines, and the base class of those that score one checkpoint at a time."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from trak._utils.registry import Registry
+from trak._utils.typing import Array
 from trak.attribution.results import ArrayAttribution, Attribution
 from trak.gradients import differentiable
 from trak.inputs import batches
@@ -23,6 +24,17 @@ from trak.tasks import Task, make_task
 from trak.tasks.base import plain_settings
 
 
+class BaselineInputs(NamedTuple):
+    """The arguments of `Baseline.attribute`."""
+
+    model: Any
+    task: Any
+    checkpoints: Any
+    train: Iterable[Batch]
+    targets: Iterable[Batch]
+    progress: bool
+
+
 class Baseline(ABC):
     """Another way to score every training example for every target.
 
@@ -33,10 +45,9 @@ class Baseline(ABC):
 
     name: ClassVar[str]
 
-    @abstractmethod
     def attribute(
         self,
-        model: nn.Module,
+        model: nn.Module | None,
         task: Task | str | Any,
         checkpoints: Checkpoint | Sequence[Checkpoint],
         train: Iterable[Batch],
@@ -47,16 +58,22 @@ class Baseline(ABC):
         """Score the examples of `train` for the outputs on `targets`.
 
         Args:
-            model: the model, on the device to compute on.
+            model: the model, on the device to compute on; None for a baseline that does not use it.
             task: a task or its name, see `trak.tasks.TASKS`.
             checkpoints: one or several, as for `trak.attribute`.
             train, targets: yield the batches in the same order on every pass.
             progress: whether to show progress bars.
 
         Raises:
-            ValueError, TypeError: for what can't be scored; the message says why and what to do.
+            ValueError, TypeError: for inputs that cannot be scored; the message says why and what to do.
             ImportError: if a package is needed that is not installed.
         """
+        scores = self.compute_scores(BaselineInputs(model, task, checkpoints, train, targets, progress))
+        return ArrayAttribution(scores, name=self.name)
+
+    @abstractmethod
+    def compute_scores(self, inputs: BaselineInputs) -> Array:
+        """Scores of shape (n_train, n_targets); raises the errors of `attribute`."""
 
     def describe(self) -> dict[str, Any]:
         """Name and settings, for a record."""
@@ -71,7 +88,7 @@ BASELINES = Registry(Baseline, "baseline")
 register_baseline = BASELINES.register
 
 
-class AttributionData:
+class IndexedLoader:
     """A loader's batches, ready for autograd on the model's device, each with the index of its first example."""
 
     def __init__(self, loader: Iterable[Batch], what: str, device: torch.device) -> None:
@@ -108,7 +125,7 @@ class AttributionData:
 
 
 @dataclass(frozen=True)
-class CheckpointRun:
+class LoadedCheckpoint:
     """One checkpoint, loaded into the model, and the data."""
 
     model: nn.Module
@@ -116,8 +133,8 @@ class CheckpointRun:
     task: Task
     model_id: int
     """The checkpoint's position."""
-    train: AttributionData
-    targets: AttributionData
+    train: IndexedLoader
+    targets: IndexedLoader
     parameters: tuple[str, ...]
     """Names of what is differentiated by."""
 
@@ -130,25 +147,16 @@ class CheckpointRun:
 class CheckpointBaseline(Baseline):
     """A baseline whose scores are the mean over checkpoints of what each gives alone."""
 
-    def attribute(
-        self,
-        model: nn.Module,
-        task: Task | str | Any,
-        checkpoints: Checkpoint | Sequence[Checkpoint],
-        train: Iterable[Batch],
-        targets: Iterable[Batch],
-        *,
-        progress: bool = True,
-    ) -> Attribution:
-        model = unwrap_model(model)
-        task = self._check_task(make_task(task))
+    def compute_scores(self, inputs: BaselineInputs) -> Array:
+        model = unwrap_model(inputs.model)
+        task = self._check_task(make_task(inputs.task))
         device = device_of(model)
-        data = AttributionData(train, "train", device), AttributionData(targets, "targets", device)
+        data = IndexedLoader(inputs.train, "train", device), IndexedLoader(inputs.targets, "targets", device)
         parameters = self._parameters(model, task, data[0])
         scores = np.zeros((data[0].size, data[1].size), np.float32)
-        with loadable(model, checkpoints) as several:
+        with loadable(model, inputs.checkpoints) as several:
             weights, total = self._weights(len(several)), self._total(data[0].size, data[1].size)
-            bar = tqdm(total=total and total * len(several), desc=self.name, unit="ex", disable=not progress)
+            bar = tqdm(total=total and total * len(several), desc=self.name, unit="ex", disable=not inputs.progress)
             with bar, torch.inference_mode(False):
                 for member in data:
                     member.bar = bar
@@ -156,14 +164,14 @@ class CheckpointBaseline(Baseline):
                     load_into(model, checkpoint)
                     with torch.enable_grad(), differentiable(model, parameters):
                         task.prepare(model)
-                        run = CheckpointRun(model, task, model_id, *data, tuple(parameters))
-                        for row, column, block in self.blocks(run):
+                        loaded = LoadedCheckpoint(model, task, model_id, *data, tuple(parameters))
+                        for row, column, block in self.blocks(loaded):
                             part = block.detach().mul(weight).cpu().numpy()
                             scores[row : row + part.shape[0], column : column + part.shape[1]] += part
-        return ArrayAttribution(scores, name=self.name)
+        return scores
 
     @abstractmethod
-    def blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
+    def blocks(self, loaded: LoadedCheckpoint) -> Iterator[tuple[int, int, Tensor]]:
         """Every score of one checkpoint once, as (first training example, first target, block of scores)."""
 
     def _weights(self, checkpoints: int) -> Sequence[float]:
@@ -174,10 +182,10 @@ class CheckpointBaseline(Baseline):
         """How many examples one checkpoint passes through the model, if that is known before."""
         return train + targets
 
-    def _parameters(self, model: nn.Module, task: Task, train: AttributionData) -> Sequence[str]:
+    def _parameters(self, model: nn.Module, task: Task, train: IndexedLoader) -> Sequence[str]:
         """Names of the parameters to differentiate by."""
         return ()
 
     def _check_task(self, task: Task) -> Task:
-        """The task, unless it can't be scored."""
+        """The task, if it can be scored."""
         return task

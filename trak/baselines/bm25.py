@@ -5,17 +5,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from trak._utils.messages import suggest
-from trak._utils.validation import is_number
-from trak.attribution.results import ArrayAttribution, Attribution
-from trak.baselines.base import Baseline, register_baseline
+from trak._utils.optional import import_optional_dependency
+from trak._utils.typing import Array
+from trak._utils.validation import check_option, is_number
+from trak.baselines.base import Baseline, BaselineInputs, register_baseline
 from trak.inputs.batches import Batch
-from trak.inputs.checkpoints import Checkpoint
 from trak.inputs.loaders import check_loader
-from trak.tasks import Task
 
 METHODS = ("lucene", "robertson", "atire", "bm25l", "bm25+")
 
@@ -25,8 +23,8 @@ class BM25(Baseline):
     """Okapi BM25 (Robertson & Zaragoza, 2009; its variants: Kamphuis et al., 2020), by bm25s: the target's text is the
     query, the training examples are the documents.
 
-    Knows nothing of labels nor of the model: it says who shares rare words, not who pushed the output
-    up. Batches are lists of strings; dicts with token ids under "input_ids" and, if padded, an
+    Model, task and checkpoints are not used: scores say which texts share rare words, not which examples increased the
+    output. Batches are lists of strings; dicts with token ids under "input_ids" and, if padded, an
     "attention_mask"; tuples as of the text classification task; or dicts and tuples with a list of
     strings among their fields.
     """
@@ -49,38 +47,19 @@ class BM25(Baseline):
             stopwords: words of strings to leave out, or the language ("en") of a list of them.
 
         Raises:
-            ValueError: for arguments that can't be.
+            ValueError: for invalid arguments.
         """
-        if method not in METHODS:
-            raise ValueError(f"unknown method {method!r}: {suggest(str(method), METHODS)}")
+        self.method = check_option(method, "method", METHODS)
         if not (is_number(k1) and is_number(b) and k1 >= 0 and 0 <= b <= 1):
             raise ValueError(
                 f"k1 must be 0 or more and b between 0 and 1, got {k1!r} and {b!r}; use 1.5 and 0.75, which are usual"
             )
-        self.method, self.k1, self.b, self.delta = method, k1, b, delta
+        self.k1, self.b, self.delta = k1, b, delta
         self.ignore, self.stopwords = sorted(ignore), stopwords
 
-    def attribute(
-        self,
-        model: nn.Module | None,
-        task: Task | str | Any,
-        checkpoints: Checkpoint | Sequence[Checkpoint],
-        train: Iterable[Batch],
-        targets: Iterable[Batch],
-        *,
-        progress: bool = True,
-    ) -> Attribution:
-        """Score the texts of `train` for those of `targets`; model, task and checkpoints are not used.
-
-        Raises:
-            ValueError: for batches without text, or if no training example has any word.
-            ImportError: if bm25s is not installed.
-        """
-        try:
-            import bm25s
-        except ImportError as error:
-            raise ImportError("BM25 needs bm25s: pip install 'trak-attribution[baselines]'") from error
-        documents, queries = (self._texts(loader, what) for loader, what in ((train, "train"), (targets, "targets")))
+    def compute_scores(self, inputs: BaselineInputs) -> Array:
+        bm25s = import_optional_dependency("bm25s", "BM25 needs bm25s", "baselines")
+        documents, queries = (self._texts(getattr(inputs, name), name) for name in ("train", "targets"))
         if not any(documents):
             raise ValueError(
                 f"none of the {len(documents)} training examples has a word; look at what train yields, or choose "
@@ -90,11 +69,11 @@ class BM25(Baseline):
         index.index(documents, show_progress=False)
         known = set().union(*documents)
         scores = np.zeros((len(documents), len(queries)), np.float32)
-        for target, query in enumerate(tqdm(queries, desc=self.name, unit="target", disable=not progress)):
+        for target, query in enumerate(tqdm(queries, desc=self.name, unit="target", disable=not inputs.progress)):
             words = [word for word in query if word in known]
             if words:
                 scores[:, target] = index.get_scores(words)
-        return ArrayAttribution(scores, name=self.name)
+        return scores
 
     def _texts(self, loader: Iterable[Batch], what: str) -> list[list[str]]:
         """The words of every example."""

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trak._utils.optional import import_optional_dependency
 from trak._utils.validation import is_number
-from trak.baselines.base import AttributionData, CheckpointRun
+from trak.baselines.base import IndexedLoader, LoadedCheckpoint
 from trak.baselines.gradient_features import Directions, Gradients
 from trak.inputs import batches
 from trak.inputs.batches import Batch
@@ -25,11 +26,7 @@ def require_curvlinops() -> Any:
     Raises:
         ImportError: if it is not installed.
     """
-    try:
-        import curvlinops
-    except ImportError as error:
-        raise ImportError("influence functions need curvlinops: pip install 'trak-attribution[baselines]'") from error
-    return curvlinops
+    return import_optional_dependency("curvlinops", "influence functions need curvlinops", "baselines")
 
 
 def check_damping(damping: float | None) -> float | None:
@@ -103,7 +100,7 @@ class MeanLoss(nn.Module):
 class _Pairs:
     """Batches as curvlinops takes them. Each y is zeros: none of the curvatures here depends on it."""
 
-    def __init__(self, data: AttributionData, y: Callable[[int], Tensor]) -> None:
+    def __init__(self, data: IndexedLoader, y: Callable[[int], Tensor]) -> None:
         self._data, self._y = data, y
 
     def __iter__(self) -> Iterator[tuple[dict[str, Batch], Tensor]]:
@@ -123,42 +120,42 @@ def class_zero(count: int) -> Tensor:
 
 def make_operator(
     kind: Any,
-    run: CheckpointRun,
+    loaded: LoadedCheckpoint,
     predict: Callable[[nn.Module, Batch], Tensor],
     loss: nn.Module,
     y: Any = class_zero,
     **more: Any,
 ) -> Any:
-    """A linear operator of curvlinops of the given class, of shape (p, p) for the p numbers in `run.parameters`."""
-    own = dict(run.model.named_parameters())
+    """A linear operator of curvlinops of the given class, of shape (p, p) for the p numbers in `loaded.parameters`."""
+    own = dict(loaded.model.named_parameters())
     return kind(
-        Prediction(run.model, predict), loss, [own[name] for name in run.parameters], _Pairs(run.train, y),
-        check_deterministic=False, num_data=run.train.size, batch_size_fn=lambda x: batches.size(x["batch"]), **more,
+        Prediction(loaded.model, predict), loss, [own[name] for name in loaded.parameters], _Pairs(loaded.train, y),
+        check_deterministic=False, num_data=loaded.train.size, batch_size_fn=lambda x: batches.size(x["batch"]), **more,
     )  # fmt: skip
 
 
-def hessian_operator(run: CheckpointRun, kind: str) -> Any:
+def hessian_operator(loaded: LoadedCheckpoint, kind: str) -> Any:
     """The Hessian of the mean training loss ("exact") or its generalised Gauss-Newton matrix ("ggn"), (p, p).
 
     The latter linearises the logits where the loss is their cross-entropy (Schraudolph, 2002), and
     f itself for every other task.
     """
-    library, task = require_curvlinops(), run.task
+    library, task = require_curvlinops(), loaded.task
     if kind == "exact":
-        return make_operator(library.HessianLinearOperator, run, task.output, MeanLoss(task))
+        return make_operator(library.HessianLinearOperator, loaded, task.output, MeanLoss(task))
     if has_cross_entropy(task):
         assert isinstance(task, Classification)
-        return make_operator(library.GGNLinearOperator, run, logits_of(task), nn.CrossEntropyLoss())
-    return make_operator(library.GGNLinearOperator, run, task.output, MeanLoss(task))
+        return make_operator(library.GGNLinearOperator, loaded, logits_of(task), nn.CrossEntropyLoss())
+    return make_operator(library.GGNLinearOperator, loaded, task.output, MeanLoss(task))
 
 
 def influences(
-    run: CheckpointRun, gradients: Gradients, solve: Callable[[Tensor], Tensor], memory_budget: int, limit: int
+    loaded: LoadedCheckpoint, gradients: Gradients, solve: Callable[[Tensor], Tensor], memory_budget: int, limit: int
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Q_i ∇f_tᵀ (H + λI)⁻¹ ∇f_i / n, as blocks with their first training example and first target.
 
     Args:
-        run: the checkpoint.
+        loaded: the checkpoint.
         gradients: of it.
         solve: (H + λI)⁻¹ v for columns v, (p, m).
         memory_budget: bytes that the targets' gradients, and what `solve` makes of them, may take.
@@ -166,16 +163,16 @@ def influences(
     """
     p = sum(gradients.sizes.values())
     at_once = max(1, min(limit, memory_budget // (_COPIES * gradients.dtype.itemsize * p)))
-    for column, targets in _groups(gradients, run, at_once):
-        directions = Directions(solve(targets.T.contiguous()) / run.train.size, gradients.sizes)
-        for start, rows in gradients.rows(directions, run.train):
+    for column, targets in _groups(gradients, loaded, at_once):
+        directions = Directions(solve(targets.T.contiguous()) / loaded.train.size, gradients.sizes)
+        for start, rows in gradients.rows(directions, loaded.train):
             yield start, column, rows.out_to_loss_grad[:, None] * rows.features
 
 
-def _groups(gradients: Gradients, run: CheckpointRun, at_once: int) -> Iterator[tuple[int, Tensor]]:
+def _groups(gradients: Gradients, loaded: LoadedCheckpoint, at_once: int) -> Iterator[tuple[int, Tensor]]:
     """The targets' whole gradients (m, p), at most so many at once, with the index of the first."""
     column, held = 0, list[Tensor]()
-    for _, rows in gradients.rows(Identity(), run.targets):
+    for _, rows in gradients.rows(Identity(), loaded.targets):
         held.extend(rows.features.unbind())
         while len(held) >= at_once:
             group, held = held[:at_once], held[at_once:]

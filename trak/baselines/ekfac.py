@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from trak._utils.messages import suggest
 from trak._utils.torch_private import forward_hooks
-from trak.baselines.base import AttributionData, CheckpointRun, register_baseline
+from trak._utils.validation import check_option
+from trak.baselines.base import IndexedLoader, LoadedCheckpoint, register_baseline
 from trak.baselines.curvature import (
     RELATIVE_DAMPING,
     check_damping,
@@ -64,12 +64,11 @@ class EKFAC(GradientBaseline):
             grad_wrt, engine, memory_budget: as for `GradientDot`.
 
         Raises:
-            ValueError, TypeError: for arguments that can't be.
+            ValueError, TypeError: for invalid arguments.
         """
-        for what, value, known in (("fisher", fisher, FISHERS), ("sharing", sharing, SHARINGS)):
-            if value not in known:
-                raise ValueError(f"unknown {what} {value!r}: {suggest(str(value), known)}")
-        self.damping, self.fisher, self.sharing, self.seed = check_damping(damping), fisher, sharing, seed
+        self.fisher = check_option(fisher, "fisher", FISHERS)
+        self.sharing = check_option(sharing, "sharing", SHARINGS)
+        self.damping, self.seed = check_damping(damping), seed
         super().__init__(grad_wrt, engine, memory_budget)
 
     def _check_task(self, task: Task) -> Task:
@@ -84,7 +83,7 @@ class EKFAC(GradientBaseline):
     def _total(self, train: int, targets: int) -> None:
         return None
 
-    def _parameters(self, model: nn.Module, task: Task, train: AttributionData) -> Sequence[str]:
+    def _parameters(self, model: nn.Module, task: Task, train: IndexedLoader) -> Sequence[str]:
         wanted = select_parameters(model, self.grad_wrt)
         called_once, owners = _called_once(model, task, train), _owners(model)
         covered = [name for name, p in wanted.items() if len(owners[id(p)]) == 1 and owners[id(p)] <= called_once]
@@ -100,28 +99,28 @@ class EKFAC(GradientBaseline):
                 f"EK-FAC leaves out {len(left)} of {len(wanted)} parameters, which are no weights or biases of an "
                 "nn.Linear or nn.Conv2d that is called once in a forward pass: "
                 f"{', '.join(left[:5])}{', ...' if len(left) > 5 else ''}",
-                stacklevel=3,
+                stacklevel=4,
             )
         return covered
 
-    def blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
-        library, task = require_curvlinops(), run.task
-        gradients = Gradients(run, self.engine, self.memory_budget)
+    def blocks(self, loaded: LoadedCheckpoint) -> Iterator[tuple[int, int, Tensor]]:
+        library, task = require_curvlinops(), loaded.task
+        gradients = Gradients(loaded, self.engine, self.memory_budget)
         settings = {
             "fisher_type": self.fisher, "kfac_approx": self.sharing, "seed": self.seed,
             "separate_weight_and_bias": False, "num_per_example_loss_terms": 1,
         }  # fmt: skip
         if isinstance(task, Classification):
             loss: nn.Module = nn.CrossEntropyLoss()
-            operator = make_operator(library.EKFACLinearOperator, run, logits_of(task), loss, class_zero, **settings)
+            operator = make_operator(library.EKFACLinearOperator, loaded, logits_of(task), loss, class_zero, **settings)
         else:
-            dtype = next(run.model.parameters()).dtype
+            dtype = next(loaded.model.parameters()).dtype
             operator = make_operator(
-                library.EKFACLinearOperator, run,
+                library.EKFACLinearOperator, loaded,
                 lambda model, batch: task.output(model, batch)[:, None] / math.sqrt(2),  # its square is f²/2
                 nn.MSELoss(), lambda count: torch.zeros(count, 1, dtype=dtype), **settings,
             )  # fmt: skip
-        with _hooks_as_found(run.model):
+        with _hooks_as_found(loaded.model):
             mean_eigenvalue = float(operator.trace) / operator.shape[0]
         damping = RELATIVE_DAMPING * mean_eigenvalue if self.damping is None else self.damping
         inverse = library.KFACInverseLinearOperator(operator, damping=damping, use_exact_damping=True)
@@ -132,7 +131,7 @@ class EKFAC(GradientBaseline):
                 raise ValueError(f"the Hessian is singular with damping={damping:g}: use a positive one")
             return solution
 
-        yield from influences(run, gradients, solve, self.memory_budget, _TARGETS_AT_ONCE)
+        yield from influences(loaded, gradients, solve, self.memory_budget, _TARGETS_AT_ONCE)
 
 
 @contextmanager
@@ -157,7 +156,7 @@ def _owners(model: nn.Module) -> dict[int, set[nn.Module]]:
     return found
 
 
-def _called_once(model: nn.Module, task: Task, train: AttributionData) -> set[nn.Module]:
+def _called_once(model: nn.Module, task: Task, train: IndexedLoader) -> set[nn.Module]:
     """The layers that curvlinops has Kronecker factors for and that one forward pass calls once."""
     calls: dict[nn.Module, int] = {}
 

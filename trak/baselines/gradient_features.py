@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trak.baselines.base import AttributionData, CheckpointBaseline, CheckpointRun
+from trak.baselines.base import CheckpointBaseline, IndexedLoader, LoadedCheckpoint
 from trak.gradients import (
     EngineSelector,
     ProjectedRows,
@@ -22,7 +22,7 @@ from trak.tasks import Task
 
 
 class GradientBaseline(CheckpointBaseline):
-    """A baseline that goes by the gradients of some parameters."""
+    """A baseline that uses the gradients of some parameters."""
 
     def __init__(self, grad_wrt: str | Iterable[str] | None, engine: str, memory_budget: int) -> None:
         """
@@ -32,34 +32,34 @@ class GradientBaseline(CheckpointBaseline):
             memory_budget: bytes that gradients and activations may take; larger batches are split.
 
         Raises:
-            ValueError: for an engine that there is not, or a budget that can't be.
+            ValueError: for an unknown engine, or an invalid budget.
         """
         self.grad_wrt = list(grad_wrt) if grad_wrt is not None and not isinstance(grad_wrt, str) else grad_wrt
         self.engine, self.memory_budget = check_engine_name(engine), int(check_memory_budget(memory_budget))
 
-    def _parameters(self, model: nn.Module, task: Task, train: AttributionData) -> Sequence[str]:
+    def _parameters(self, model: nn.Module, task: Task, train: IndexedLoader) -> Sequence[str]:
         return tuple(select_parameters(model, self.grad_wrt))
 
 
 class Gradients:
-    """Gradients of f by `run.parameters`, for each example, projected."""
+    """Gradients of f by `loaded.parameters`, for each example, projected."""
 
-    def __init__(self, run: CheckpointRun, engine: str, memory_budget: int) -> None:
+    def __init__(self, loaded: LoadedCheckpoint, engine: str, memory_budget: int) -> None:
         """
         Args:
-            run: the checkpoint.
+            loaded: the checkpoint.
             engine: as for `trak.TRAKer`.
             memory_budget: bytes that gradients and activations may take; larger batches are split.
         """
-        own = dict(run.model.named_parameters())
-        self.shapes = {name: own[name].shape for name in run.parameters}
+        own = dict(loaded.model.named_parameters())
+        self.shapes = {name: own[name].shape for name in loaded.parameters}
         self.sizes = {name: shape.numel() for name, shape in self.shapes.items()}
-        wide = any(own[name].dtype == torch.float64 for name in run.parameters)
+        wide = any(own[name].dtype == torch.float64 for name in loaded.parameters)
         self.dtype = torch.float64 if wide else torch.float32
-        self._run, self._memory_budget = run, memory_budget
-        self._engine = EngineSelector(engine, run.model, run.task, run.parameters, memory_budget)
+        self._loaded, self._memory_budget = loaded, memory_budget
+        self._engine = EngineSelector(engine, loaded.model, loaded.task, loaded.parameters, memory_budget)
 
-    def rows(self, projector: Projector, data: AttributionData) -> Iterator[tuple[int, ProjectedRows]]:
+    def rows(self, projector: Projector, data: IndexedLoader) -> Iterator[tuple[int, ProjectedRows]]:
         """The rows of all examples in order, a piece of a batch at a time, with the index of the first.
 
         Raises:
@@ -72,9 +72,9 @@ class Gradients:
             engine = self._engine(batch)
             for first in range(0, batches.size(batch), step):
                 piece = batches.take(batch, first, first + step)
-                rows = featurize(engine, projector, piece, self._run.model_id, self._memory_budget, self.dtype)
+                rows = featurize(engine, projector, piece, self._loaded.model_id, self._memory_budget, self.dtype)
                 indices = range(start + first, start + first + len(rows.features))
-                check_finite(rows, engine, piece, indices, f"{data.what}, {self._run.where}")
+                check_finite(rows, engine, piece, indices, f"{data.what}, {self._loaded.where}")
                 yield start + first, rows
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from trak.baselines.base import CheckpointRun, register_baseline
+from trak.baselines.base import LoadedCheckpoint, register_baseline
 from trak.baselines.gradient_features import GradientBaseline, Gradients
 from trak.gradients import MEMORY_BUDGET, ProjectedRows
 from trak.projectors import Identity, Projector, make_projector
@@ -42,18 +42,18 @@ class GradientDot(GradientBaseline):
             memory_budget: bytes that gradients and activations may take; larger batches are split.
 
         Raises:
-            ValueError, TypeError: for arguments that can't be.
+            ValueError, TypeError: for invalid arguments.
         """
         self._make_projector = partial(make_projector, projector, proj_dim, seed)
         made = self._make_projector()
         self.projector = made.describe() | ({} if isinstance(made, Identity) else {"proj_dim": made.proj_dim})
         super().__init__(grad_wrt, engine, memory_budget)
 
-    def blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
-        gradients = Gradients(run, self.engine, self.memory_budget)
+    def blocks(self, loaded: LoadedCheckpoint) -> Iterator[tuple[int, int, Tensor]]:
+        gradients = Gradients(loaded, self.engine, self.memory_budget)
         projector = self._make_projector()
-        targets = torch.cat([rows.features for _, rows in gradients.rows(projector, run.targets)])
-        for start, rows in gradients.rows(projector, run.train):
+        targets = torch.cat([rows.features for _, rows in gradients.rows(projector, loaded.targets)])
+        for start, rows in gradients.rows(projector, loaded.train):
             yield start, 0, self._kernel(rows, targets)
 
     def _kernel(self, rows: ProjectedRows, targets: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trak._utils.counter_random import random_normals, random_signs, stream_key
-from trak._utils.messages import first_line, suggest
-from trak._utils.validation import is_number
-from trak.baselines.base import CheckpointRun, register_baseline
+from trak._utils.messages import first_line
+from trak._utils.validation import check_count, check_fraction, check_option
+from trak.baselines.base import LoadedCheckpoint, register_baseline
 from trak.baselines.curvature import (
     RELATIVE_DAMPING,
     check_damping,
@@ -72,18 +72,13 @@ class InfluenceFunctions(GradientBaseline):
             grad_wrt, engine, memory_budget: as for `GradientDot`.
 
         Raises:
-            ValueError, TypeError: for arguments that can't be.
+            ValueError, TypeError: for invalid arguments.
         """
-        for what, value, known in (("solver", solver, SOLVERS), ("hessian", hessian, HESSIANS)):
-            if value not in known:
-                raise ValueError(f"unknown {what} {value!r}: {suggest(str(value), known)}")
-        for what, number in (("rank", rank), ("max_iterations", max_iterations)):
-            if isinstance(number, bool) or not hasattr(number, "__index__") or number < 1:
-                raise ValueError(f"{what} must be an integer, at least 1, got {number!r}; give a whole number")
-        if not is_number(tolerance) or not 0 < tolerance < 1:
-            raise ValueError(f"tolerance must be between 0 and 1, got {tolerance!r}; give a small one, such as 1e-5")
-        self.solver, self.damping, self.hessian = solver, check_damping(damping), hessian
-        self.rank, self.tolerance, self.max_iterations, self.seed = rank, tolerance, max_iterations, seed
+        self.solver = check_option(solver, "solver", SOLVERS)
+        self.hessian = check_option(hessian, "hessian", HESSIANS)
+        self.damping, self.tolerance = check_damping(damping), check_fraction(tolerance, "tolerance")
+        self.rank, self.max_iterations = check_count(rank, "rank"), check_count(max_iterations, "max_iterations")
+        self.seed = seed
         super().__init__(grad_wrt, engine, memory_budget)
 
     def _check_task(self, task: Task) -> Task:
@@ -93,26 +88,27 @@ class InfluenceFunctions(GradientBaseline):
     def _total(self, train: int, targets: int) -> None:
         return None
 
-    def blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
-        gradients, matrix = Gradients(run, self.engine, self.memory_budget), _Matrix(run, self.hessian)
+    def blocks(self, loaded: LoadedCheckpoint) -> Iterator[tuple[int, int, Tensor]]:
+        gradients, matrix = Gradients(loaded, self.engine, self.memory_budget), _Matrix(loaded, self.hessian)
         damping = RELATIVE_DAMPING * matrix.mean_eigenvalue(self.seed) if self.damping is None else self.damping
         if self.solver == "cg":
             solve = partial(_conjugate_gradients, matrix, damping, self.tolerance, self.max_iterations)
-            yield from influences(run, gradients, solve, self.memory_budget, _COLUMNS)
+            yield from influences(loaded, gradients, solve, self.memory_budget, _COLUMNS)
             return
         values, vectors = _top_eigenpairs(matrix, self.rank, self.seed, self.tolerance)
         values, vectors = _positive(values + damping, vectors)
         directions = Directions((vectors / values.sqrt()).to(gradients.dtype), gradients.sizes)
-        targets = torch.cat([rows.features for _, rows in gradients.rows(directions, run.targets)]) / run.train.size
-        for start, rows in gradients.rows(directions, run.train):
+        targets = torch.cat([rows.features for _, rows in gradients.rows(directions, loaded.targets)])
+        targets /= loaded.train.size
+        for start, rows in gradients.rows(directions, loaded.train):
             yield start, 0, rows.out_to_loss_grad[:, None] * (rows.features @ targets.T)
 
 
 class _Matrix:
     """H, as products with a few columns at a time."""
 
-    def __init__(self, run: CheckpointRun, kind: str) -> None:
-        self._operator, self._model = hessian_operator(run, kind), run.model
+    def __init__(self, loaded: LoadedCheckpoint, kind: str) -> None:
+        self._operator, self._model = hessian_operator(loaded, kind), loaded.model
         self.p: int = self._operator.shape[0]
         self.dtype, self.device = self._operator.dtype, self._operator.device
 

@@ -6,8 +6,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from trak.baselines.base import AttributionData, CheckpointBaseline, CheckpointRun, register_baseline
-from trak.baselines.representations import LayerReader, check_features
+from trak._utils.validation import check_count
+from trak.baselines.base import CheckpointBaseline, LoadedCheckpoint, register_baseline
+from trak.baselines.representations import LayerFeatures
 from trak.inputs.batches import Batch
 from trak.tasks import Task
 from trak.tasks.classification import Classification
@@ -31,65 +32,58 @@ class KNNShapley(CheckpointBaseline):
         k: int = 5,
         *,
         layer: str | None = None,
-        of: str = "output",
+        features_from: str = "output",
         pool: int | Sequence[int] | None = None,
         labels: Callable[[Batch], Tensor] | None = None,
     ) -> None:
         """
         Args:
             k: number of neighbours K, at least 1.
-            layer, of, pool: where the features come from, see `trak.baselines.representations.LayerReader`; by
-                default they are the model's own input, flattened.
-            labels: returns the labels (B,) of a batch; needed for tasks that are no classification.
+            layer, features_from, pool: where the features come from, see
+                `trak.baselines.representations.LayerFeatures`; by default they are the model's own input, flattened.
+            labels: returns the labels (B,) of a batch; needed for tasks other than classification.
 
         Raises:
-            ValueError, TypeError: for arguments that can't be.
+            ValueError, TypeError: for invalid arguments.
         """
-        if isinstance(k, bool) or not hasattr(k, "__index__") or k < 1:
-            raise ValueError(f"k must be an integer, at least 1, got {k!r}; give the number of neighbours that vote")
-        self.k, self.layer, self.labels = int(k), layer, labels
-        self._layer = LayerReader("", "input", pool) if layer is None else LayerReader(layer, of, pool)
-        self.of, self.pool = self._layer.of, self._layer.pool
+        self.k, self.layer, self.labels = check_count(k, "k"), layer, labels
+        name, source = ("", "input") if layer is None else (layer, features_from)
+        self._features = LayerFeatures(name, source, pool)
+        self.features_from, self.pool = self._features.features_from, self._features.pool
 
     def _check_task(self, task: Task) -> Task:
         if self.labels is None and not isinstance(task, Classification):
             raise ValueError(
-                f"{type(task).__name__} is no classification task, so the examples' labels are unknown: pass "
+                f"{type(task).__name__} is not a classification task, so the examples' labels are unknown: pass "
                 "labels=function of a batch"
             )
         return task
 
-    def blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
-        pieces = list(self._features(run, run.targets))
-        targets, wanted = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    def blocks(self, loaded: LoadedCheckpoint) -> Iterator[tuple[int, int, Tensor]]:
+        read_labels = partial(self._labels, loaded)
+        _, features_of_targets, labels_of_targets = zip(
+            *self._features.iterate(loaded, loaded.targets, read_labels), strict=True
+        )
+        targets, wanted = torch.cat(features_of_targets), torch.cat(labels_of_targets).reshape(-1)
         m = len(targets)
-        distances = torch.empty(m, run.train.size, dtype=targets.dtype, device=targets.device)
-        labels, start = torch.empty(run.train.size, dtype=wanted.dtype, device=wanted.device), 0
-        for features, own in self._features(run, run.train, targets):
-            stop = start + len(features)
+        distances = torch.empty(m, loaded.train.size, dtype=targets.dtype, device=targets.device)
+        labels = torch.empty(loaded.train.size, dtype=wanted.dtype, device=wanted.device)
+        for start, features, own in self._features.iterate(loaded, loaded.train, read_labels, targets):
+            rows = slice(start, start + len(features))
             # Not by a matrix product, whose rounding would decide between neighbours that are nearly as near.
-            distances[:, start:stop] = torch.cdist(targets, features, compute_mode="donot_use_mm_for_euclid_dist")
-            labels[start:stop], start = own, stop
-        step = max(1, _SORTED_AT_ONCE // run.train.size)
+            distances[:, rows] = torch.cdist(targets, features, compute_mode="donot_use_mm_for_euclid_dist")
+            labels[rows] = own.reshape(-1)
+        step = max(1, _SORTED_AT_ONCE // loaded.train.size)
         for first in range(0, m, step):
             some = slice(first, first + step)
             yield 0, first, shapley_of_neighbours(distances[some], labels == wanted[some, None], self.k).T
 
-    def _features(
-        self, run: CheckpointRun, data: AttributionData, like: Tensor | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        for start, batch in data:
-            with torch.no_grad():
-                features, labels = self._layer.read(run.model, batch, partial(self._labels, run, batch))
-            like = features = check_features(features, like, f"{data.what}, {run.where}", start)
-            yield features, labels.reshape(-1)
-
-    def _labels(self, run: CheckpointRun, batch: Batch) -> Tensor:
+    def _labels(self, loaded: LoadedCheckpoint, batch: Batch) -> Tensor:
         if self.labels is not None:
-            run.task.output(run.model, batch)
+            loaded.task.output(loaded.model, batch)
             return self.labels(batch)
-        assert isinstance(run.task, Classification)  # as checked before
-        return run.task.logits_and_labels(run.model, batch)[1]
+        assert isinstance(loaded.task, Classification)  # as checked before
+        return loaded.task.logits_and_labels(loaded.model, batch)[1]
 
 
 def shapley_of_neighbours(distances: Tensor, right: Tensor, k: int) -> Tensor:

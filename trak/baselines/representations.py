@@ -1,4 +1,4 @@
-"""Similarity of what a layer computes, and how such features are read off a model."""
+"""Similarity of the features that a layer computes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from trak._utils.messages import suggest
-from trak.baselines.base import AttributionData, CheckpointBaseline, CheckpointRun, register_baseline
+from trak._utils.validation import check_option
+from trak.baselines.base import CheckpointBaseline, IndexedLoader, LoadedCheckpoint, register_baseline
 from trak.baselines.gradients import cosines
 from trak.inputs import batches
 from trak.inputs.batches import Batch
@@ -16,26 +16,24 @@ from trak.inputs.batches import Batch
 T = TypeVar("T")
 
 
-class LayerReader:
+class LayerFeatures:
     """Features of a named layer: its output or its input, flattened for each example."""
 
-    def __init__(self, name: str, of: str = "output", pool: int | Sequence[int] | None = None) -> None:
+    def __init__(self, name: str, features_from: str = "output", pool: int | Sequence[int] | None = None) -> None:
         """
         Args:
             name: of the layer, as in `model.named_modules()`; "" is the model itself.
-            of: "output" or "input"; of several tensors, the first.
+            features_from: the layer's "output" or "input"; of several tensors, the first.
             pool: dimensions to average over before flattening, the examples being dimension 0: 1 for
                 tokens (B, positions, d), (2, 3) for images (B, channels, height, width). Where
                 positions are tokens, those that the batch's "attention_mask" leaves out don't count.
 
         Raises:
-            ValueError, TypeError: for arguments that can't be.
+            ValueError, TypeError: for invalid arguments.
         """
         if not isinstance(name, str):
             raise TypeError(f"layer must be the name of a module, got {name!r}; use a name of model.named_modules()")
-        if of not in ("output", "input"):
-            raise ValueError(f"of must be 'output' or 'input', got {of!r}; use one of them")
-        self.name, self.of = name, of
+        self.name, self.features_from = name, check_option(features_from, "features_from", ("output", "input"))
         self.pool = () if pool is None else (pool,) if isinstance(pool, int) else tuple(pool)
         if not all(isinstance(dim, int) and dim > 0 for dim in self.pool):
             raise ValueError(
@@ -43,19 +41,35 @@ class LayerReader:
                 "over, such as pool=1"
             )
 
-    def read(self, model: nn.Module, batch: Batch, forward: Callable[[], T]) -> tuple[Tensor, T]:
-        """Features (B, d) of a batch, and what `forward`, which runs the model on it, returned.
+    def iterate(
+        self, loaded: LoadedCheckpoint, data: IndexedLoader, forward: Callable[[Batch], T], like: Tensor | None = None
+    ) -> Iterator[tuple[int, Tensor, T]]:
+        """For each batch the index of its first example, its features (B, d) in float32, or float64 if they are, and
+        what `forward`, which runs the model on it, returned.
+
+        Args:
+            loaded: the checkpoint.
+            data: the batches.
+            forward: runs the model on a batch.
+            like: features of as many numbers, if there are such already.
 
         Raises:
-            ValueError: if there is no such layer, or it did not compute one tensor for each example.
+            ValueError: if there is no such layer, or it did not compute finite features of one size for each example.
         """
+        for start, batch in data:
+            with torch.no_grad():
+                features, result = self._read(loaded.model, batch, partial(forward, batch))
+            layer = f", layer {self.name!r}" if self.name else ""
+            like = features = check_features(features, like, f"{data.what}, {loaded.where}{layer}", start)
+            yield start, features, result
+
+    def _read(self, model: nn.Module, batch: Batch, forward: Callable[[], T]) -> tuple[Tensor, T]:
         modules = dict(model.named_modules())
-        if self.name not in modules:
-            raise ValueError(f"the model has no layer {self.name!r}: {suggest(self.name, modules)}")
+        check_option(self.name, "layer", modules)
         seen: list[Any] = []
 
         def keep(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            seen.append(output if self.of == "output" else [*args, *kwargs.values()])
+            seen.append(output if self.features_from == "output" else [*args, *kwargs.values()])
 
         handle = modules[self.name].register_forward_hook(keep, with_kwargs=True)
         try:
@@ -67,8 +81,9 @@ class LayerReader:
         count = batches.size(batch)
         if not found or sum(map(len, found)) != count or len({t.shape[1:] for t in found}) > 1:
             raise ValueError(
-                f"the {self.of} of layer {self.name!r} is not one tensor for each of the batch's {count} examples, but "
-                f"{[tuple(t.shape) for t in found] or 'none'} in {len(seen)} calls; name a layer that is called once"
+                f"the {self.features_from} of layer {self.name!r} is not one tensor for each of the batch's {count} "
+                f"examples, but {[tuple(t.shape) for t in found] or 'none'} in {len(seen)} calls; name a layer that is "
+                "called once"
             )
         features = torch.cat(found).detach()
         return self._pooled(features, batch).flatten(1), result
@@ -78,8 +93,8 @@ class LayerReader:
             return features
         if max(self.pool) >= features.ndim:
             raise ValueError(
-                f"pool={self.pool}, but the {self.of} of layer {self.name!r} is {tuple(features.shape)}; choose "
-                "dimensions that it has"
+                f"pool={self.pool}, but the {self.features_from} of layer {self.name!r} is {tuple(features.shape)}; "
+                "choose dimensions that it has"
             )
         mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
         if self.pool == (1,) and isinstance(mask, Tensor) and mask.shape == features.shape[:2]:
@@ -92,8 +107,7 @@ def check_features(features: Tensor, like: Tensor | None, what: str, first: int)
     """The features (B, d) in float32, or float64 if they are.
 
     Raises:
-        ValueError: if they are no numbers with a fraction, not finite, or differ in d from those `like` which they
-            should be.
+        ValueError: if they are not floating-point numbers, not finite, or of another size than `like`.
     """
     if not features.is_floating_point():
         raise ValueError(
@@ -126,36 +140,27 @@ class RepresentationSimilarity(CheckpointBaseline):
         layer: str,
         metric: str = "cosine",
         *,
-        of: str = "output",
+        features_from: str = "output",
         pool: int | Sequence[int] | None = None,
     ) -> None:
         """
         Args:
-            layer, of, pool: where the features come from, see `trak.baselines.representations.LayerReader`;
-                the input of the last linear layer is a usual choice.
+            layer, features_from, pool: where the features come from, see
+                `trak.baselines.representations.LayerFeatures`; the input of the last linear layer is a usual choice.
             metric: "cosine" or "dot".
 
         Raises:
-            ValueError, TypeError: for arguments that can't be.
+            ValueError, TypeError: for invalid arguments.
         """
-        if metric not in ("dot", "cosine"):
-            raise ValueError(f"metric must be 'dot' or 'cosine', got {metric!r}; use one of them")
-        self._layer = LayerReader(layer, of, pool)
-        self.layer, self.metric, self.of, self.pool = layer, metric, of, self._layer.pool
+        self._features = LayerFeatures(layer, features_from, pool)
+        self.layer, self.metric = layer, check_option(metric, "metric", ("cosine", "dot"))
+        self.features_from, self.pool = features_from, self._features.pool
 
-    def blocks(self, run: CheckpointRun) -> Iterator[tuple[int, int, Tensor]]:
-        targets = torch.cat([features for _, features in self._features(run, run.targets)])
-        for start, features in self._features(run, run.train, targets):
+    def blocks(self, loaded: LoadedCheckpoint) -> Iterator[tuple[int, int, Tensor]]:
+        forward = partial(loaded.task.output, loaded.model)
+        targets = torch.cat([features for _, features, _ in self._features.iterate(loaded, loaded.targets, forward)])
+        for start, features, _ in self._features.iterate(loaded, loaded.train, forward, targets):
             yield start, 0, cosines(features, targets) if self.metric == "cosine" else features @ targets.T
-
-    def _features(
-        self, run: CheckpointRun, data: AttributionData, like: Tensor | None = None
-    ) -> Iterator[tuple[int, Tensor]]:
-        for start, batch in data:
-            with torch.no_grad():
-                features, _ = self._layer.read(run.model, batch, partial(run.task.output, run.model, batch))
-            like = features = check_features(features, like, f"{data.what}, {run.where}, layer {self.layer!r}", start)
-            yield start, features
 
 
 def _first_tensor(value: Any) -> Tensor | None:

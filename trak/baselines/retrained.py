@@ -1,6 +1,5 @@
 """Scores from models retrained on subsets of the training set."""
 
-from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -8,22 +7,21 @@ import numpy as np
 from torch import nn
 from tqdm.auto import tqdm
 
-from trak._utils.messages import suggest
-from trak._utils.validation import is_number
-from trak.attribution.results import ArrayAttribution, Attribution
-from trak.baselines.base import Baseline, register_baseline
+from trak._utils.optional import import_optional_dependency
+from trak._utils.typing import Array
+from trak._utils.validation import check_option, is_number
+from trak.attribution.results import Attribution
+from trak.baselines.base import Baseline, BaselineInputs, register_baseline
 from trak.inputs.batches import Batch
 from trak.inputs.checkpoints import Checkpoint
 from trak.inputs.loaders import count_examples
 from trak.tasks import Task
 
-Array = np.ndarray[Any, Any]
-
 REGRESSIONS = ("lasso", "ridge")
 _PENALTIES = 50
 
 
-class HasMasksAndOutputs(Protocol):
+class RetrainedModels(Protocol):
     """Models trained on subsets, such as `trak.evaluation.GroundTruth`."""
 
     @property
@@ -39,15 +37,15 @@ class RetrainedBaseline(Baseline):
     """A baseline that looks at retrained models alone: nothing else that it is given is used, and all may be left out;
     `train` and `targets`, if given, must have as many examples as the models know of."""
 
-    def __init__(self, truth: HasMasksAndOutputs) -> None:
+    def __init__(self, ground_truth: RetrainedModels) -> None:
         """
         Args:
-            truth: what has `masks`, bool (m, n), and `outputs`, (m, seeds, n_targets).
+            ground_truth: what has `masks`, bool (m, n), and `outputs`, (m, seeds, n_targets).
 
         Raises:
             ValueError: if their shapes do not fit, or an output is not finite.
         """
-        self._masks, outputs = np.asarray(truth.masks, bool), np.asarray(truth.outputs, np.float64)
+        self._masks, outputs = np.asarray(ground_truth.masks, bool), np.asarray(ground_truth.outputs, np.float64)
         if self._masks.ndim != 2 or outputs.ndim != 3 or len(outputs) != len(self._masks) or not outputs.size:
             raise ValueError(
                 "expected masks of shape (subsets, n_train) and outputs of shape (subsets, seeds, n_targets), got "
@@ -58,7 +56,7 @@ class RetrainedBaseline(Baseline):
             subset, seed, target = np.argwhere(~np.isfinite(outputs))[0].tolist()
             raise ValueError(
                 f"the output of subset {subset}, seed {seed} for target {target} is {outputs[subset, seed, target]}, "
-                "not finite; leave that subset out, or train it anew"
+                "not finite; leave that subset out, or train it again"
             )
         self.subsets, self.seeds = outputs.shape[:2]
         self._outputs = outputs.mean(axis=1)
@@ -73,21 +71,17 @@ class RetrainedBaseline(Baseline):
         *,
         progress: bool = True,
     ) -> Attribution:
-        """The scores; see the class for what of the arguments matters."""
-        for what, loader, count, of in (
+        """Score as `Baseline.attribute` does; every argument may be left out."""
+        for name, loader, count, source in (
             ("train", train, self._masks.shape[1], "masks"),
             ("targets", targets, self._outputs.shape[1], "outputs"),
         ):
-            if loader is not None and count_examples(loader, what) != count:
+            if loader is not None and (found := count_examples(loader, name)) != count:
                 raise ValueError(
-                    f"{what} holds {count_examples(loader, what)} examples, the {of} of the retrained models {count}; "
-                    "pass the data that was retrained on"
+                    f"{name} holds {found} examples, the {source} of the retrained models {count}; pass the data that "
+                    "was retrained on"
                 )
-        return ArrayAttribution(self._scores(progress), name=self.name)
-
-    @abstractmethod
-    def _scores(self, progress: bool) -> Array:
-        """(n_train, n_targets)."""
+        return super().attribute(model, task, checkpoints, train or (), targets or (), progress=progress)
 
 
 @register_baseline("empirical_influence")
@@ -95,24 +89,24 @@ class EmpiricalInfluence(RetrainedBaseline):
     """The mean output of the models that saw the example minus that of those that did not (Feldman & Zhang, "What
     neural networks memorize and why", 2020, equation 2, with the output in place of correctness)."""
 
-    def __init__(self, truth: HasMasksAndOutputs) -> None:
+    def __init__(self, ground_truth: RetrainedModels) -> None:
         """
         Args:
-            truth: what has `masks`, bool (m, n), and `outputs`, (m, seeds, n_targets).
+            ground_truth: what has `masks`, bool (m, n), and `outputs`, (m, seeds, n_targets).
 
         Raises:
             ValueError: as for `RetrainedBaseline`, and if every subset, or none, holds an example.
         """
-        super().__init__(truth)
-        often = self._masks.sum(axis=0)
+        super().__init__(ground_truth)
+        counts = self._masks.sum(axis=0)
         for count, what in ((0, "no subset"), (self.subsets, "every subset")):
-            if (often == count).any():
+            if (counts == count).any():
                 raise ValueError(
-                    f"{what} holds training example {int(np.argmax(often == count))}, so that there is nothing to "
+                    f"{what} holds training example {int(np.argmax(counts == count))}, so that there is nothing to "
                     "compare; train on more random subsets"
                 )
 
-    def _scores(self, progress: bool) -> Array:
+    def compute_scores(self, inputs: BaselineInputs) -> Array:
         inside = self._masks.T.astype(np.float64)
         outside = 1 - inside
         return (inside @ self._outputs) / inside.sum(1, keepdims=True) - (
@@ -131,7 +125,7 @@ class Datamodel(RetrainedBaseline):
 
     def __init__(
         self,
-        truth: HasMasksAndOutputs,
+        ground_truth: RetrainedModels,
         regression: str = "lasso",
         *,
         penalty: float | None = None,
@@ -140,7 +134,7 @@ class Datamodel(RetrainedBaseline):
     ) -> None:
         """
         Args:
-            truth: what has `masks`, bool (m, n), and `outputs`, (m, seeds, n_targets); outputs are averaged
+            ground_truth: what has `masks`, bool (m, n), and `outputs`, (m, seeds, n_targets); outputs are averaged
                 over seeds.
             regression: "lasso" (sparse, as in the paper) or "ridge".
             penalty: scikit-learn's `alpha`; None to choose it.
@@ -148,16 +142,12 @@ class Datamodel(RetrainedBaseline):
             seed: of the split into folds.
 
         Raises:
-            ValueError: for arguments that can't be, or as for `RetrainedBaseline`.
+            ValueError: for invalid arguments, or as for `RetrainedBaseline`.
             ImportError: if scikit-learn is not installed.
         """
-        super().__init__(truth)
-        try:
-            import sklearn  # noqa: F401
-        except ImportError as error:
-            raise ImportError("datamodels need scikit-learn: pip install 'trak-attribution[baselines]'") from error
-        if regression not in REGRESSIONS:
-            raise ValueError(f"unknown regression {regression!r}: {suggest(str(regression), REGRESSIONS)}")
+        super().__init__(ground_truth)
+        import_optional_dependency("sklearn", "datamodels need scikit-learn", "baselines")
+        self.regression = check_option(regression, "regression", REGRESSIONS)
         if penalty is not None and not (is_number(penalty) and 0 < penalty < float("inf")):
             raise ValueError(
                 f"penalty must be positive and finite, or None to choose it, got {penalty!r}; give a positive number, "
@@ -168,9 +158,9 @@ class Datamodel(RetrainedBaseline):
                 f"folds must be between 2 and the number of subsets, {self.subsets}, got {folds}; use 5, or train on "
                 "more subsets"
             )
-        self.regression, self.penalty, self.folds, self.seed = regression, penalty, folds, seed
+        self.penalty, self.folds, self.seed = penalty, folds, seed
 
-    def _scores(self, progress: bool) -> Array:
+    def compute_scores(self, inputs: BaselineInputs) -> Array:
         from sklearn.linear_model import Ridge, RidgeCV
 
         x, y = self._masks.astype(np.float64), self._outputs
@@ -178,7 +168,7 @@ class Datamodel(RetrainedBaseline):
         unit = y.std(axis=0)
         varies = unit > 1e-12 * np.abs(y).max(axis=0, initial=1e-300)
         scores = np.zeros((x.shape[1], y.shape[1]))
-        with tqdm(total=y.shape[1], desc=self.name, unit="target", disable=not progress) as bar:
+        with tqdm(total=y.shape[1], desc=self.name, unit="target", disable=not inputs.progress) as bar:
             if self.regression == "ridge" and varies.any():
                 chosen = RidgeCV(ridge_penalties(x), alpha_per_target=True)
                 model = chosen if self.penalty is None else Ridge(self.penalty)

@@ -1,25 +1,22 @@
 """Shapley values by retraining."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from trak._utils.validation import is_number
-from trak.attribution.results import ArrayAttribution, Attribution
-from trak.baselines.base import Baseline, register_baseline
+from trak._utils.typing import Array
+from trak._utils.validation import check_count, check_option, is_number
+from trak.baselines.base import Baseline, BaselineInputs, register_baseline
 from trak.gradients import differentiable
 from trak.inputs import batches
 from trak.inputs.batches import Batch
-from trak.inputs.checkpoints import Checkpoint
 from trak.inputs.loaders import count_examples
 from trak.inputs.weights import device_of
 from trak.tasks import Task, make_task
 
-Array = np.ndarray[Any, Any]
 Train = Callable[[Array, int], nn.Module]
 
 UTILITIES = ("outputs", "mean")
@@ -32,7 +29,7 @@ class DataShapley(Baseline):
 
     The score of i is the mean, over random orders of the training set, of what adding i to the examples
     before it changes. One training serves all targets. It takes about n trainings for each order:
-    for small models alone.
+    for small models alone. Model and checkpoints are not used, and the examples of `train` are only counted.
     """
 
     def __init__(
@@ -56,45 +53,27 @@ class DataShapley(Baseline):
             seed: of the orders, and passed to `train`.
 
         Raises:
-            ValueError, TypeError: for arguments that can't be.
+            ValueError, TypeError: for invalid arguments.
         """
         if not callable(train):
             raise TypeError(
                 f"train must be a function of indices and a seed that returns a model, got {train!r}; define "
                 "train(indices, seed)"
             )
-        if isinstance(permutations, bool) or not hasattr(permutations, "__index__") or permutations < 1:
-            raise ValueError(f"permutations must be an integer, at least 1, got {permutations!r}; give a whole number")
         if not is_number(tolerance) or not 0 <= tolerance < 1:
             raise ValueError(f"tolerance must be 0 or more and below 1, got {tolerance!r}; use 0 for no truncation")
-        if utility not in UTILITIES:
-            raise ValueError(f"utility must be 'outputs' or 'mean', got {utility!r}; use one of them")
-        self.permutations, self.tolerance, self.utility, self.seed = permutations, tolerance, utility, seed
-        self._train = train
+        self.permutations = check_count(permutations, "permutations")
+        self.utility = check_option(utility, "utility", UTILITIES)
+        self.tolerance, self.seed, self._train = tolerance, seed, train
 
-    def attribute(
-        self,
-        model: nn.Module | None,
-        task: Task | str | Any,
-        checkpoints: Checkpoint | Sequence[Checkpoint],
-        train: Iterable[Batch],
-        targets: Iterable[Batch],
-        *,
-        progress: bool = True,
-    ) -> Attribution:
-        """Score the examples of `train`, which are only counted, for the outputs on `targets`; model and checkpoints
-        are not used.
-
-        Raises:
-            ValueError, TypeError: for loaders that can't be read again, and models whose outputs are not finite.
-        """
-        task, n = make_task(task), count_examples(train, "train")
+    def compute_scores(self, inputs: BaselineInputs) -> Array:
+        task, targets, n = make_task(inputs.task), inputs.targets, count_examples(inputs.train, "train")
         count_examples(targets, "targets")
         rng = np.random.default_rng(self.seed)
         nothing, everything = (self._value(task, targets, np.arange(k, dtype=np.int64)) for k in (0, n))
         close = self.tolerance * np.abs(everything - nothing)
         total = np.zeros((n, len(everything)))
-        with tqdm(total=self.permutations * n, desc=self.name, unit="model", disable=not progress) as bar:
+        with tqdm(total=self.permutations * n, desc=self.name, unit="model", disable=not inputs.progress) as bar:
             for _ in range(self.permutations):
                 order, before = rng.permutation(n), nothing
                 for position, example in enumerate(order):
@@ -106,7 +85,7 @@ class DataShapley(Baseline):
                     total[example] += value - before
                     before = value
                     bar.update(1)
-        return ArrayAttribution(total / self.permutations, name=self.name)
+        return total / self.permutations
 
     def _value(self, task: Task, targets: Iterable[Batch], indices: Array) -> Array:
         """Utilities of a subset, (n_targets,), or (1,) for their mean."""

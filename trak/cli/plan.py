@@ -9,7 +9,7 @@ from typing import Any
 
 from trak.distributed.planning import Constants, Cost, Limit, Workload, limits, phases
 from trak.distributed.planning.constants import DTYPES
-from trak.distributed.planning.work import step_seconds
+from trak.distributed.planning.workload import step_seconds
 from trak.store import open_store
 
 _EXAMPLES = """\

@@ -6,22 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from trak._utils.validation import is_number
+from trak._utils.typing import Array
+from trak._utils.validation import check_count, check_fraction
 from trak.distributed import Ray
-from trak.evaluation.retraining import ModelStore, Retrained, Retrainer, Train, TrainingRun, stored, subset_runs
-from trak.evaluation.validation import Choice, choice, count, finite
+from trak.evaluation.retraining import ModelStore, Retrained, Retrainer, Train, TrainingRun, read_models, subset_runs
+from trak.evaluation.validation import Indices, as_finite, as_indices, as_mask
 from trak.inputs.batches import Batch
 from trak.store.location import Location
 from trak.tasks import Task
-
-Array = np.ndarray[Any, Any]
 
 _NAME = "ground_truth"
 
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """Outputs of models trained on subsets of the training set, or a part of such; its arrays can't be written to.
+    """Outputs of models trained on subsets of the training set, or a part of such; its arrays are read-only.
 
     `create` (or `trak.evaluation.retrain`, the same) trains the models, `open` reads what was made before; masks and
     outputs that come from elsewhere do as well.
@@ -43,12 +42,12 @@ class GroundTruth:
     """A hash of the data of all of the whole's targets, in order; None if it is not known."""
 
     def __post_init__(self) -> None:
-        masks, outputs = np.asarray(self.masks), finite(self.outputs, "outputs")
+        masks, outputs = np.asarray(self.masks), as_finite(self.outputs, "outputs")
         if masks.dtype != bool:
             if not np.isin(masks, (0, 1)).all():
                 raise ValueError(
                     f"masks must be boolean, or 0 and 1 (does each subset hold each example?), got {masks.dtype} with "
-                    f"{masks[~np.isin(masks, (0, 1))][0]}; pass masks, no indices"
+                    f"{masks[~np.isin(masks, (0, 1))][0]}; pass masks, not indices"
                 )
             masks = masks.astype(bool)
         if masks.ndim != 2 or outputs.ndim != 3 or len(masks) != len(outputs) or 0 in (*masks.shape, *outputs.shape):
@@ -99,7 +98,7 @@ class GroundTruth:
         Larger `subsets` or `seeds` later on extend it: subset i depends on (seed, i, train_set_size, fraction) alone.
 
         Args:
-            train, task, targets, train_set_size, save_dir, config, jobs, backend, progress: as of `retrain_on`.
+            train, task, targets, train_set_size, save_dir, config, jobs, backend, progress: see `retrain_on`.
             fraction: of the training examples that each subset holds, rounded.
             subsets: number of random subsets. The LDS' interval shrinks with it, as with the targets.
             seeds: models for each subset; the noise ceiling needs two or more.
@@ -107,7 +106,7 @@ class GroundTruth:
 
         Raises:
             ValueError: if `save_dir` was made with another configuration, fraction or seed.
-            RetrainingError, ValueError, TypeError, ImportError: as of `retrain_on`.
+            RetrainingError, ValueError, TypeError, ImportError: see `retrain_on`.
         """
         runs = _runs(seed, train_set_size, fraction, subsets, seeds)
         retrainer = Retrainer(
@@ -119,7 +118,7 @@ class GroundTruth:
             fixed={"fraction": float(fraction), "seed": int(seed)},
             current={"subsets": int(subsets), "seeds": int(seeds)},
         )
-        return cls._of(runs, retrainer.run(runs), int(subsets), retrainer.store)
+        return cls._from_runs(runs, retrainer.run(runs), int(subsets), retrainer.store)
 
     @classmethod
     def open(cls, save_dir: Location, subsets: int | None = None, seeds: int | None = None) -> "GroundTruth":
@@ -133,7 +132,6 @@ class GroundTruth:
             FileNotFoundError: if nothing is there.
             ValueError: if models are missing; says how many subsets are complete.
         """
-
         store = ModelStore.open(save_dir)
         noted, n = store.notes(_NAME), store.config.train_set_size
         if not noted:
@@ -149,30 +147,27 @@ class GroundTruth:
                 f"{store.where}; call retrain again to go on"
                 + (f", or open the first {complete} subsets, which are complete: subsets={complete}" * bool(complete))
             )
-        return cls._of(runs, stored(store, keys), subsets, store)
+        return cls._from_runs(runs, read_models(store, keys), subsets, store)
 
     @classmethod
-    def _of(cls, runs: list[TrainingRun], found: Retrained, subsets: int, store: ModelStore) -> "GroundTruth":
+    def _from_runs(cls, runs: list[TrainingRun], found: Retrained, subsets: int, store: ModelStore) -> "GroundTruth":
         shape = subsets, len(runs) // subsets
-        masks = np.zeros((subsets, store.config.train_set_size), bool)
-        for mask, run in zip(masks, runs[:: shape[1]], strict=True):
-            mask[run.indices] = True
         return cls(
-            masks,
+            np.stack([as_mask(run.indices, store.config.train_set_size) for run in runs[:: shape[1]]]),
             found.outputs.reshape(*shape, -1),
             None if found.correct is None else found.correct.reshape(*shape, -1),
             found.seconds.reshape(shape),
             targets_digest=store.config.targets_digest,
         )
 
-    def select(self, targets: Choice | None = None, subsets: Choice | None = None) -> "GroundTruth":
+    def select(self, targets: Indices | None = None, subsets: Indices | None = None) -> "GroundTruth":
         """Some of its targets and subsets, by their position here; by default all.
 
         Raises:
-            ValueError, TypeError: for what is no choice of them.
+            ValueError, TypeError: for indices that do not fit.
         """
-        rows = choice(subsets, len(self.masks), "subsets")
-        columns = choice(targets, len(self.targets), "targets")
+        rows = as_indices(subsets, len(self.masks), "subsets")
+        columns = as_indices(targets, len(self.targets), "targets")
         return GroundTruth(
             masks=self.masks[rows],
             outputs=self.outputs[rows][:, :, columns],
@@ -184,7 +179,7 @@ class GroundTruth:
         )
 
     def split(self, seed: int = 0, fraction: float = 0.5) -> tuple["GroundTruth", "GroundTruth"]:
-        """Two parts that share no target and no subset: one to choose by (a method, its damping, k), one to report.
+        """Split at random into two parts that share no target and no subset: one to choose settings by, one to report.
 
         Args:
             seed: of the random split.
@@ -193,8 +188,7 @@ class GroundTruth:
         Raises:
             ValueError: if a part would get no target or no subset.
         """
-        if not is_number(fraction) or not 0 < fraction < 1:
-            raise ValueError(f"fraction must be between 0 and 1, got {fraction!r}; use 0.5 for halves")
+        check_fraction(fraction, "fraction")
         rng = np.random.default_rng(seed)
         parts = []
         for size, what in ((len(self.targets), "target"), (len(self.masks), "subset")):
@@ -221,7 +215,7 @@ class GroundTruth:
 
 
 def _frozen(value: Array | None) -> Array | None:
-    """A view that can't be written to."""
+    """A read-only view."""
     if value is None:
         return None
     view = value.view()
@@ -231,11 +225,11 @@ def _frozen(value: Array | None) -> Array | None:
 
 def _runs(seed: int, train_set_size: int, fraction: float, subsets: int, seeds: int) -> list[TrainingRun]:
     return subset_runs(
-        count(seed, "seed", least=0),
-        count(train_set_size, "train_set_size"),
+        check_count(seed, "seed", least=0),
+        check_count(train_set_size, "train_set_size"),
         fraction,
-        count(subsets, "subsets"),
-        count(seeds, "seeds"),
+        check_count(subsets, "subsets"),
+        check_count(seeds, "seeds"),
     )
 
 

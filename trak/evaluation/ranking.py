@@ -1,10 +1,14 @@
-"""Rankings with ties: what is expected when ties are broken at random."""
-
-from typing import Any
+"""Rankings: the highest values, and with ties what is expected when they are broken at random."""
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from trak._utils.typing import Array
+
+
+def top_indices(values: Array, k: int | None = None, lowest: bool = False) -> Array:
+    """Indices of the k highest values, or the lowest, strongest first, by default of all; of equal ones the lower index
+    comes first. Values (n, m) are ranked column by column."""
+    return np.argsort(values if lowest else -values, axis=0, kind="stable")[:k]
 
 
 def _groups(scores: Array, relevant: Array) -> tuple[Array, Array]:

@@ -1,13 +1,12 @@
 """Rank correlation, and how far a figure can be trusted: the bootstrap (Efron, 1979)."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from trak._utils.validation import is_number
-from trak.evaluation.validation import count
-
-Array = np.ndarray[Any, Any]
+from trak._utils.optional import import_optional_dependency
+from trak._utils.typing import Array
+from trak._utils.validation import check_count, check_fraction
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -31,10 +30,9 @@ class Bootstrap:
         Raises:
             ValueError: if `resamples` is not positive, `seed` negative or `confidence` not between 0 and 1.
         """
-        if not is_number(confidence) or not 0 < confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, got {confidence!r}; use 0.95, which is usual")
-        self.resamples, self.confidence = count(resamples, "resamples"), float(confidence)
-        self._rng = np.random.default_rng(count(seed, "seed", least=0))
+        self.resamples = check_count(resamples, "resamples")
+        self.confidence = check_fraction(confidence, "confidence")
+        self._rng = np.random.default_rng(check_count(seed, "seed", least=0))
 
     def counts(self, size: int) -> Array:
         """How often each of `size` units is drawn in each resample: int64 (resamples, size)."""
@@ -45,27 +43,24 @@ class Bootstrap:
         tail = (1 - self.confidence) / 2
         return np.moveaxis(np.quantile(values, [tail, 1 - tail], axis=0), 0, -1)
 
-    def of_means(self, values: Array) -> Array:
-        """Of the means of n independent units, (..., n): (..., 2), NaN for fewer than two units."""
+    def mean_intervals(self, values: Array) -> Array:
+        """Percentile intervals of the means of n independent units, (..., n): (..., 2), NaN for fewer than two."""
         n = values.shape[-1]
         if n < 2:
             return np.full((*values.shape[:-1], 2), np.nan)
         return self.interval(np.moveaxis(values @ self.counts(n).T / n, -1, 0))
 
 
-def in_words(confidence: float) -> str:
-    """Such as "95 % interval"."""
+def interval_label(confidence: float) -> str:
+    """The name of an interval, such as "95 % interval"."""
     return f"{100 * confidence:.4g} % interval"
 
 
-def centred_ranks(values: Array) -> Array:
+def standardized_ranks(values: Array) -> Array:
     """Ranks of each column less their mean, divided by their norm; zeros where a column is constant. Ties share
     their mean rank, float64."""
-    try:
-        from scipy.stats import rankdata
-    except ImportError as error:
-        raise ImportError("trak.evaluation needs scipy: pip install 'trak-attribution[evaluation]'") from error
-    ranks = rankdata(values, axis=0)
+    stats = import_optional_dependency("scipy.stats", "trak.evaluation needs scipy", "evaluation")
+    ranks = stats.rankdata(values, axis=0)
     ranks -= ranks.mean(axis=0)
     norm = np.sqrt((ranks**2).sum(axis=0))
     return np.divide(ranks, norm, out=np.zeros_like(ranks), where=norm > 0)
@@ -73,7 +68,7 @@ def centred_ranks(values: Array) -> Array:
 
 def spearman(a: Array, b: Array) -> Array:
     """Spearman's rank correlation of each column of `a` with that of `b`; 0 where a column is constant."""
-    return (centred_ranks(a) * centred_ranks(b)).sum(axis=0)
+    return (standardized_ranks(a) * standardized_ranks(b)).sum(axis=0)
 
 
 def weighted_ranks(values: Array, counts: Array) -> Array:

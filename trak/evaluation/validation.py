@@ -1,13 +1,15 @@
-"""Scores and choices of rows as users have them."""
+"""Check scores, indices and numbers of examples that users pass, and read scores in blocks of rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Array = np.ndarray[Any, Any]
+from trak._utils.typing import Array
+
+_SCORES_AT_ONCE, _ROWS_AT_ONCE = 1 << 22, 1 << 16
 
 
 @runtime_checkable
@@ -20,24 +22,8 @@ class HasScores(Protocol):
 
 
 Scores: TypeAlias = Array | HasScores
-Choice: TypeAlias = Sequence[int] | Array
-
-
-def as_scores(given: Scores, what: str = "scores") -> Array:
-    """The array (n_train, n_targets) in what was given, as it is: perhaps mapped, of any floating type.
-
-    Raises:
-        ValueError: if it isn't two-dimensional, or empty.
-        TypeError: if it isn't numeric.
-    """
-    array = as_array(given.scores if isinstance(given, HasScores) else given)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{what} must be real numbers, got an array of {array.dtype}; convert them to floats")
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(
-            f"expected {what} of shape (n_train, n_targets), got {array.shape}; reshape one target's to (n_train, 1)"
-        )
-    return array
+Indices: TypeAlias = Sequence[int] | Array
+"""Indices, or a boolean mask with one entry for each."""
 
 
 def as_array(given: Any) -> Array:
@@ -48,7 +34,24 @@ def as_array(given: Any) -> Array:
     return np.asarray(given)
 
 
-def finite(values: Array, what: str) -> Array:
+def as_scores(given: Scores, name: str = "scores") -> Array:
+    """The array (n_train, n_targets) in what was given, as it is: perhaps memory-mapped, of any floating type.
+
+    Raises:
+        ValueError: if it is not two-dimensional, or empty.
+        TypeError: if it is not numeric.
+    """
+    array = as_array(given.scores if isinstance(given, HasScores) else given)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be real numbers, got an array of {array.dtype}; convert them to floats")
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(
+            f"expected {name} of shape (n_train, n_targets), got {array.shape}; reshape one target's to (n_train, 1)"
+        )
+    return array
+
+
+def as_finite(values: Any, name: str) -> Array:
     """The same values in float64.
 
     Raises:
@@ -59,41 +62,86 @@ def finite(values: Array, what: str) -> Array:
     if bad.any():
         at = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
-            f"{what} must be finite, got {values[at]} at {at}; find out where it came from, or leave it out"
+            f"{name} must be finite, got {values[at]} at {at}; find out where it came from, or leave it out"
         )
     return values
 
 
-def choice(given: Choice | None, size: int, what: str) -> Array:
-    """The chosen indices, int64; all of them for None.
+def as_indices(given: Indices | None, size: int, name: str) -> Array:
+    """The indices meant by indices or by a boolean mask, int64; all of them for None.
 
     Raises:
-        ValueError: if there are none, one is out of range or repeated.
-        TypeError: if they are no integers.
+        ValueError: for a mask of another length, no index at all, or one that is out of range or repeated.
+        TypeError: if they are neither integers nor a mask.
     """
     if given is None:
         return np.arange(size)
-    indices = as_array(given).reshape(-1)
-    if not len(indices):
-        raise ValueError(f"{what} is empty: choose at least one of {size}")
-    if indices.dtype.kind not in "iu":
-        raise TypeError(f"{what} must be integers, got {indices.dtype}; pass indices, of a mask np.flatnonzero(mask)")
-    indices = indices.astype(np.int64)
+    indices = np.atleast_1d(as_array(given))
+    if indices.dtype == bool:
+        if indices.shape != (size,):
+            raise ValueError(
+                f"{name} is a mask of shape {indices.shape}, expected {(size,)}; give True or False for each"
+            )
+        if not indices.any():
+            raise ValueError(f"{name} is a mask that is True nowhere, of {size}; choose at least one")
+        return np.flatnonzero(indices)
+    if not indices.size:
+        raise ValueError(f"{name} is empty: choose at least one of {size}")
+    if indices.dtype.kind not in "iu" or indices.ndim > 1:
+        raise TypeError(
+            f"{name} must be integers in one dimension, got {indices.dtype} of shape {indices.shape}; pass a list of "
+            "indices, or a mask"
+        )
     outside = (indices < 0) | (indices >= size)
     if outside.any():
-        raise ValueError(f"{what} has {int(indices[outside][0])}, expected 0 to {size - 1}; choose from these")
+        raise ValueError(f"{name} must be between 0 and {size - 1}, got {int(indices[outside][0])}; give others")
     unique, counts = np.unique(indices, return_counts=True)
     if len(unique) < len(indices):
-        raise ValueError(f"{what} has {int(unique[counts > 1][0])} more than once; give each once")
-    return indices
+        raise ValueError(f"{name} must be distinct, got {int(unique[counts > 1][0])} more than once; give each once")
+    return indices.astype(np.int64)
 
 
-def numbers_of_examples(k: int | Sequence[int], limit: int) -> list[int]:
-    """How many examples to look at, in growing order.
+def as_mask(indices: Array, size: int) -> Array:
+    """A boolean mask (size,) that is True at some indices."""
+    mask = np.zeros(size, bool)
+    mask[indices] = True
+    return mask
+
+
+def check_one_per_example(given: Any, size: int, name: str) -> Array:
+    """Labels or names, one for each example: (size,).
+
+    Raises:
+        ValueError: for another number of them.
+        TypeError: for a mixture, such as of strings and None.
+    """
+    array = as_array(given)
+    if array.shape != (size,):
+        raise ValueError(f"expected {name} of shape {(size,)}, one for each, got {array.shape}; give as many")
+    kinds = {type(one).__name__ for one in array.tolist()} if array.dtype == object else set()
+    if len(kinds) > 1:
+        raise TypeError(f"{name} are a mixture of {' and '.join(sorted(kinds))}; give all of one type")
+    return array
+
+
+def check_target(target: int, size: int) -> int:
+    """The index of one of `size` targets.
+
+    Raises:
+        ValueError: if it is out of range.
+        TypeError: if it is not one integer.
+    """
+    if np.ndim(target):
+        raise TypeError(f"target must be one integer, got {target!r:.80}; ask for one target after the other")
+    return int(as_indices([target], size, "target")[0])
+
+
+def check_ks(k: int | Sequence[int], limit: int) -> list[int]:
+    """Numbers of training examples, in growing order.
 
     Raises:
         ValueError: if there is none, or one is not between 1 and `limit`.
-        TypeError: if one is no integer.
+        TypeError: if one is not an integer.
     """
     several = list(k) if isinstance(k, Sequence | np.ndarray) else [k]
     if not several:
@@ -106,12 +154,44 @@ def numbers_of_examples(k: int | Sequence[int], limit: int) -> list[int]:
     return sorted({int(one) for one in several})
 
 
-def count(value: int, what: str, least: int = 1) -> int:
-    """A number of something.
+def check_k(k: int | None, limit: int, default: int = 10) -> int:
+    """One number of training examples; for None the default, or `limit` if that is less.
 
     Raises:
-        ValueError: if it is no integer, or less than `least`.
+        ValueError: if it is not between 1 and `limit`.
+        TypeError: if it is not one integer.
     """
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
-        raise ValueError(f"{what} must be an integer of {least} or more, got {value!r}; give a whole number")
-    return int(value)
+    if np.ndim(k):  # type: ignore[arg-type]
+        raise TypeError(f"k must be one integer, got {k!r:.80}; ask for one number of training examples")
+    return check_ks(min(default, limit) if k is None else k, limit)[0]
+
+
+def row_blocks(scores: Array, columns: Array | None = None) -> Iterator[tuple[int, Array]]:
+    """The scores of some targets, or all, one block of training examples after the other: (its first example, float64
+    (block, columns)). A memory-mapped array is never in memory as a whole.
+
+    Raises:
+        ValueError: if a score is not finite.
+    """
+    rows = min(_ROWS_AT_ONCE, max(1, _SCORES_AT_ONCE // scores.shape[1]))
+    for start in range(0, len(scores), rows):
+        block = scores[start : start + rows]
+        block = np.asarray(block if columns is None else block[:, columns], np.float64)
+        bad = np.argwhere(~np.isfinite(block))
+        if len(bad):
+            row, column = bad[0].tolist()
+            target = column if columns is None else int(columns[column])
+            raise ValueError(
+                f"scores must be finite, got {block[row, column]} for training example {start + row} and target "
+                f"{target}; look where it came from, or replace it by 0"
+            )
+        yield start, block
+
+
+def mean_over_targets(scores: Array, columns: Array | None = None) -> Array:
+    """Mean of each training example's scores over some targets, or all: float64 (n_train,).
+
+    Raises:
+        ValueError: if a score is not finite.
+    """
+    return np.concatenate([block.mean(axis=1) for _, block in row_blocks(scores, columns)])

@@ -6,6 +6,6 @@ docs/scaling.md says what is assumed, and how predictions compare with runs of 1
 from trak.distributed.planning.constants import Constants, Line
 from trak.distributed.planning.limits import Limit, limits
 from trak.distributed.planning.phases import Cost, phases
-from trak.distributed.planning.work import Workload
+from trak.distributed.planning.workload import Workload
 
 __all__ = ["Constants", "Cost", "Limit", "Line", "Workload", "limits", "phases"]

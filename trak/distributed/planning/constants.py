@@ -1,4 +1,4 @@
-"""What things cost on a machine."""
+"""Measured costs of one worker on one machine."""
 
 import json
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ class Constants:
     query_seconds: float
     """Of a query, whatever its size."""
     reopen_seconds: float
-    """Of a query of a store opened anew, more than that: metadata that are in no cache."""
+    """Of a query of a reopened store, in addition: metadata that are not in any cache."""
     cholesky_flops: float
     """In one second, in float64."""
     solve_flops: float
@@ -80,14 +80,16 @@ class Constants:
         """From a JSON file, as `benchmarks/constants.py` and `save` write it.
 
         Raises:
-            OSError: if it can't be read.
+            OSError: if it cannot be read.
             ValueError: if it holds something else.
         """
         text = Path(path).read_text(encoding="utf-8")
         try:
             found = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is no JSON: {error}; write it anew by python benchmarks/constants.py") from error
+            raise ValueError(
+                f"{path} is not JSON: {error}; write it again with python benchmarks/constants.py"
+            ) from error
         return cls.parse(found, str(path))
 
     @classmethod
@@ -101,14 +103,14 @@ class Constants:
         """From what JSON holds; raises ValueError naming `where` if it is something else."""
         if not isinstance(found, dict):
             raise ValueError(
-                f"{where} must hold an object of constants, got a {type(found).__name__}; write it anew by python "
+                f"{where} must hold an object of constants, got a {type(found).__name__}; write it again with python "
                 "benchmarks/constants.py"
             )
         names = [field.name for field in fields(cls)]
         for name in (*names, *found):
             if name not in found or name not in names:
                 fault = "lacks" if name not in found else "has an unknown"
-                raise ValueError(f"{where} {fault} {name!r}; write it anew by python benchmarks/constants.py")
+                raise ValueError(f"{where} {fault} {name!r}; write it again with python benchmarks/constants.py")
         return cls(**{name: _value(name, found[name], where) for name in names})
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -122,8 +124,8 @@ def _value(name: str, value: Any, where: str) -> Any:
     if name in ("row_seconds", "gram_seconds", "stream_seconds"):
         if not isinstance(value, dict) or set(value) != set(DTYPES):
             raise ValueError(
-                f"{name} in {where} must have an entry for each of {', '.join(DTYPES)}, got {value!r}; write it anew "
-                "by python benchmarks/constants.py"
+                f"{name} in {where} must have an entry for each of {', '.join(DTYPES)}, got {value!r}; write it again "
+                "with python benchmarks/constants.py"
             )
         return {dtype: _number(name, one, where) for dtype, one in value.items()}
     return _number(name, value, where)
@@ -133,7 +135,7 @@ def _number(name: str, value: Any, where: str) -> Line | float:
     if name in ("row_seconds", "verify_seconds", "eigen_seconds", "damping_seconds", "top_seconds"):
         if not isinstance(value, dict) or set(value) != {"fixed", "each"}:
             raise ValueError(
-                f"{name} in {where} must have 'fixed' and 'each', got {value!r}; write it anew by python "
+                f"{name} in {where} must have 'fixed' and 'each', got {value!r}; write it again with python "
                 "benchmarks/constants.py"
             )
         return Line(**{part: _positive(name, one, where) for part, one in value.items()})
@@ -144,11 +146,11 @@ def _positive(name: str, value: Any, where: str) -> float:
     rate = name.endswith(("flops", "bandwidth", "ratio"))
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise ValueError(
-            f"{name} in {where} must be a number, 0 or more and finite, got {value!r}; write it anew by python "
+            f"{name} in {where} must be a number, 0 or more and finite, got {value!r}; write it again with python "
             "benchmarks/constants.py"
         )
     if rate and not value:
         raise ValueError(
-            f"{name} in {where} must be more than 0, got {value!r}; write it anew by python benchmarks/constants.py"
+            f"{name} in {where} must be more than 0, got {value!r}; write it again with python benchmarks/constants.py"
         )
     return float(value)

@@ -1,13 +1,13 @@
-"""What breaks first."""
+"""Limits of an attribution, the one that is reached first at the head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trak.distributed.planning.phases import GRAM_COPIES, Cost
-from trak.distributed.planning.work import Workload
+from trak.distributed.planning.workload import Workload
 from trak.store.table import arrays
 
-PATIENCE = 600.0
+MAX_SECONDS = 600.0
 """Seconds that a part of a query may take."""
 MANY_FILES = 1_000_000
 ROW_NUMBERS = 2**32
@@ -52,17 +52,17 @@ def limits(work: Workload, costs: Sequence[Cost]) -> list[Limit]:
     found = [
         Limit("memory of Gram matrix and factor", matrices, work.memory, "bytes", f"k up to {fits:,} fits"),
         Limit("memory beside these and the model", blocks, work.memory, "bytes", "smaller batches; fewer targets"),
-        Limit("Cholesky factor", again.parts["Cholesky"], PATIENCE, "s", "a smaller k; a device quick in float64"),
-        Limit("solve for targets", again.parts["solve"], PATIENCE, "s", "a smaller k; fewer targets"),
+        Limit("Cholesky factor", again.parts["Cholesky"], MAX_SECONDS, "s", "a smaller k; a device quick in float64"),
+        Limit("solve for targets", again.parts["solve"], MAX_SECONDS, "s", "a smaller k; fewer targets"),
         Limit(
-            "reading rows for a query", opened.storage_seconds, PATIENCE, "s", f"{_SMALLER}; faster storage; {_MORE}"
+            "reading rows for a query", opened.storage_seconds, MAX_SECONDS, "s", f"{_SMALLER}; faster storage; {_MORE}"
         ),
-        Limit("storage of all scores", everything.storage_seconds, PATIENCE, "s", _ALL),
-        Limit("rows times targets", again.parts["products"], PATIENCE, "s", f"{_SMALLER}; a device"),
+        Limit("storage of all scores", everything.storage_seconds, MAX_SECONDS, "s", _ALL),
+        Limit("rows times targets", again.parts["products"], MAX_SECONDS, "s", f"{_SMALLER}; a device"),
         Limit(
             "checksums of a query",
             opened.parts["checksums"],
-            PATIENCE,
+            MAX_SECONDS,
             "s",
             f"keep the store open; more workers; {_SMALLER}",
         ),

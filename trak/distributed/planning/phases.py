@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from trak.distributed.planning.constants import Constants
-from trak.distributed.planning.work import Workload
+from trak.distributed.planning.workload import Workload
 from trak.scoring import MEMORY_BUDGET
 from trak.scoring.auto_damping import CHECKPOINTS_EACH, FEWEST_TARGETS, FOLDED, SAMPLED_ROWS
 from trak.scoring.scorer import TOP_GROUPS
@@ -48,7 +48,7 @@ class Cost:
 
 
 def phases(work: Workload, constants: Constants) -> list[Cost]:
-    """All phases: featurizing, finalizing, a query of a store opened anew, another one, all scores."""
+    """All phases: featurizing, finalizing, a query of a reopened store, another one, all scores."""
     return [
         featurizing(work, constants), finalizing(work, constants), query(work, constants, opened=True),
         query(work, constants), scores(work, constants),
@@ -87,7 +87,7 @@ def finalizing(work: Workload, constants: Constants) -> Cost:
 
 
 def query(work: Workload, constants: Constants, opened: bool = False) -> Cost:
-    """Featurizing the targets and `top(10)`; of a store opened anew, whose rows are in no cache and compared with their
+    """Featurizing the targets and `top(10)`; of a reopened store, whose rows are in no cache and compared with their
     checksums as they are read, or of one that is open. Rows are dealt to some dozens of workers at most, each of which
     solves."""
     work = replace(work, workers=min(work.workers, TOP_GROUPS))
@@ -103,7 +103,7 @@ def query(work: Workload, constants: Constants, opened: bool = False) -> Cost:
 
 
 def scores(work: Workload, constants: Constants) -> Cost:
-    """Featurizing the targets and all scores, of a store opened anew, dealt likewise."""
+    """Featurizing the targets and all scores of a reopened store, shared out in the same way."""
     count = work.examples * work.targets
     parts = _solving(work, constants, True) | {"file": count * constants.score_seconds}
     read = _read_again(work, True)

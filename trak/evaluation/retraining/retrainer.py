@@ -9,20 +9,19 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from trak._utils.typing import Array
+from trak._utils.validation import check_count
 from trak.distributed import Ray
 from trak.evaluation.retraining.run_store import ModelStore, RetrainingConfig
 from trak.evaluation.retraining.runs import TrainingRun, checked_run
 from trak.evaluation.retraining.training_spec import RunFailure, Train, TrainingSpec
 from trak.evaluation.retraining.workers import check_workers, measure_all
-from trak.evaluation.validation import count
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.inputs.datasets import is_dataset
 from trak.inputs.loaders import count_examples
 from trak.store.location import Location
 from trak.tasks import Task, make_task
-
-Array = np.ndarray[Any, Any]
 
 
 class RetrainingError(RuntimeError):
@@ -35,7 +34,7 @@ class Retrained(NamedTuple):
     outputs: Array
     """f, float64 (runs, n_targets)."""
     correct: Array | None
-    """Whether each target was predicted right, bool (runs, n_targets); None if the task can't tell."""
+    """Whether each target was predicted right, bool (runs, n_targets); None if the task does not tell."""
     seconds: Array
     """That each training took, float64 (runs,)."""
 
@@ -56,7 +55,7 @@ def retrain_on(
     """Outputs of models trained on given subsets; what `save_dir` has already is not trained again.
 
     A model is kept as soon as it is done. Kill the process at any time and run the same script again: at most the
-    models under way are trained anew, and outputs end bit-identical to those of an uninterrupted run, on the same kind
+    models under way are trained again, and outputs are bit-identical to those of an uninterrupted run, on the same kind
     of machine and if `train` is deterministic.
 
     Args:
@@ -79,8 +78,8 @@ def retrain_on(
 
     Raises:
         RetrainingError: if a training run fails, or an output is not finite; names the run. Models that are done stay.
-        ValueError: for indices that can't be, or if `save_dir` was made with another configuration; names both values.
-        TypeError: for other arguments that can't be.
+        ValueError: for invalid indices, or if `save_dir` was made with another configuration; names both values.
+        TypeError: for other invalid arguments.
         ImportError: if joblib, or Ray for "ray", is not installed.
     """
     retrainer = Retrainer(
@@ -91,7 +90,7 @@ def retrain_on(
 
 
 class Retrainer:
-    """A store of retrained models, and how to train those that it lacks; arguments and errors as of `retrain_on`."""
+    """A store of retrained models, and how to train those that it lacks; see `retrain_on` for arguments and errors."""
 
     def __init__(
         self,
@@ -111,15 +110,15 @@ class Retrainer:
                 f"train must be a function of (indices, seed), got {type(train).__name__}; define train(indices, seed)"
             )
         check_workers(jobs, backend)
-        self._recipe = TrainingSpec(train, make_task(task), _loaded(targets))
+        self._spec = TrainingSpec(train, make_task(task), _loaded(targets))
         self._jobs, self._backend, self._progress = jobs, backend, progress
         self.store = ModelStore.create(
             save_dir,
             RetrainingConfig(
-                train_set_size=count(train_set_size, "train_set_size"),
-                num_targets=sum(map(batches.size, self._recipe.targets)),
-                targets_digest=batches.digest_of(np.concatenate(list(map(batches.digests, self._recipe.targets)))),
-                task=self._recipe.task.describe(),
+                train_set_size=check_count(train_set_size, "train_set_size"),
+                num_targets=sum(map(batches.size, self._spec.targets)),
+                targets_digest=batches.digest_of(np.concatenate(list(map(batches.digests, self._spec.targets)))),
+                task=self._spec.task.describe(),
                 config={} if config is None else config,
             ),
         )
@@ -131,7 +130,7 @@ class Retrainer:
             raise ValueError("runs is empty: give at least one (indices, seed)")
         keys = [run.key() for run in checked]
         self._complete(dict(zip(keys, checked, strict=True)))
-        return stored(self.store, keys)
+        return read_models(self.store, keys)
 
     def _complete(self, wanted: Mapping[str, TrainingRun]) -> None:
         missing = [run for key, run in wanted.items() if not self.store.is_done(key)]
@@ -151,7 +150,7 @@ class Retrainer:
 
         try:
             with (
-                closing(measure_all(self._recipe, until_failure(), self._jobs, self._backend)) as results,
+                closing(measure_all(self._spec, until_failure(), self._jobs, self._backend)) as results,
                 tqdm(
                     total=len(wanted), initial=done, desc="retraining", unit="model", disable=not self._progress
                 ) as bar,
@@ -175,7 +174,7 @@ class Retrainer:
             raise error from why.exception
 
 
-def stored(store: ModelStore, keys: Sequence[str]) -> Retrained:
+def read_models(store: ModelStore, keys: Sequence[str]) -> Retrained:
     """What a store knows of models that are done."""
     found = {key: store.read(key) for key in dict.fromkeys(keys)}
     correct = np.stack([found[key].correct for key in keys])

@@ -9,9 +9,9 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
+from trak._utils.validation import check_count
 from trak.evaluation.retraining.runs import TrainingRun
 from trak.evaluation.retraining.training_spec import RunResult
-from trak.evaluation.validation import count
 from trak.store import ConfigMismatchError, StoreError
 from trak.store.checks import UNREADABLE, checked
 from trak.store.location import Location, display_name, locked, resolved
@@ -37,7 +37,7 @@ class RetrainingConfig(StoreManifest):
     """The user's description of training."""
 
     def __post_init__(self) -> None:
-        count(self.train_set_size, "train_set_size")
+        check_count(self.train_set_size, "train_set_size")
         if not isinstance(self.config, Mapping):
             raise TypeError(
                 f"config must be a mapping that describes training, got {type(self.config).__name__}; pass a dict, "

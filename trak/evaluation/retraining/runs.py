@@ -9,10 +9,9 @@ import numpy as np
 import torch
 
 from trak._utils.counter_random import random_words, stream_key
-from trak._utils.validation import is_number
-from trak.evaluation.validation import as_array, count
-
-Array = np.ndarray[Any, Any]
+from trak._utils.typing import Array
+from trak._utils.validation import check_count, is_number
+from trak.evaluation.validation import as_array, as_indices, as_mask
 
 _SUBSET_BITS = 20
 _WORD = 2**32
@@ -54,16 +53,8 @@ def checked_run(run: tuple[Any, ...], position: int, train_set_size: int) -> Tra
         )
     if indices.dtype.kind not in "iu":
         raise TypeError(f"{name}: indices must be integers, got {indices.dtype}; pass np.flatnonzero(mask) for a mask")
-    indices = np.sort(indices.astype(np.int64))
-    if indices[0] < 0 or indices[-1] >= train_set_size:
-        wrong = indices[0] if indices[0] < 0 else indices[-1]
-        raise ValueError(
-            f"{name}: index {wrong} is out of range, expected 0 to {train_set_size - 1}; choose from these"
-        )
-    repeated = np.flatnonzero(np.diff(indices) == 0)
-    if len(repeated):
-        raise ValueError(f"{name}: index {indices[repeated[0]]} is there more than once; give each example once")
-    seed = count(run[1], f"{name}: the training seed", least=0)
+    indices = np.sort(as_indices(indices, train_set_size, f"{name}: indices"))
+    seed = check_count(run[1], f"{name}: the training seed", least=0)
     if seed >= _WORD:
         raise ValueError(f"{name}: the training seed must be less than 2**32, got {seed}; use a smaller one")
     return TrainingRun(indices, seed, name)
@@ -118,8 +109,6 @@ def runs_without(sets: Sequence[tuple[str, Array]], train_set_size: int, seeds: 
     """Every set of removed examples, (name, indices), with each training seed, the same ones for all sets."""
     runs = []
     for name, removed in sets:
-        kept = np.ones(train_set_size, bool)
-        kept[removed] = False
-        indices = np.flatnonzero(kept)
+        indices = np.flatnonzero(~as_mask(removed, train_set_size))
         runs += [TrainingRun(indices, training_seed(seed, 0, s), f"{name}, seed {s}") for s in range(seeds)]
     return runs

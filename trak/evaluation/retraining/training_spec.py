@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from trak._utils.seeding import seeded
+from trak._utils.typing import Array
 from trak.evaluation.retraining.runs import TrainingRun
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.inputs.weights import device_of
 from trak.tasks import Task
 
-Array = np.ndarray[Any, Any]
 Train: TypeAlias = Callable[[Array, int], nn.Module]
 
 

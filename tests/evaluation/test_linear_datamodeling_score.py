@@ -1,24 +1,27 @@
 """The linear datamodeling score, its interval and its p-value, on inputs with a known answer."""
 
-import importlib
 import itertools
+import warnings
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import rankdata, spearmanr
+from retraining_case import (
+    BATCHES,
+    N,
+    X,
+    Y,
+    logistic,
+)
+from scipy.stats import spearmanr
+from torch.utils.data import DataLoader, TensorDataset
 
-from trak.evaluation import GroundTruth, lds, retrain
-from trak.evaluation.statistics import Bootstrap, resampled_spearman, weighted_ranks
-
-
-@pytest.fixture
-def truth():
-    rng = np.random.default_rng(0)
-    scores = rng.normal(size=(40, 6))
-    # Of one size: outputs that follow the size alone would reward scores that know nothing.
-    masks = rng.permuted(np.arange(40) < np.full((60, 1), 20), axis=1)
-    return scores, masks, (masks @ scores)[:, None, :] + 2 * rng.normal(size=(60, 3, 6))
+import trak
+from trak.evaluation import (
+    GroundTruth,
+    lds,
+    retrain,
+)
 
 
 class Scored:
@@ -153,18 +156,6 @@ def test_interval_narrows_with_confidence_and_is_reproducible(truth):
     assert lds(*truth, seed=1).interval != wide.interval
 
 
-def test_weighted_ranks_and_correlations_equal_those_of_the_sample_written_out():
-    rng = np.random.default_rng(5)
-    a, b = rng.integers(0, 6, 15).astype(float), rng.normal(size=15)
-    counts = Bootstrap(resamples=40).counts(15)
-    assert (counts.sum(axis=1) == 15).all()
-    ranks, correlations = weighted_ranks(a, counts), resampled_spearman(a, b, counts)
-    for draw, row, found in zip(counts, ranks, correlations, strict=True):
-        rows = np.repeat(np.arange(15), draw)
-        np.testing.assert_allclose(row[rows], rankdata(a[rows]))
-        assert found == pytest.approx(spearmanr(a[rows], b[rows]).statistic)
-
-
 def test_anything_with_scores_counts_as_scores(truth):
     scores, masks, outputs = truth
     expected = lds(scores, masks, outputs).per_target
@@ -175,92 +166,8 @@ def test_anything_with_scores_counts_as_scores(truth):
 
 def test_scores_are_summed_the_same_in_blocks(truth, monkeypatch):
     expected = lds(*truth).per_target
-    monkeypatch.setattr(importlib.import_module("trak.evaluation.lds"), "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("trak.evaluation.validation._ROWS_AT_ONCE", 7)
     np.testing.assert_allclose(lds(*truth).per_target, expected)
-
-
-class TestGroundTruth:
-    """Arrays that go together, and parts of them."""
-
-    @pytest.fixture
-    def whole(self, truth):
-        _, masks, outputs = truth
-        return GroundTruth(masks, outputs, correct=outputs > 0, seconds=np.arange(180.0).reshape(60, 3))
-
-    def test_in_place_of_masks_and_outputs_it_gives_the_same(self, truth, whole):
-        scores, masks, outputs = truth
-        one, two = lds(scores, whole), lds(scores, masks, outputs)
-        assert str(one) == str(two)
-        np.testing.assert_array_equal(one.per_target_intervals, two.per_target_intervals)
-
-    def test_halves_share_no_target_and_no_subset_and_make_up_the_whole(self, truth, whole):
-        first, second = whole.split(seed=3)
-        assert sorted([*first.targets, *second.targets]) == list(range(6))
-        assert len(first.targets) == 3
-        rows = {mask.tobytes() for mask in first.masks}, {mask.tobytes() for mask in second.masks}
-        assert rows[0] | rows[1] == {mask.tobytes() for mask in whole.masks}
-        assert not rows[0] & rows[1]
-        assert len(first.masks) == 30
-
-    def test_split_depends_on_its_seed_alone(self, whole):
-        assert whole.split(1)[0].targets.tolist() == whole.split(1)[0].targets.tolist()
-        assert len({tuple(whole.split(seed)[0].targets) for seed in range(20)}) > 5
-
-    def test_a_part_scores_its_own_targets_and_subsets(self, truth, whole):
-        scores, masks, outputs = truth
-        part = whole.select(targets=[4, 1], subsets=range(10, 40))
-        expected = lds(scores[:, [4, 1]], masks[10:40], outputs[10:40][:, :, [4, 1]])
-        for found in (lds(scores, part), lds(scores, whole, targets=[4, 1], subsets=np.arange(10, 40))):
-            np.testing.assert_array_equal(found.per_target, expected.per_target)
-            assert found.targets.tolist() == [4, 1]
-            assert (found.subsets, found.seeds) == (30, 3)
-
-    def test_a_part_of_a_part_keeps_the_numbers_of_the_whole(self, whole):
-        assert whole.select([5, 3, 2]).select([0, 2]).targets.tolist() == [5, 2]
-        np.testing.assert_array_equal(whole.select([5, 3], [7]).correct, whole.outputs[[7]][:, :, [5, 3]] > 0)
-        np.testing.assert_array_equal(whole.select(subsets=[7]).seconds, [[21, 22, 23]])
-
-    def test_scores_of_other_targets_than_the_whole_are_refused(self, truth, whole):
-        part = whole.select([0, 1])
-        with pytest.raises(ValueError, match=r"got \(40, 2\), \(60, 40\) and \(60, 3, 2\) of 6 targets"):
-            lds(truth[0][:, :2], part)
-
-    def test_its_arrays_can_not_be_written_to_and_the_callers_still_can(self, truth, whole):
-        for name in ("masks", "outputs", "correct", "seconds", "targets"):
-            with pytest.raises(ValueError, match="read-only"):
-                getattr(whole, name)[0] = 0
-        truth[2][0] = 0
-        with pytest.raises(AttributeError):
-            whole.outputs = None
-
-    def test_says_what_it_holds(self, whole):
-        assert repr(whole) == "GroundTruth(60 subsets of 20 of 40 training examples × 3 seeds, 6 targets)"
-        assert repr(whole.select([1])).endswith("1 of 6 targets)")
-
-    def test_what_does_not_fit_is_refused(self, truth, whole):
-        _, masks, outputs = truth
-        with pytest.raises(ValueError, match=r"got \(59, 40\) and \(60, 3, 6\)"):
-            GroundTruth(masks[1:], outputs)
-        with pytest.raises(ValueError, match="masks must be boolean, or 0 and 1"):
-            GroundTruth(np.arange(60 * 40).reshape(60, 40), outputs)
-        with pytest.raises(ValueError, match=r"expected correct of shape \(60, 3, 6\), got \(60,\)"):
-            GroundTruth(masks, outputs, correct=np.ones(60))
-        with pytest.raises(ValueError, match=r"outputs must be finite, got nan at \(2, 1, 0\)"):
-            GroundTruth(
-                masks, np.where(np.indices(outputs.shape)[0] * 2 + np.indices(outputs.shape)[1] == 5, np.nan, outputs)
-            )
-        with pytest.raises(ValueError, match="subsets has 60, expected 0 to 59"):
-            whole.select(subsets=[60])
-        with pytest.raises(ValueError, match="targets has 2 more than once"):
-            whole.select(targets=[2, 2])
-        with pytest.raises(ValueError, match="targets is empty"):
-            whole.select(targets=[])
-        with pytest.raises(TypeError, match="targets must be integers"):
-            whole.select(targets=[0.5])
-        with pytest.raises(ValueError, match="can't split 1 target"):
-            whole.select([0]).split()
-        with pytest.raises(ValueError, match="fraction must be between 0 and 1, got 1"):
-            whole.split(fraction=1)
 
 
 def test_result_prints_as_a_line(truth):
@@ -302,3 +209,36 @@ def test_bad_input_is_refused(truth):
             lds(scores, masks, outputs, **{name: 0})
     with pytest.raises(TypeError, match="scores must be real numbers"):
         lds(scores.astype(str), masks, outputs)
+
+
+@pytest.mark.parametrize("size", [2, 100])
+def test_scores_of_other_targets_than_the_models_were_measured_on_are_warned_of(call, tmp_path, size):
+    images, labels = (torch.cat(parts) for parts in zip(*BATCHES, strict=True))
+    truth, model = call(), logistic(np.arange(N), 0)
+    for turned in (False, True):
+        batch = (images.flip(0), labels.flip(0)) if turned else (images, labels)
+        found = trak.attribute(
+            model, "image_classification", model.state_dict(), [(X[:N], Y[:N])],
+            DataLoader(TensorDataset(*batch), size), tmp_path / f"scores{turned}", proj_dim=8, progress=False,
+        )  # fmt: skip
+        for part in (truth, truth.select(targets=[0]), GroundTruth.open(tmp_path / "truth")):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                lds(found, part, resamples=10, permutations=10)
+            assert (
+                any("other data than those that the models were measured on" in str(w.message) for w in caught)
+                == turned
+            )
+
+
+def test_a_training_function_that_ignores_its_seed_is_noticed():
+    rng = np.random.default_rng(0)
+    masks, outputs = rng.random((9, 30)) < 0.5, rng.normal(size=(9, 1, 4))
+    scores = rng.normal(size=(30, 4))
+    for noise, warned in ((0, True), (0.1, False)):
+        repeated = np.repeat(outputs, 2, axis=1)
+        repeated[:, 1] += noise
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            lds(scores, masks, repeated, resamples=10, permutations=10)
+        assert any("let train use its seed" in str(w.message) for w in caught) == warned

@@ -1,28 +1,25 @@
 """Retrieval: are the examples known to be relevant among the highest scores?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from trak._utils.plotting import STYLES, axes, legend
-from trak.evaluation.plots import draw_curve, frame
+from trak._utils.plotting import STYLES, axes
+from trak._utils.typing import Array
 from trak.evaluation.ranking import expected_hits, expected_reciprocal_rank
-from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, in_words
-from trak.evaluation.validation import Choice, Scores, as_array, as_scores, choice, finite, numbers_of_examples
-
-if TYPE_CHECKING:
-    import pandas
-
-Array = np.ndarray[Any, Any]
+from trak.evaluation.result import Result, draw_curve, with_interval
+from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, interval_label
+from trak.evaluation.validation import Indices, Scores, as_array, as_finite, as_indices, as_mask, as_scores, check_ks
 
 
 @dataclass(frozen=True, eq=False)
-class Retrieval:
+class Retrieval(Result):
     """How high the relevant training examples are ranked, expected under random breaking of ties.
 
-    A target without relevant examples has NaN everywhere, and no part in the means.
+    A target without relevant examples has NaN everywhere, and no part in the means. The table has a row for each k: k,
+    recall, recall_low, recall_high, precision, precision_low, precision_high. The figure is recall and precision by k.
     """
 
     reciprocal_ranks: Array
@@ -59,7 +56,7 @@ class Retrieval:
         known = int(np.isfinite(self.reciprocal_ranks).sum())
         left_out = len(self.reciprocal_ranks) - known
         return (
-            f"MRR {self.mrr:.3f} ({in_words(self.confidence)} {self.mrr_interval}), "
+            f"MRR {self.mrr:.3f} ({interval_label(self.confidence)} {self.mrr_interval}), "
             + ", ".join(f"recall@{k} {value:.3f}" for k, value in zip(self.k, self.recall, strict=True))
             + ", "
             + ", ".join(f"precision@{k} {value:.3f}" for k, value in zip(self.k, self.precision, strict=True))
@@ -67,37 +64,26 @@ class Retrieval:
             + (f"; {left_out} without relevant examples left out)" if left_out else ")")
         )
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """A row for each k: k, recall, recall_low, recall_high, precision, precision_low, precision_high.
+    def _columns(self) -> Mapping[str, Any]:
+        return {
+            "k": self.k,
+            **with_interval("recall", self.recall, self.recall_intervals),
+            **with_interval("precision", self.precision, self.precision_intervals),
+        }
 
-        Raises:
-            ImportError: if pandas is not installed.
-        """
-        columns: dict[str, Any] = {"k": self.k}
-        for name in ("recall", "precision"):
-            columns[name] = getattr(self, name)
-            columns[f"{name}_low"], columns[f"{name}_high"] = getattr(self, f"{name}_intervals").T
-        return frame(columns)
-
-    def plot(self, ax: Any = None) -> Any:
-        """Recall and precision by k; returns the axes.
-
-        Raises:
-            ImportError: if matplotlib is not installed.
-        """
-        title = f"Retrieval (MRR {self.mrr:.2f}), {in_words(self.confidence)}s"
+    def _draw(self, ax: Any) -> Any:
+        title = f"Retrieval (MRR {self.mrr:.2f}), {interval_label(self.confidence)}s"
         ax = axes(ax, "highest scores looked at (k)", "share (%)", title)
         for name, style in zip(("recall", "precision"), STYLES, strict=False):
             intervals = 100 * getattr(self, f"{name}_intervals")
             draw_curve(ax, self.k, 100 * getattr(self, name), intervals, name, style)
         ax.set_ylim(0, 102)
-        legend(ax)
         return ax
 
 
 def retrieval(
     scores: Scores,
-    relevant: Array | Sequence[Choice],
+    relevant: Array | Sequence[Indices],
     k: int | Sequence[int] = (1, 5, 10),
     *,
     confidence: float = CONFIDENCE,
@@ -118,33 +104,33 @@ def retrieval(
         ValueError: if no target has a relevant example; for shapes that do not fit, or NaN.
     """
     scores = as_scores(scores)
-    truth, sizes = _relevant(relevant, scores.shape), numbers_of_examples(k, len(scores))
+    truth, ks = _relevant(relevant, scores.shape), check_ks(k, len(scores))
     known = truth.any(axis=0)
     if not known.any():
         raise ValueError(f"none of the {scores.shape[1]} targets has a relevant example; mark at least one in relevant")
     reciprocal = np.full(scores.shape[1], np.nan)
-    recalls, precisions = np.full((2, len(sizes), scores.shape[1]), np.nan)
+    recalls, precisions = np.full((2, len(ks), scores.shape[1]), np.nan)
     for t in np.flatnonzero(known):
-        column = finite(scores[:, t], f"scores of target {t}")
+        column = as_finite(scores[:, t], f"scores of target {t}")
         hits = expected_hits(column, truth[:, t])
         reciprocal[t] = expected_reciprocal_rank(column, truth[:, t])
-        recalls[:, t], precisions[:, t] = hits[sizes] / hits[-1], hits[sizes] / sizes
+        recalls[:, t], precisions[:, t] = hits[ks] / hits[-1], hits[ks] / ks
     bootstrap = Bootstrap(resamples, confidence, seed)
     values = np.concatenate([reciprocal[None], recalls, precisions])[:, known]
-    intervals = bootstrap.of_means(values)
+    intervals = bootstrap.mean_intervals(values)
     return Retrieval(
         reciprocal_ranks=reciprocal,
         recalls=recalls,
         precisions=precisions,
-        k=tuple(sizes),
+        k=tuple(ks),
         mrr_interval=Interval(*intervals[0].tolist()),
-        recall_intervals=intervals[1 : 1 + len(sizes)],
-        precision_intervals=intervals[1 + len(sizes) :],
+        recall_intervals=intervals[1 : 1 + len(ks)],
+        precision_intervals=intervals[1 + len(ks) :],
         confidence=bootstrap.confidence,
     )
 
 
-def _relevant(given: Array | Sequence[Choice], shape: tuple[int, ...]) -> Array:
+def _relevant(given: Array | Sequence[Indices], shape: tuple[int, ...]) -> Array:
     if not isinstance(given, list | tuple):
         array = as_array(given)
         if array.dtype != bool or array.shape != shape:
@@ -160,5 +146,5 @@ def _relevant(given: Array | Sequence[Choice], shape: tuple[int, ...]) -> Array:
     truth = np.zeros(shape, bool)
     for t, indices in enumerate(given):
         if len(indices):
-            truth[choice(indices, shape[0], f"relevant of target {t}"), t] = True
+            truth[:, t] = as_mask(as_indices(indices, shape[0], f"relevant of target {t}"), shape[0])
     return truth

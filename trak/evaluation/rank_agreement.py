@@ -1,24 +1,26 @@
 """How far two attributions agree: of two methods, or of two seeds of one, which is its noise."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from trak._utils.plotting import axes, legend
-from trak.evaluation.plots import draw_distribution, frame
-from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, in_words, spearman
-from trak.evaluation.validation import Scores, as_scores, finite, numbers_of_examples
-
-if TYPE_CHECKING:
-    import pandas
-
-Array = np.ndarray[Any, Any]
+from trak._utils.plotting import axes
+from trak._utils.typing import Array
+from trak.evaluation.ranking import top_indices
+from trak.evaluation.result import Result, draw_distribution
+from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, interval_label, spearman
+from trak.evaluation.validation import Scores, as_finite, as_scores, check_k
 
 
 @dataclass(frozen=True, eq=False)
-class Agreement:
-    """Of two attributions of the same targets to the same training examples."""
+class Agreement(Result):
+    """Agreement of two attributions of the same targets to the same training examples.
+
+    The table has a row for each target: target, correlation, overlap. The figure is the distribution of the correlation
+    over targets, with its mean and interval.
+    """
 
     correlations: Array
     """Spearman correlation of each target's scores over training examples, (n_targets,); 0 for constant scores."""
@@ -45,31 +47,19 @@ class Agreement:
     def __str__(self) -> str:
         return (
             f"Agreement over {len(self.correlations)} targets: Spearman {self.correlation:.3f} "
-            f"({in_words(self.confidence)} {self.interval}), overlap of the top {self.k} {self.overlap:.3f} "
+            f"({interval_label(self.confidence)} {self.interval}), overlap of the top {self.k} {self.overlap:.3f} "
             f"({self.overlap_interval}; chance {self.k / self.train_set_size:.2g})"
         )
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """A row for each target: target, correlation, overlap.
-
-        Raises:
-            ImportError: if pandas is not installed.
-        """
+    def _columns(self) -> Mapping[str, Any]:
         targets = np.arange(len(self.correlations))
-        return frame({"target": targets, "correlation": self.correlations, "overlap": self.overlaps})
+        return {"target": targets, "correlation": self.correlations, "overlap": self.overlaps}
 
-    def plot(self, ax: Any = None) -> Any:
-        """The distribution of the correlation over targets, with its mean and interval; returns the axes.
-
-        Raises:
-            ImportError: if matplotlib is not installed.
-        """
+    def _draw(self, ax: Any) -> Any:
         title = f"Agreement (overlap of the top {self.k}: {self.overlap:.0%})"
         ax = axes(ax, "Spearman correlation of a target's scores", "number of targets", title)
-        label = f"mean {self.correlation:.2f}, {in_words(self.confidence)}"
+        label = f"mean {self.correlation:.2f}, {interval_label(self.confidence)}"
         draw_distribution(ax, self.correlations, self.correlation, self.interval, label)
-        ax.axvline(0, color="black", linewidth=1, linestyle=":", label="chance")
-        legend(ax)
         return ax
 
 
@@ -101,21 +91,20 @@ def agreement(
             "the same examples for the same targets"
         )
     n, targets = first.shape
-    (k,) = numbers_of_examples(min(10, n) if k is None else k, n)
+    k = check_k(k, n)
     correlations, overlaps = np.empty(targets), np.empty(targets)
     for t in range(targets):
-        x, y = finite(first[:, t], f"a of target {t}"), finite(second[:, t], f"b of target {t}")
+        x, y = as_finite(first[:, t], f"a of target {t}"), as_finite(second[:, t], f"b of target {t}")
         correlations[t] = spearman(x, y)
-        x_top, y_top = (np.argsort(-values, kind="stable")[:k] for values in (x, y))
-        overlaps[t] = len(np.intersect1d(x_top, y_top)) / k
+        overlaps[t] = len(np.intersect1d(top_indices(x, k), top_indices(y, k))) / k
     bootstrap = Bootstrap(resamples, confidence, seed)
-    of_correlation, of_overlap = bootstrap.of_means(np.stack([correlations, overlaps])).tolist()
+    interval, overlap_interval = bootstrap.mean_intervals(np.stack([correlations, overlaps])).tolist()
     return Agreement(
         correlations=correlations,
         overlaps=overlaps,
         k=k,
         train_set_size=n,
-        interval=Interval(*of_correlation),
-        overlap_interval=Interval(*of_overlap),
+        interval=Interval(*interval),
+        overlap_interval=Interval(*overlap_interval),
         confidence=bootstrap.confidence,
     )

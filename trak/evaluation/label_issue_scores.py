@@ -1,4 +1,4 @@
-"""Numbers that tell which training examples may be mislabelled."""
+"""Label issue scores: one number for each training example, higher for likelier mislabelled."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,23 +7,22 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from trak._utils.messages import suggest
-from trak.evaluation.validation import Scores, as_scores, finite
+from trak._utils.typing import Array
+from trak._utils.validation import check_option
+from trak.evaluation.validation import Scores, as_scores, mean_over_targets
 from trak.scoring import Damping, ScoringConfig
 from trak.scoring.damping import factorize
 from trak.store import FeatureStore, check_model_id
 
-Array = np.ndarray[Any, Any]
-
 _ROWS_AT_ONCE = 4096
-_POWERS = {"kernel": 0, "output": 1, "loss": 2}
+_POWERS = {"leverage": 0, "output": 1, "loss": 2}
 SELF_DAMPING = 0.3
-"""What a model learns of an example by heart shows in directions of its own, which much damping hides."""
+"""What a model memorizes of an example shows in directions of its own, which strong damping hides."""
 
 
 def self_influence(
     source: Any,
-    of: str = "loss",
+    quantity: str = "loss",
     *,
     model_ids: Iterable[int] | None = None,
     weighting: str | None = None,
@@ -31,16 +30,17 @@ def self_influence(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> Array:
-    """What each training example does to itself: mean_c φ_iᵀ(K_c + λ_c I)⁻¹φ_i · (mean_c Q_i)^p, float64 (n_train,).
+    """Self-influence: what each training example does to itself, float64 (n_train,).
 
-    Mislabelled and unusual examples, which a model can only learn by heart, have more of it (Feldman & Zhang, 2020; for
+    That is mean_c φ_iᵀ(K_c + λ_c I)⁻¹φ_i · (mean_c Q_i)^p.
+    Mislabelled and unusual examples, which a model can only memorize, have more of it (Feldman & Zhang, 2020; for
     influence functions Koh & Liang, 2017, section 5.4). The store's rows are streamed; each costs k² operations.
 
     Args:
         source: what `trak.attribute` returned, a `TRAKer`, or a store opened by `trak.store.open_store`.
-        of: "loss", p = 2: by how much it pushes its own loss down. "output", p = 1: the example's score for its own
-            output, the diagonal of attributing the training set to itself with normalize_checkpoints=False. "kernel", p = 0: its
-            leverage, whatever its label says.
+        quantity: "loss", p = 2: by how much the example decreases its own loss. "output", p = 1: the example's score
+            for its own output, the diagonal of attributing the training set to itself with
+            normalize_checkpoints=False. "leverage", p = 0: its ridge leverage score, whatever its label says.
         model_ids: checkpoints to average over; by default those of `source`.
         weighting: "ggn" or "identity"; by default that of `source`, "ggn" for a store.
         damping: λ relative to trace(K)/k. Not that of `source`, which is for what training does to other examples.
@@ -48,12 +48,11 @@ def self_influence(
         progress: whether to show a progress bar.
 
     Raises:
-        ValueError: if there is no checkpoint, or one is not finalized; for an unknown `of` or a damping that can't be.
+        ValueError: if there is no checkpoint, or one is not finalized; for an unknown quantity, or an invalid damping.
         TypeError: if `source` has no stored features.
         StoreError: if what is stored is damaged.
     """
-    if of not in _POWERS:
-        raise ValueError(f"unknown of={of!r}: {suggest(str(of), _POWERS)}")
+    power = _POWERS[check_option(quantity, "quantity", _POWERS)]
     store = _store(source)
     weighting = getattr(source, "scoring", ScoringConfig()).override(weighting=weighting).weighting
     relative = Damping.make(damping, None)
@@ -77,11 +76,11 @@ def self_influence(
                 features = torch.from_numpy(rows).to(device=device, dtype=torch.float64)
                 if scales is not None:
                     features = features * torch.from_numpy(scales[start:stop, None]).to(device)
-                half = torch.linalg.solve_triangular(factor, features.T, upper=False)
-                kernel[start:stop] += half.square().sum(dim=0).cpu().numpy() / len(ids)
+                whitened = torch.linalg.solve_triangular(factor, features.T, upper=False)
+                kernel[start:stop] += whitened.square().sum(dim=0).cpu().numpy() / len(ids)
                 bar.update(stop - start)
             q += table.column("out_to_loss_grad") / len(ids)
-    return kernel * q ** _POWERS[of]
+    return kernel * q**power
 
 
 def _store(source: Any) -> FeatureStore:
@@ -94,16 +93,14 @@ def _store(source: Any) -> FeatureStore:
     return found
 
 
-def harmfulness(scores: Scores) -> Array:
-    """How much each training example pushes the targets' outputs down: minus the mean of its scores over targets,
+def harm_scores(scores: Scores) -> Array:
+    """How much each training example decreases the targets' outputs: minus the mean of its scores over targets,
     float64 (n_train,). The targets are to be examples whose labels are trusted.
 
     Args:
         scores: (n_train, n_targets), or anything with such `.scores`.
 
     Raises:
-        ValueError: for NaN, or a shape that can't be.
+        ValueError: for scores that are not finite, or of another shape.
     """
-    scores = as_scores(scores)
-    blocks = (scores[start : start + _ROWS_AT_ONCE] for start in range(0, len(scores), _ROWS_AT_ONCE))
-    return np.concatenate([-finite(block, "scores").mean(axis=1) for block in blocks])
+    return -mean_over_targets(as_scores(scores))

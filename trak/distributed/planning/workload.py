@@ -1,8 +1,8 @@
-"""What is to be attributed."""
+"""Sizes of an attribution."""
 
 from dataclasses import dataclass, fields
 
-from trak._utils.messages import suggest
+from trak._utils.validation import check_option
 from trak.distributed.planning.constants import DTYPES
 from trak.store.table import chunk_rows, row_bytes
 
@@ -40,13 +40,12 @@ class Workload:
     def __post_init__(self) -> None:
         """
         Raises:
-            ValueError: for a size that can't be.
+            ValueError: for an invalid size.
         """
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "dtype":
-                if value not in DTYPES:
-                    raise ValueError(f"unknown dtype {value!r}: {suggest(str(value), DTYPES)}")
+                check_option(value, "dtype", DTYPES)
             elif value is not None:
                 least, whole = (0, False) if field.name == "step_seconds" else (1, field.type in (int, "int"))
                 if not least <= value < float("inf") or (whole and value != int(value)):

@@ -1,4 +1,4 @@
-"""What every result promises: a line, a table, a picture. One inherited case for the family."""
+"""What every result promises: a line, a table, a figure. One inherited case for the family."""
 
 import dataclasses
 import itertools
@@ -101,7 +101,7 @@ class TestAgreement(Base):
         return agreement(scores(), scores() + scores(seed=1), resamples=50, **options)
 
 
-class TestMislabels(Base):
+class TestMislabelDetection(Base):
     columns = ("k", "precision", "recall")
     rows = 2
     labels = ("training examples inspected (%)", "mislabelled examples found (%)")

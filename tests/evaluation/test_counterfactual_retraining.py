@@ -138,14 +138,14 @@ def test_chosen_targets_alone_cost_models(problem, methods, found):
 
     options = {"train_set_size": N, "save_dir": store, "seeds": SEEDS, "jobs": 1, "progress": False, "seed": 4}
     few = counterfactuals(
-        methods, train, problem.task, problem.batches, chosen=[7, 2], k=K, random_sets=SETS, **options
+        methods, train, problem.task, problem.batches, target_indices=[7, 2], k=K, random_sets=SETS, **options
     )
     np.testing.assert_array_equal(few.targets, [7, 2])
     np.testing.assert_allclose(few.drops, found.drops[:, :, [7, 2]])
     assert len(trained) == SEEDS * (1 + 2 * 3 * 2 + 3 * SETS)
     assert set(trained) == {N, *(N - k for k in K)}
     more = counterfactuals(
-        methods, train, problem.task, problem.batches, chosen=[7, 2], k=[*K, 21], random_sets=SETS, **options
+        methods, train, problem.task, problem.batches, target_indices=[7, 2], k=[*K, 21], random_sets=SETS, **options
     )
     assert len(trained) == SEEDS * (1 + 2 * 4 * 2 + 4 * SETS)
     np.testing.assert_array_equal(more.drops[:, :3], few.drops)
@@ -161,22 +161,22 @@ def test_equal_scores_are_taken_in_order(call, problem):
     np.testing.assert_allclose(found.drops[0], drops, atol=1e-12)
 
 
-def test_the_lead_over_another_method_is_the_mean_difference_on_the_same_targets(found):
+def test_paired_differences_are_the_mean_differences_on_the_same_targets(found):
     pytest.importorskip("pandas")
     method, *others = found.methods
-    leads = found.lead(method)
-    assert [*leads["over"]] == [other for other in others for _ in found.k]
+    table = found.paired_differences(method)
+    assert [*table["other"]] == [other for other in others for _ in found.k]
     for i, other in enumerate(others):
-        rows = leads[leads["over"] == other]
+        rows = table[table["other"] == other]
         differences = found.drops[0] - found.drops[1 + i]
         assert [*rows["k"]] == [*found.k]
-        np.testing.assert_allclose(rows["lead"], differences.mean(axis=-1))
+        np.testing.assert_allclose(rows["difference"], differences.mean(axis=-1))
         resampled = np.random.default_rng(1).choice(differences, (4000, differences.shape[-1]), axis=1).mean(axis=-1)
         spread = np.quantile(resampled, [0.025, 0.975], axis=1)
         tolerance = 0.2 * (spread[1] - spread[0]).max() + 1e-9
-        np.testing.assert_allclose([rows["lead_low"], rows["lead_high"]], spread, atol=tolerance)
+        np.testing.assert_allclose([rows["difference_low"], rows["difference_high"]], spread, atol=tolerance)
     with pytest.raises(ValueError, match="unknown method 'nobody'"):
-        found.lead("nobody")
+        found.paired_differences("nobody")
 
 
 def test_a_task_without_right_and_wrong_has_drops_alone(call):
@@ -187,19 +187,19 @@ def test_a_task_without_right_and_wrong_has_drops_alone(call):
         found.mean_drops[0], [np.sort(regression.scores, axis=0)[-k:].sum(axis=0).mean() for k in K], rtol=1e-9
     )
     assert "flip" not in str(found)
-    with pytest.raises(ValueError, match="what must be 'drops', or 'flips' if the task knows right and wrong"):
+    with pytest.raises(ValueError, match="what must be 'drops', or 'flips' if the task tells right from wrong"):
         found.plot(what="flips")
 
 
 def test_one_target_has_no_interval(call):
-    found = call(chosen=[0], k=2)
+    found = call(target_indices=[0], k=2)
     assert np.isnan(found.drop_intervals).all()
     assert "not known" in str(found)
 
 
 def test_no_target_that_was_right_has_no_share_that_flips(call, problem, found):
     wrong = np.flatnonzero(np.isnan(found.flips[0, 0]))
-    none = call(chosen=wrong, k=2)
+    none = call(target_indices=wrong, k=2)
     assert np.isnan(none.flip_shares).all()
 
 
@@ -221,7 +221,7 @@ def test_result_prints_as_a_line(found):
         ({"k": []}, ValueError, "k is empty"),
         ({"k": [40]}, ValueError, "k must be between 1 and 39, got 40"),
         ({"k": [0.5]}, TypeError, "k must be an integer or several, got 0.5"),
-        ({"chosen": [9]}, ValueError, "chosen has 9, expected 0 to 8"),
+        ({"target_indices": [9]}, ValueError, "target_indices must be between 0 and 8, got 9"),
         ({"seeds": 0}, ValueError, "seeds must be an integer of 1 or more"),
         ({"random_sets": 0}, ValueError, "random_sets must be an integer of 1 or more"),
     ],

@@ -1,41 +1,42 @@
 """The linear datamodeling score: how well scores predict models trained on subsets."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from trak._utils.plotting import axes, legend
+from trak._utils.plotting import axes
+from trak._utils.typing import Array
+from trak._utils.validation import check_count
 from trak.attribution.faithfulness import Faithfulness
 from trak.attribution.results import Attribution
 from trak.evaluation.ground_truth import GroundTruth
-from trak.evaluation.plots import draw_distribution, frame
+from trak.evaluation.result import Result, draw_distribution
 from trak.evaluation.statistics import (
     CONFIDENCE,
     RESAMPLES,
     Bootstrap,
     Interval,
-    centred_ranks,
-    in_words,
+    interval_label,
     resampled_spearman,
     spearman,
+    standardized_ranks,
 )
-from trak.evaluation.validation import Choice, Scores, as_array, as_scores, count, finite
-
-if TYPE_CHECKING:
-    import pandas
-
-Array = np.ndarray[Any, Any]
+from trak.evaluation.validation import Indices, Scores, as_array, as_scores, row_blocks
 
 PERMUTATIONS = 10_000
-_ROWS_AT_ONCE = 65_536
 _PERMUTATIONS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class LDS:
-    """Linear datamodeling score (TRAK, definition 2.3) of an attribution."""
+class LDS(Result):
+    """Linear datamodeling score (TRAK, definition 2.3) of an attribution.
+
+    The table has a row for each target: target, lds, low, high. The figure is the distribution over targets, with the
+    mean, its interval and the noise ceiling.
+    """
 
     per_target: Array
     """Spearman correlation for each target, (n_targets,)."""
@@ -76,31 +77,19 @@ class LDS:
     def __str__(self) -> str:
         return str(self.figures)
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """A row for each target: target, lds, low, high.
-
-        Raises:
-            ImportError: if pandas is not installed.
-        """
+    def _columns(self) -> Mapping[str, Any]:
         low, high = self.per_target_intervals.T
-        return frame({"target": self.targets, "lds": self.per_target, "low": low, "high": high})
+        return {"target": self.targets, "lds": self.per_target, "low": low, "high": high}
 
-    def plot(self, ax: Any = None) -> Any:
-        """The distribution over targets, with the mean, its interval and the noise ceiling; returns the axes.
-
-        Raises:
-            ImportError: if matplotlib is not installed.
-        """
+    def _draw(self, ax: Any) -> Any:
         ax = axes(ax, "LDS of a target (Spearman correlation)", "number of targets", "Linear datamodeling score")
-        label = f"mean {self.mean:.2f}, {in_words(self.confidence)}"
+        label = f"mean {self.mean:.2f}, {interval_label(self.confidence)}"
         draw_distribution(ax, self.per_target, self.mean, self.interval, label)
-        ax.axvline(0, color="black", linewidth=1, linestyle=":", label="chance")
         if np.isfinite(self.noise_ceiling):
             ax.axvline(
                 self.noise_ceiling, color="black", linewidth=1.6, linestyle="--",
                 label=f"noise ceiling {self.noise_ceiling:.2f}",
             )  # fmt: skip
-        legend(ax)
         return ax
 
 
@@ -109,8 +98,8 @@ def lds(
     masks: Array | GroundTruth,
     outputs: Array | None = None,
     *,
-    targets: Choice | None = None,
-    subsets: Choice | None = None,
+    targets: Indices | None = None,
+    subsets: Indices | None = None,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
     permutations: int = PERMUTATIONS,
@@ -118,8 +107,8 @@ def lds(
 ) -> LDS:
     """Rank correlation, over subsets, of predicted and true outputs (TRAK, definition 2.3).
 
-    What a method or its damping is chosen by must not be what is reported: choose on one half of
-    `truth.split()`, report the other.
+    Do not report an LDS on the data by which a method or its damping was chosen: choose on one part of
+    `ground_truth.split()`, report the other.
 
     Args:
         scores: attribution, (n_train, n_targets), or anything with such `.scores`. An `Attribution` keeps the
@@ -138,8 +127,8 @@ def lds(
         ValueError: for shapes that do not fit, fewer than 3 subsets, or numbers that are not finite.
         ImportError: if scipy is not installed.
     """
-    given, scores, truth = scores, as_scores(scores), _truth(masks, outputs)
-    bootstrap, permutations = Bootstrap(resamples, confidence, seed), count(permutations, "permutations")
+    given, scores, truth = scores, as_scores(scores), _ground_truth(masks, outputs)
+    bootstrap, permutations = Bootstrap(resamples, confidence, seed), check_count(permutations, "permutations")
     if scores.shape != (truth.masks.shape[1], truth.num_targets):
         raise ValueError(
             "expected scores (n_train, n_targets), masks (n_subsets, n_train) and outputs (n_subsets, n_seeds, "
@@ -164,19 +153,18 @@ def lds(
     if m < 3:
         raise ValueError(f"a rank correlation needs 3 subsets or more, got {m}; train on more subsets")
     predicted, outcomes = _predicted(scores, truth), truth.outputs.mean(axis=1)
-    x, y = centred_ranks(predicted), centred_ranks(outcomes)
+    x, y = standardized_ranks(predicted), standardized_ranks(outcomes)
     draws = bootstrap.counts(m)
     pairs = zip(predicted.T, outcomes.T, strict=True)
     resampled = np.stack([resampled_spearman(a, b, draws) for a, b in pairs], axis=1)
-    of_targets = bootstrap.counts(len(truth.targets)) / len(truth.targets)
-    low, high = bootstrap.interval((resampled * of_targets).sum(axis=1)).tolist()
+    target_shares = bootstrap.counts(len(truth.targets)) / len(truth.targets)
     found = LDS(
         per_target=(x * y).sum(axis=0),
         per_target_intervals=bootstrap.interval(resampled),
-        interval=Interval(low, high),
+        interval=Interval(*bootstrap.interval((resampled * target_shares).sum(axis=1)).tolist()),
         confidence=bootstrap.confidence,
         p_value=_p_value(x, y, permutations, seed),
-        noise_ceiling=_ceiling(truth.outputs),
+        noise_ceiling=_noise_ceiling(truth.outputs),
         targets=truth.targets,
         subsets=m,
         seeds=seeds,
@@ -186,7 +174,7 @@ def lds(
     return found
 
 
-def _truth(masks: Array | GroundTruth, outputs: Array | None) -> GroundTruth:
+def _ground_truth(masks: Array | GroundTruth, outputs: Array | None) -> GroundTruth:
     if isinstance(masks, GroundTruth):
         if outputs is not None:
             raise ValueError(
@@ -202,9 +190,8 @@ def _truth(masks: Array | GroundTruth, outputs: Array | None) -> GroundTruth:
 def _predicted(scores: Array, truth: GroundTruth) -> Array:
     """Sums of the scores of each subset's examples: float64 (n_subsets, n_targets)."""
     total = np.zeros((len(truth.masks), len(truth.targets)))
-    for start in range(0, len(scores), _ROWS_AT_ONCE):
-        rows = finite(scores[start : start + _ROWS_AT_ONCE][:, truth.targets], "scores")
-        total += truth.masks[:, start : start + _ROWS_AT_ONCE].astype(np.float64) @ rows
+    for start, block in row_blocks(scores, truth.targets):
+        total += truth.masks[:, start : start + len(block)].astype(np.float64) @ block
     return total
 
 
@@ -224,7 +211,7 @@ def _p_value(x: Array, y: Array, permutations: int, seed: int) -> float:
     return (1 + reached) / (1 + permutations)
 
 
-def _ceiling(outputs: Array) -> float:
+def _noise_ceiling(outputs: Array) -> float:
     """√(reliability of the mean over seeds), by Spearman & Brown (1910) from the mean correlation of two seeds."""
     seeds = outputs.shape[1]
     if seeds < 2:

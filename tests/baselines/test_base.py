@@ -90,14 +90,14 @@ class TestRepresentationSimilarity(CaseContract):
     cases = ("images", "texts", "numbers")
 
     def make(self, case):
-        return RepresentationSimilarity({"images": "5", "texts": "head", "numbers": "3"}[case], of="input")
+        return RepresentationSimilarity({"images": "5", "texts": "head", "numbers": "3"}[case], features_from="input")
 
 
 class TestKNNShapley(CaseContract):
     cases = ("images", "texts")
 
     def make(self, case):
-        return KNNShapley(3, layer={"images": "5", "texts": "head"}[case], of="input")
+        return KNNShapley(3, layer={"images": "5", "texts": "head"}[case], features_from="input")
 
 
 class TestRandom(CaseContract):

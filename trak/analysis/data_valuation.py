@@ -1,29 +1,31 @@
 """Which training examples are valuable over a validation set, and which useless or harmful?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trak._utils.plotting import CHANCE, STYLES, axes, legend
-from trak._utils.validation import is_number
-from trak.analysis.validation import Slice, chosen, listed, row_blocks, strongest
-from trak.evaluation.plots import frame
+from trak._utils.plotting import STYLES, axes
+from trak._utils.typing import Array
+from trak._utils.validation import check_count, check_fraction, is_number
+from trak.evaluation.ranking import top_indices
+from trak.evaluation.result import REFERENCE, Result, format_examples
 from trak.evaluation.statistics import CONFIDENCE
-from trak.evaluation.validation import Scores, as_scores, count
+from trak.evaluation.validation import Indices, Scores, as_indices, as_scores, row_blocks
 
 if TYPE_CHECKING:
     import pandas
 
-Array = np.ndarray[Any, Any]
-
-_SHOWN = 3
-
 
 @dataclass(frozen=True, eq=False)
-class DataValues:
-    """What each training example does to the mean output of the validation targets."""
+class DataValues(Result):
+    """What each training example does to the mean output of the validation targets.
+
+    The table has a row for each training example, the most valuable first: train_index, value, standard_error. The
+    figure shows the values from the highest to the lowest, with 95 % intervals over targets.
+    """
 
     mean: Array
     """Mean of its scores over targets, in units of f: positive helps; float64 (n_train,)."""
@@ -34,7 +36,7 @@ class DataValues:
 
     def ranking(self) -> Array:
         """All training examples, the most valuable first; int64 (n_train,)."""
-        return strongest(self.mean, len(self.mean))
+        return top_indices(self.mean)
 
     def keep(self, share: float) -> Array:
         """The most valuable share of the training examples, rounded, one at least: their indices in growing order.
@@ -58,12 +60,11 @@ class DataValues:
         return np.flatnonzero(self.mean > self._margin(confidence))
 
     def harmful(self, confidence: float = CONFIDENCE) -> Array:
-        """Training examples whose value is below 0, likewise."""
+        """Training examples whose value is below 0 at this confidence, as `helpful` does for those above 0."""
         return np.flatnonzero(self.mean < -self._margin(confidence))
 
     def _margin(self, confidence: float) -> Array:
-        if not is_number(confidence) or not 0 < confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, got {confidence!r}; use 0.95")
+        confidence = check_fraction(confidence, "confidence")
         if self.targets < 2:
             raise ValueError(
                 f"{self.targets} target tells nothing of how certain a mean over targets is; give two or more"
@@ -71,35 +72,29 @@ class DataValues:
         return NormalDist().inv_cdf(0.5 + confidence / 2) * self.standard_error
 
     def __str__(self) -> str:
-        order = self.ranking()
-        first, last = order[:_SHOWN], order[::-1][:_SHOWN]
-        sure = ""
+        order, certain = self.ranking(), ""
         if self.targets > 1:
             above, below = len(self.helpful()), len(self.harmful())
-            sure = f"; {above} above 0 and {below} below by their 95 % intervals"
+            certain = f"; {above} above 0 and {below} below by their 95 % intervals"
         return (
             f"Value of {len(order)} training examples over {self.targets} targets: highest "
-            f"{listed(first, self.mean[first])}; lowest {listed(last, self.mean[last])}{sure}"
+            f"{format_examples(order, self.mean)}; lowest {format_examples(order[::-1], self.mean)}{certain}"
         )
 
     def to_frame(self, k: int | None = None) -> "pandas.DataFrame":
-        """A row for each training example, or the k most valuable: train_index, value, standard_error.
+        """The table, of all training examples or the k most valuable.
 
         Raises:
             ValueError: if k is not positive.
             ImportError: if pandas is not installed.
         """
-        order = self.ranking()[: None if k is None else count(k, "k")]
-        return frame(
-            {"train_index": order, "value": self.mean[order], "standard_error": self.standard_error[order]},
-        )
+        return super().to_frame()[: None if k is None else check_count(k, "k")]
 
-    def plot(self, ax: Any = None) -> Any:
-        """The values from the highest to the lowest, with 95 % intervals over targets; returns the axes.
+    def _columns(self) -> Mapping[str, Any]:
+        order = self.ranking()
+        return {"train_index": order, "value": self.mean[order], "standard_error": self.standard_error[order]}
 
-        Raises:
-            ImportError: if matplotlib is not installed.
-        """
+    def _draw(self, ax: Any) -> Any:
         ax = axes(
             ax,
             "training examples, most valuable first (%)",
@@ -114,12 +109,11 @@ class DataValues:
                 at, mean - margin, mean + margin, color=STYLES[5].color, alpha=0.45, linewidth=0, label="95 % interval"
             )
         ax.plot(at, mean, color="black", linewidth=1.8, label="value")
-        ax.axhline(0, color=CHANCE.color, linewidth=1.2, linestyle=CHANCE.linestyle, label="no effect")
-        legend(ax)
+        ax.axhline(0, **REFERENCE, label="no effect")
         return ax
 
 
-def data_values(scores: Scores, targets: Slice | None = None) -> DataValues:
+def data_values(scores: Scores, targets: Indices | None = None) -> DataValues:
     """Rank training examples by what they do to validation targets: the mean of their scores.
 
     Scores are read a block of rows at a time. The targets are to be examples whose labels are trusted, and not the
@@ -130,11 +124,11 @@ def data_values(scores: Scores, targets: Slice | None = None) -> DataValues:
         targets: which of them are validation targets: a mask or indices; by default all.
 
     Raises:
-        ValueError: for scores that are not finite, or targets that are not there.
+        ValueError: for scores that are not finite, or targets out of range.
         TypeError: for anything else.
     """
     scores = as_scores(scores)
-    columns = chosen(targets, scores.shape[1], "targets")
+    columns = as_indices(targets, scores.shape[1], "targets")
     m, mean, error = len(columns), np.empty(len(scores)), np.full(len(scores), np.nan)
     for start, block in row_blocks(scores, columns):
         rows = slice(start, start + len(block))
