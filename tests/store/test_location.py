@@ -7,7 +7,7 @@ import pytest
 from zarr.storage import LocalStore
 
 from trak.store import FeatureStore, RowValues, StoreConfig, Tiles, open_store
-from trak.store.location import check_location, local_root, locked, remove_leftovers, resolved, shared, shown
+from trak.store.location import check_location, local_root, locked, remove_leftovers, resolved, shared, display_name
 
 CONFIG = StoreConfig(4, 3, {"kind": "sketch", "seed": 0}, "float32", {"w": [3]}, {"name": "regression"})
 
@@ -78,7 +78,7 @@ def test_the_home_directory_is_expanded_and_an_unknown_one_is_refused(tmp_path, 
 def test_urls_of_other_stores_are_not_paths_and_drives_are():
     for url in ("s3://bucket/a", "memory://a", "gs://bucket"):
         assert local_root(url) is None
-        assert resolved(url) == shown(url) == url
+        assert resolved(url) == display_name(url) == url
     assert local_root("C://results") is not None
 
 
