@@ -106,7 +106,7 @@ def together(name: str, directory: Path, size: int, workers: int) -> dict[str, f
     return {"seconds": max(end["end"] for end in ends) - begin, **sums}
 
 
-def forget_scores(directory: Path, size: int) -> None:
+def delete_scores(directory: Path, size: int) -> None:
     from trak.store import open_store
 
     open_store(directory, writable=True).experiment(str(size)).delete_scores()
@@ -124,7 +124,7 @@ def measured(name: str, size: int, rounds: int, where: Path | None) -> dict[str,
                 store = directory / ("store" if name == "scoring" else f"{number}-{workers}")
                 rows.append(together(name, store, size, workers))
                 if name == "scoring":
-                    forget_scores(store, size)
+                    delete_scores(store, size)
                 last = rows[-1]
                 sums = f"{last['running']:.1f} s running, {last['blocked']:.1f} s blocked in all"
                 print(f"  {name}, {workers} worker(s): {last['seconds']:.1f} s; {sums}", flush=True)

@@ -26,7 +26,7 @@ def run(chosen: argparse.Namespace) -> str:
     """What is to be printed.
 
     Raises:
-        StoreError: if something is wrong that can't be mended.
+        StoreError: if a part of the store can't be repaired.
     """
     found = repair(chosen.store)
     words = json.dumps([asdict(each) for each in found], indent=2) if chosen.json else summarize(found)

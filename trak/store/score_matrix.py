@@ -31,7 +31,7 @@ _READ_AT_ONCE = 1 << 24
 class ScoreMatrix(ABC):
     """A matrix whose tiles may be computed by several processes."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: str | np.dtype[Any]) -> None:
+    def __init__(self, shape: tuple[int, int], dtype: str | np.dtype[Any]) -> None:
         self.shape, self.dtype = shape, np.dtype(dtype)
 
     @abstractmethod
@@ -51,7 +51,7 @@ class MemoryMatrix(ScoreMatrix):
     """A matrix in an array of this process, which is filled."""
 
     def __init__(self, values: Array) -> None:
-        super().__init__(values.shape, values.dtype)
+        super().__init__((len(values), values.shape[1]), values.dtype)
         self._values = values
         self._done: set[int] = set()
         self._count: int | None = None
