@@ -830,7 +830,7 @@ def test_auto_is_right_where_a_model_sorts_its_examples_though_the_first_two_are
 def test_an_engine_asked_for_by_name_warns_of_a_model_that_sorts_its_examples():
     model, batch = Sorted(), (torch.randn(6, 3), IN_ORDER)
     names = [name for name, _ in model.named_parameters()]
-    with differentiable(model, names), pytest.warns(UserWarning, match="engine='layers' disagree"):
+    with differentiable(model, names), pytest.warns(UserWarning, match="engine='hooks' disagree"):
         choose_engine("hooks", model, Curved(), names, batch)
 
 
