@@ -81,7 +81,7 @@ class Gradients:
 class Directions(Projector):
     """x ↦ Vᵀx for given directions V, so that ⟨∇f, v⟩ of many examples comes without their gradients as a whole."""
 
-    kind = "directions"
+    name = "directions"
 
     def __init__(self, directions: Tensor, sizes: Mapping[str, int]) -> None:
         """
