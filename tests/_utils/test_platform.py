@@ -113,13 +113,14 @@ def test_windows_waits_for_a_file_that_is_in_use_and_then_says_so(what, tmp_path
 
     refused.always = False
     monkeypatch.setattr(platform, "_WINDOWS", True)
-    monkeypatch.setattr(platform, "_REPLACE_SECONDS", 0.05)
+    monkeypatch.setattr(platform, "_REPLACE_SECONDS", 300)
     monkeypatch.setattr(os, "replace", refused)
     monkeypatch.setattr(type(target), "unlink", refused)
     call = (lambda: platform.replace(source, target)) if what == "replace" else (lambda: platform.delete(target))
     call()
     assert len(calls) == 3
     refused.always = True
+    monkeypatch.setattr(platform, "_REPLACE_SECONDS", 0.05)
     with pytest.raises(PermissionError, match=r"in use by a process .*run the same script again"):
         call()
 
