@@ -7,7 +7,7 @@ import pytest
 from zarr.storage import LocalStore
 
 from trak.store import FeatureStore, RowValues, StoreConfig, Tiles, open_store
-from trak.store.location import check_location, local_root, locked, remove_leftovers, resolved, shared, display_name
+from trak.store.location import check_location, display_name, local_root, locked, remove_leftovers, resolved, shared
 
 CONFIG = StoreConfig(4, 3, {"kind": "sketch", "seed": 0}, "float32", {"w": [3]}, {"name": "regression"})
 

@@ -1,8 +1,6 @@
 """Slow reference computations: loops over single examples and dense linear algebra in float64."""
 
 import copy
-import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,14 +92,3 @@ def scores(
     if normalize_checkpoints:
         kernels = [kernel * np.mean(sizes, axis=0) / size for kernel, size in zip(kernels, sizes, strict=True)]
     return np.mean(kernels, axis=0) * np.mean(qs, axis=0)[:, None]
-
-
-def shapley_by_enumeration(value, n):
-    """The definition: the weighted sum over all subsets without i of what i adds."""
-    subsets = [frozenset(s) for size in range(n + 1) for s in itertools.combinations(range(n), size)]
-    values = {s: np.asarray(value(sorted(s)), float) for s in subsets}
-    found = []
-    for i in range(n):
-        weight = {len(s): 1 / (n * math.comb(n - 1, len(s))) for s in subsets if len(s) < n}
-        found.append(sum(weight[len(s)] * (values[s | {i}] - values[s]) for s in subsets if i not in s))
-    return np.array(found)
