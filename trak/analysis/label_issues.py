@@ -7,10 +7,11 @@ import numpy as np
 import torch
 
 from trak._utils.plotting import STYLES, axes, legend
+from trak._utils.validation import as_array
 from trak.analysis.validation import one_each, one_number, row_blocks, strongest
 from trak.evaluation.plots import frame
 from trak.evaluation.self_influence import self_influence
-from trak.evaluation.validation import Scores, as_array, as_scores, finite
+from trak.evaluation.validation import Scores, as_scores, finite
 
 if TYPE_CHECKING:
     import pandas

@@ -5,8 +5,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from trak.evaluation.validation import Choice, as_array, choice, numbers_of_examples
-from trak.visualization.selection import check_targets
+from trak._utils.validation import as_array, check_indices
+from trak.evaluation.validation import Choice, numbers_of_examples
 
 Array = np.ndarray[Any, Any]
 Slice: TypeAlias = Choice
@@ -24,7 +24,7 @@ def chosen(given: Slice | None, size: int, what: str) -> Array:
     """
     mask = None if given is None else as_array(given)
     if mask is None or mask.dtype != bool:
-        return choice(given, size, what)
+        return check_indices(given, size, what)
     if mask.shape != (size,):
         raise ValueError(f"{what} is a mask of shape {mask.shape}, expected {(size,)}; give True or False for each")
     if not mask.any():
@@ -57,8 +57,7 @@ def one_target(target: int, count: int) -> int:
     """
     if np.ndim(target):
         raise TypeError(f"target must be one integer, got {target!r:.80}; ask for one target after the other")
-    (found,) = check_targets([target], count)
-    return found
+    return int(check_indices([target], count, "targets").item())
 
 
 def one_number(k: int, limit: int) -> int:

@@ -18,9 +18,10 @@ from trak.attribution.traker import TRAKer
 from trak.distributed import Ray, iter_unclaimed
 from trak.inputs import batches
 from trak.inputs.batches import Batch
-from trak.inputs.checkpoints import Checkpoint, loadable
+from trak.inputs.checkpoints import Checkpoint, preserve_weights
 from trak.inputs.datasets import as_loader
-from trak.inputs.loaders import count_examples, indexed, warn_if_random
+from trak.inputs.indices import iter_with_indices
+from trak.inputs.loaders import count_examples, warn_if_random
 from trak.inputs.wrappers import unwrap_model
 from trak.store.location import Location
 from trak.tasks import Task
@@ -107,7 +108,7 @@ def attribute(
         warn_if_random(train, "train")
         warn_if_random(targets, "targets")
     with (
-        loadable(model, checkpoints) as several,
+        preserve_weights(model, checkpoints) as several,
         tqdm(total=len(several) * (n + m), desc="featurizing", unit="ex", disable=silent) as bar,
     ):
         if isinstance(engine, Ray):
@@ -119,7 +120,7 @@ def attribute(
             for model_id, checkpoint in enumerate(several):
                 traker.load_checkpoint(checkpoint, model_id)
                 if not traker.agreed(traker.store.is_finalized(model_id, traker.weighting)):
-                    given = indexed(train, index_key)
+                    given = iter_with_indices(train, index_key)
                     if traker.shares_batches:
                         table, locks = traker.store.table(model_id), traker.store.locks
                         given = iter_unclaimed(train, index_key, table, locks, traker.settle, bar.update)
@@ -129,10 +130,10 @@ def attribute(
                     # One batch tells whether code has changed, all of them whether data has. Several processes, which
                     # would each have to read all of it, compare their first alone.
                     again = islice(train, 1) if compared or world_size() > 1 else train
-                    bar.update(n - _each(traker.featurize, indexed(again, index_key), bar))
+                    bar.update(n - _each(traker.featurize, iter_with_indices(again, index_key), bar))
                 compared = True
                 traker.start_scoring_checkpoint(exp_name, checkpoint, model_id, m)
-                _each(traker.score, indexed(targets, index_key), bar)
+                _each(traker.score, iter_with_indices(targets, index_key), bar)
     return traker.attribution(exp_name, range(len(several)))
 
 

@@ -15,11 +15,11 @@ from tqdm.auto import tqdm
 from trak._utils.optional import import_optional_dependency
 from trak._utils.ranks import world_size
 from trak.attribution.faithfulness import Faithfulness
-from trak.inputs.batches import digest_of
+from trak.inputs.batches import combined_digest
 from trak.scoring import Damping, Scorer, TopK, TopKQuery, check_k, check_weighting, computed, merge_top_k
 from trak.store import Experiment, check_model_id, open_store
 from trak.store.location import Location
-from trak.tasks.registry import output_in_words
+from trak.tasks.registry import describe_output
 from trak.visualization.display_mixin import DisplayMixin
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class StoredAttribution(Attribution):
     @property
     def targets_digest(self) -> str | None:
         hashes = next(iter(self._targets.values()), None)
-        return None if hashes is None else digest_of(np.frombuffer(hashes, np.uint64))
+        return None if hashes is None else combined_digest(np.frombuffer(hashes, np.uint64))
 
     @property
     def damping(self) -> Damping:
@@ -325,7 +325,7 @@ class StoredAttribution(Attribution):
 
     def describe(self) -> dict[str, Any]:
         config = self.experiment.store.config
-        output = output_in_words(config.task["name"], config.task.get("settings"))
+        output = describe_output(config.task["name"], config.task.get("settings"))
         settled = self.__dict__["scorer"].damping if "scorer" in self.__dict__ else self._damping
         return super().describe() | {
             "task": config.task["name"],

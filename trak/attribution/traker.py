@@ -30,9 +30,9 @@ from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.inputs.checkpoints import Checkpoint, load_into
 from trak.inputs.failing_batch import describe_failing_batch
-from trak.inputs.fsdp import device_of_passes, is_sharded
+from trak.inputs.fsdp import compute_device, is_sharded
 from trak.inputs.indices import Indices, row_indices
-from trak.inputs.weights import versions
+from trak.inputs.weights import weight_versions
 from trak.inputs.wrappers import unwrap_model
 from trak.projectors import Projector, make_projector
 from trak.scoring import Damping, check_weighting, gram
@@ -67,7 +67,7 @@ def best_device() -> torch.device:
 def _device(given: str | torch.device | None, model: nn.Module, sharded: bool) -> torch.device:
     if not sharded:
         return check_device(given) if given is not None else best_device()
-    found = device_of_passes(model)
+    found = compute_device(model)
     if given is not None and torch.device(given).type != found.type:
         raise ValueError(f"device={str(given)!r}, but the model is sharded on {found}; leave device out")
     return found
@@ -247,7 +247,7 @@ class TRAKer:
                 "copy.deepcopy(model.state_dict())",
                 stacklevel=2,
             )
-        self._versions, self._compared = versions(self.model), False
+        self._versions, self._compared = weight_versions(self.model), False
         with self._ready():
             self.task.prepare(self.model)
         self._table, self._model_id, self._next_row = table, model_id, 0
@@ -453,7 +453,7 @@ class TRAKer:
     @contextmanager
     def _ready(self) -> Iterator[None]:
         """The model as it was loaded, in a state to be differentiated whatever the caller's is."""
-        if versions(self.model) != self._versions:
+        if weight_versions(self.model) != self._versions:
             raise ValueError(
                 f"the model's weights were changed after load_checkpoint of model_id {self._model_id}; load the "
                 "checkpoint again, and give each TRAKer a model of its own"
@@ -461,7 +461,7 @@ class TRAKer:
         with torch.inference_mode(False), torch.enable_grad(), differentiable(self.model, self.parameters):
             yield
         # Some models keep caches and counters in buffers, which their own forward changes.
-        self._versions = versions(self.model)
+        self._versions = weight_versions(self.model)
 
     def _compute(self, work: PendingBatch, then: Callable[[], None]) -> None:
         values = self._values(work)

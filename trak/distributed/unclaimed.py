@@ -7,7 +7,8 @@ import numpy as np
 
 from trak._utils.ranks import iter_pending
 from trak.inputs.batches import Batch
-from trak.inputs.loaders import KnownBatches, indexed, known_batches
+from trak.inputs.indices import iter_with_indices
+from trak.inputs.numbered_batches import NumberedBatches, numbered_batches
 from trak.store import RowLocks, Table
 
 Indexed = Iterator[tuple[Batch, np.ndarray | None]]
@@ -36,9 +37,9 @@ def iter_unclaimed(
         settle: returns once everything yielded before is done.
         skipped: told the number of examples in batches that are left out.
     """
-    known = known_batches(loader, len(table), index_key)
+    known = numbered_batches(loader, len(table), index_key)
     if known is None:
-        yield from indexed(loader, index_key)
+        yield from iter_with_indices(loader, index_key)
     elif locks.exclude:
         under_way = deque[np.ndarray]()
         for batch in known.load(_claimed(known.indices, table, locks, under_way, skipped)):
@@ -48,7 +49,7 @@ def iter_unclaimed(
 
 
 def _in_turns(
-    known: KnownBatches, table: Table, settle: Callable[[], object], skipped: Callable[[int], None]
+    known: NumberedBatches, table: Table, settle: Callable[[], object], skipped: Callable[[int], None]
 ) -> Indexed:
     indices, loaded = known.indices, 0
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from trak._utils.validation import check_indices
 from trak.distributed import Ray
 from trak.evaluation.counterfactual_results import RANDOM, Counterfactuals, of_right
 from trak.evaluation.retraining import Retrainer, Train, random_subset, runs_without
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap
-from trak.evaluation.validation import Choice, Scores, as_scores, choice, count, finite, numbers_of_examples
+from trak.evaluation.validation import Choice, Scores, as_scores, count, finite, numbers_of_examples
 from trak.inputs.batches import Batch
 from trak.store.location import Location
 from trak.tasks import Task
@@ -72,7 +73,7 @@ def counterfactuals(
         train, task, targets, train_set_size=train_set_size, save_dir=save_dir, config=config, jobs=jobs,
         backend=backend, progress=progress,
     )  # fmt: skip
-    columns = choice(chosen, retrainer.store.config.num_targets, "chosen")
+    columns = check_indices(chosen, retrainer.store.config.num_targets, "chosen")
     orders = _orders(methods, columns, (train_set_size, retrainer.store.config.num_targets))
     sets = [("everything", np.empty(0, np.int64))]
     for (name, order), size in product(orders.items(), sizes):

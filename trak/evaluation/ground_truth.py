@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from trak._utils.validation import is_number
+from trak._utils.validation import check_indices, is_number
 from trak.distributed import Ray
 from trak.evaluation.retraining import ModelStore, Retrained, Retrainer, Train, TrainingRun, stored, subset_runs
-from trak.evaluation.validation import Choice, choice, count, finite
+from trak.evaluation.validation import Choice, count, finite
 from trak.inputs.batches import Batch
 from trak.store.location import Location
 from trak.tasks import Task
@@ -171,8 +171,8 @@ class GroundTruth:
         Raises:
             ValueError, TypeError: for what is no choice of them.
         """
-        rows = choice(subsets, len(self.masks), "subsets")
-        columns = choice(targets, len(self.targets), "targets")
+        rows = check_indices(subsets, len(self.masks), "subsets")
+        columns = check_indices(targets, len(self.targets), "targets")
         return GroundTruth(
             masks=self.masks[rows],
             outputs=self.outputs[rows][:, :, columns],

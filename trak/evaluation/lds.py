@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trak._utils.plotting import axes, legend
+from trak._utils.validation import as_array
 from trak.attribution.faithfulness import Faithfulness
 from trak.attribution.results import Attribution
 from trak.evaluation.ground_truth import GroundTruth
@@ -21,7 +22,7 @@ from trak.evaluation.statistics import (
     resampled_spearman,
     spearman,
 )
-from trak.evaluation.validation import Choice, Scores, as_array, as_scores, count, finite
+from trak.evaluation.validation import Choice, Scores, as_scores, count, finite
 
 if TYPE_CHECKING:
     import pandas

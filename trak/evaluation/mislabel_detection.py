@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trak._utils.plotting import CHANCE, STYLES, axes, legend
+from trak._utils.validation import as_array
 from trak.evaluation.plots import frame
 from trak.evaluation.ranking import expected_hits
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, in_words, weighted_ranks
-from trak.evaluation.validation import as_array, finite, numbers_of_examples
+from trak.evaluation.validation import finite, numbers_of_examples
 
 if TYPE_CHECKING:
     import pandas

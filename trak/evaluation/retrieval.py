@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trak._utils.plotting import STYLES, axes, legend
+from trak._utils.validation import as_array, check_indices
 from trak.evaluation.plots import draw_curve, frame
 from trak.evaluation.ranking import expected_hits, expected_reciprocal_rank
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, in_words
-from trak.evaluation.validation import Choice, Scores, as_array, as_scores, choice, finite, numbers_of_examples
+from trak.evaluation.validation import Choice, Scores, as_scores, finite, numbers_of_examples
 
 if TYPE_CHECKING:
     import pandas
@@ -160,5 +161,5 @@ def _relevant(given: Array | Sequence[Choice], shape: tuple[int, ...]) -> Array:
     truth = np.zeros(shape, bool)
     for t, indices in enumerate(given):
         if len(indices):
-            truth[choice(indices, shape[0], f"relevant of target {t}"), t] = True
+            truth[check_indices(indices, shape[0], f"relevant of target {t}"), t] = True
     return truth

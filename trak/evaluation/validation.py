@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from trak._utils.validation import as_array
 
 Array = np.ndarray[Any, Any]
 
@@ -40,14 +40,6 @@ def as_scores(given: Scores, what: str = "scores") -> Array:
     return array
 
 
-def as_array(given: Any) -> Array:
-    """The array meant by an array, a list or a tensor on any device."""
-    if isinstance(given, Tensor):
-        given = given.detach().cpu()
-        given = given.float() if given.dtype == torch.bfloat16 else given  # which NumPy has not
-    return np.asarray(given)
-
-
 def finite(values: Array, what: str) -> Array:
     """The same values in float64.
 
@@ -62,30 +54,6 @@ def finite(values: Array, what: str) -> Array:
             f"{what} must be finite, got {values[at]} at {at}; find out where it came from, or leave it out"
         )
     return values
-
-
-def choice(given: Choice | None, size: int, what: str) -> Array:
-    """The chosen indices, int64; all of them for None.
-
-    Raises:
-        ValueError: if there are none, one is out of range or repeated.
-        TypeError: if they are no integers.
-    """
-    if given is None:
-        return np.arange(size)
-    indices = as_array(given).reshape(-1)
-    if not len(indices):
-        raise ValueError(f"{what} is empty: choose at least one of {size}")
-    if indices.dtype.kind not in "iu":
-        raise TypeError(f"{what} must be integers, got {indices.dtype}; pass indices, of a mask np.flatnonzero(mask)")
-    indices = indices.astype(np.int64)
-    outside = (indices < 0) | (indices >= size)
-    if outside.any():
-        raise ValueError(f"{what} has {int(indices[outside][0])}, expected 0 to {size - 1}; choose from these")
-    unique, counts = np.unique(indices, return_counts=True)
-    if len(unique) < len(indices):
-        raise ValueError(f"{what} has {int(unique[counts > 1][0])} more than once; give each once")
-    return indices
 
 
 def numbers_of_examples(k: int | Sequence[int], limit: int) -> list[int]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from trak._utils.messages import first_line, suggest
+from trak._utils.messages import abbreviate, first_line, suggest
 from trak.gradients.base import Engine, check_output, collect
 from trak.gradients.featurize import MEMORY_BUDGET
 from trak.gradients.fsdp import ShardedHooksEngine, ShardedLoopEngine
@@ -208,8 +208,7 @@ def _owners(model: nn.Module, parameters: Sequence[str]) -> str:
 
 def some(names: Sequence[str]) -> str:
     """The first two names, and how many more there are."""
-    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-    return ", ".join(map(repr, names[:2])) + more
+    return abbreviate(list(map(repr, names)), 2)
 
 
 def check_repeatable(model: nn.Module, task: Task, batch: Batch) -> None:

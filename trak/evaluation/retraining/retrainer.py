@@ -118,7 +118,9 @@ class Retrainer:
             RetrainingConfig(
                 train_set_size=count(train_set_size, "train_set_size"),
                 num_targets=sum(map(batches.size, self._recipe.targets)),
-                targets_digest=batches.digest_of(np.concatenate(list(map(batches.digests, self._recipe.targets)))),
+                targets_digest=batches.combined_digest(
+                    np.concatenate(list(map(batches.digests, self._recipe.targets)))
+                ),
                 task=self._recipe.task.describe(),
                 config={} if config is None else config,
             ),

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from trak._utils.counter_random import random_words, stream_key
-from trak._utils.validation import is_number
-from trak.evaluation.validation import as_array, count
+from trak._utils.validation import as_array, is_number
+from trak.evaluation.validation import count
 
 Array = np.ndarray[Any, Any]
 
