@@ -259,7 +259,7 @@ class TestAttribution:
         heights = [image.imread(p).shape[0] for p in (path, low)]
         assert heights[0] > 1.8 * heights[1]
         assert image.imread(path)[..., :3].std() > 0.05
-        with pytest.raises(ValueError, match="target 8 is out of range: there are 8"):
+        with pytest.raises(ValueError, match="targets has 8, expected 0 to 7"):
             found.show_images(x, x, targets=[8])
 
 

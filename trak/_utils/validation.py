@@ -1,18 +1,67 @@
 """Checks of arguments."""
 
-from collections.abc import Collection
-from numbers import Real
+from collections.abc import Collection, Sequence
+from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trak._utils.messages import first_line, suggest
+from trak._utils.typing import Array
 
 
 def is_number(value: Any) -> bool:
-    """Whether it can be compared with numbers; True and False are none."""
+    """Whether a value is a real number; True and False are not."""
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_integer(value: Any, least: int | None = None) -> bool:
+    """Whether a value is an integer of at least `least`; True and False are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and (least is None or int(value) >= least)
+
+
+def as_array(given: Any) -> Array:
+    """The NumPy array of an array, a list, or a tensor on any device."""
+    if isinstance(given, Tensor):
+        given = given.detach().cpu()
+        given = given.float() if given.dtype == torch.bfloat16 else given  # NumPy has no bfloat16
+    return np.asarray(given)
+
+
+def as_indices(given: Sequence[int] | Array | None, size: int, name: str) -> Array:
+    """The indices meant by indices or by a boolean mask, int64; all of them for None.
+
+    Raises:
+        ValueError: for a mask of another length, no index at all, or one that is out of range or repeated.
+        TypeError: if they are neither integers nor a mask.
+    """
+    if given is None:
+        return np.arange(size)
+    indices = np.atleast_1d(as_array(given))
+    if indices.dtype == bool:
+        if indices.shape != (size,):
+            raise ValueError(
+                f"{name} is a mask of shape {indices.shape}, expected {(size,)}; give True or False for each"
+            )
+        if not indices.any():
+            raise ValueError(f"{name} is a mask that is True nowhere, of {size}; choose at least one")
+        return np.flatnonzero(indices)
+    if not indices.size:
+        raise ValueError(f"{name} is empty: choose at least one of {size}")
+    if indices.dtype.kind not in "iu" or indices.ndim > 1:
+        raise TypeError(
+            f"{name} must be integers in one dimension, got {indices.dtype} of shape {indices.shape}; pass a list of "
+            "indices, or a mask"
+        )
+    outside = (indices < 0) | (indices >= size)
+    if outside.any():
+        raise ValueError(f"{name} must be between 0 and {size - 1}, got {int(indices[outside][0])}; give others")
+    unique, counts = np.unique(indices, return_counts=True)
+    if len(unique) < len(indices):
+        raise ValueError(f"{name} must be distinct, got {int(unique[counts > 1][0])} more than once; give each once")
+    return indices.astype(np.int64)
 
 
 def check_count(value: Any, name: str, least: int = 1) -> int:
@@ -52,7 +101,7 @@ def check_model(model: Any) -> nn.Module:
     """The model.
 
     Raises:
-        TypeError: if it is no module.
+        TypeError: if it is not a module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(
@@ -66,7 +115,7 @@ def check_device(given: str | int | torch.device) -> torch.device:
     """The device.
 
     Raises:
-        ValueError: if there is none of the name on this machine.
+        ValueError: if this machine has no such device.
     """
     try:
         device = torch.device(given)

@@ -15,7 +15,7 @@ from trak.attribution.traker import TRAKer
 from trak.distributed import Ray
 from trak.gradients import MEMORY_BUDGET
 from trak.inputs.batches import Batch
-from trak.inputs.checkpoints import Checkpoint, loadable
+from trak.inputs.checkpoints import Checkpoint, preserve_weights
 from trak.inputs.datasets import as_loader
 from trak.inputs.loaders import count_examples, warn_if_random
 from trak.inputs.wrappers import unwrap_model
@@ -143,7 +143,7 @@ def attribute(
         warn_if_random(train, "train")
         warn_if_random(targets, "targets")
     with (
-        loadable(model, checkpoints) as several,
+        preserve_weights(model, checkpoints) as several,
         tqdm(total=len(several) * (n + m), desc="featurizing", unit="ex", disable=not progress or rank() > 0) as bar,
     ):
         if isinstance(engine, Ray):

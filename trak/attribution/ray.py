@@ -15,7 +15,7 @@ from trak.distributed.packing import Packed
 from trak.distributed.ray_pool import Pool, Ray
 from trak.inputs.checkpoints import Checkpoint, load_state
 from trak.inputs.fsdp import is_sharded
-from trak.inputs.loaders import KnownBatches, known_batches
+from trak.inputs.numbered_batches import NumberedBatches, numbered_batches
 from trak.store import Table
 from trak.store.location import Location, display_name, exists, local_root
 
@@ -42,7 +42,7 @@ class Job:
     _loaded: tuple[int, bool] | None = None
 
     @cached_property
-    def batches(self) -> tuple[KnownBatches, KnownBatches]:
+    def batches(self) -> tuple[NumberedBatches, NumberedBatches]:
         """Those of the training set, and those of the targets.
 
         Raises:
@@ -53,8 +53,8 @@ class Job:
             self._known(self.targets, self.num_targets, "targets"),
         )
 
-    def _known(self, loader: Any, size: int, name: str) -> KnownBatches:
-        known = known_batches(loader, size, self.index_key)
+    def _known(self, loader: Any, size: int, name: str) -> NumberedBatches:
+        known = numbered_batches(loader, size, self.index_key)
         if known is None:
             raise TypeError(
                 f"{name} is {type(loader).__name__}, whose batches can't be loaded one by one on other machines, as "
@@ -175,7 +175,7 @@ def _portable(checkpoint: Checkpoint) -> Checkpoint:
     return checkpoint
 
 
-def _groups(known: KnownBatches, table: Table | None, workers: int) -> list[tuple[list[int], int]]:
+def _groups(known: NumberedBatches, table: Table | None, workers: int) -> list[tuple[list[int], int]]:
     """Numbers of the batches of each task, and of how many examples they are: neighbours, so that tasks seldom share a
     chunk. Batches that are done are left out, but for the first, by which it is noticed if data or code changed."""
     numbers, size = list(range(len(known.indices))), 1 << 62

@@ -16,11 +16,11 @@ from trak._utils.optional import import_optional_dependency
 from trak._utils.ranks import world_size
 from trak.attribution.faithfulness import Faithfulness
 from trak.distributed import Ray, RayExecutor, SharingExecutor, SubsetExecutor
-from trak.inputs.batches import digest_of
+from trak.inputs.batches import combined_digest
 from trak.scoring import Damping, Scorer, ScoringConfig, TopK, TopKQuery, check_k, recorded_damping, scoring_settings
 from trak.store import Executor, Experiment, ScoreMatrix, check_model_id, open_store
 from trak.store.location import Location
-from trak.tasks.registry import output_in_words
+from trak.tasks.registry import describe_output
 from trak.visualization.display_mixin import DisplayMixin
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ class StoredAttribution(Attribution):
     @property
     def targets_digest(self) -> str | None:
         hashes = next(iter(self._targets.values()), None)
-        return None if hashes is None else digest_of(np.frombuffer(hashes, np.uint64))
+        return None if hashes is None else combined_digest(np.frombuffer(hashes, np.uint64))
 
     @property
     def damping(self) -> Damping:
@@ -324,7 +324,7 @@ class StoredAttribution(Attribution):
 
     def describe(self) -> dict[str, Any]:
         config = self.experiment.store.config
-        output = output_in_words(config.task["name"], config.task.get("settings"))
+        output = describe_output(config.task["name"], config.task.get("settings"))
         damping = self._known_damping()
         return super().describe() | {
             "task": config.task["name"],

@@ -16,7 +16,7 @@ from trak.inputs.batches import Batch
 from trak.inputs.checkpoints import Checkpoint, load_into
 from trak.inputs.failing_batch import describe_failing_batch
 from trak.inputs.indices import Indices, row_indices
-from trak.inputs.weights import versions
+from trak.inputs.weights import weight_versions
 from trak.projectors import Projector
 from trak.store import CheckpointMismatchError, Experiment, FeatureStore, RowValues, Writer, check_model_id
 from trak.tasks import Task
@@ -73,7 +73,7 @@ class CheckpointSession:
         fingerprint = load_into(settings.model, checkpoint)
         table = store.add_checkpoint(self.model_id, fingerprint)
         self._warn_of_twin(store, fingerprint)
-        self._versions, self._compared = versions(settings.model), False
+        self._versions, self._compared = weight_versions(settings.model), False
         with self._ready():
             settings.task.prepare(settings.model)
         self.training = ExampleSet("training", table, "train_set_size")
@@ -164,7 +164,7 @@ class CheckpointSession:
     def _ready(self) -> Iterator[None]:
         """The model with the weights that were loaded, differentiable whatever the caller's modes are."""
         model = self._settings.model
-        if versions(model) != self._versions:
+        if weight_versions(model) != self._versions:
             raise CheckpointMismatchError(
                 f"the model's weights were changed after load_checkpoint of model_id {self.model_id}; load the "
                 "checkpoint again, and give each TRAKer a model of its own"
@@ -172,7 +172,7 @@ class CheckpointSession:
         with torch.inference_mode(False), torch.enable_grad(), differentiable(model, self._settings.parameters):
             yield
         # Some models keep caches and counters in buffers, which their own forward changes.
-        self._versions = versions(model)
+        self._versions = weight_versions(model)
 
     def select_engine(self, batch: Batch) -> None:
         with self._ready():

@@ -19,7 +19,7 @@ from trak.distributed import BatchScheduler, LockingScheduler, LockstepScheduler
 from trak.gradients import MEMORY_BUDGET, check_engine_name, check_memory_budget, select_parameters
 from trak.inputs.batches import Batch
 from trak.inputs.checkpoints import Checkpoint
-from trak.inputs.fsdp import device_of_passes, is_sharded
+from trak.inputs.fsdp import compute_device, is_sharded
 from trak.inputs.indices import Indices
 from trak.inputs.wrappers import unwrap_model
 from trak.projectors import Projector, make_projector
@@ -47,7 +47,7 @@ def best_device() -> torch.device:
 def _device(given: str | torch.device | None, model: nn.Module, sharded: bool) -> torch.device:
     if not sharded:
         return check_device(given) if given is not None else best_device()
-    found = device_of_passes(model)
+    found = compute_device(model)
     if given is not None and torch.device(given).type != found.type:
         raise ValueError(f"device={str(given)!r}, but the model is sharded on {found}; leave device out")
     return found

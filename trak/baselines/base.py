@@ -16,12 +16,12 @@ from trak.attribution.results import ArrayAttribution, Attribution
 from trak.gradients import differentiable
 from trak.inputs import batches
 from trak.inputs.batches import Batch
-from trak.inputs.checkpoints import Checkpoint, load_into, loadable
+from trak.inputs.checkpoints import Checkpoint, load_into, preserve_weights
 from trak.inputs.loaders import count_examples
 from trak.inputs.weights import device_of
 from trak.inputs.wrappers import unwrap_model
 from trak.tasks import Task, make_task
-from trak.tasks.base import plain_settings
+from trak.tasks.base import json_settings
 
 
 class BaselineInputs(NamedTuple):
@@ -77,7 +77,7 @@ class Baseline(ABC):
 
     def describe(self) -> dict[str, Any]:
         """Name and settings, for a record."""
-        return {"name": self.name, "settings": plain_settings(self)}
+        return {"name": self.name, "settings": json_settings(self)}
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.describe()["settings"].items())
@@ -154,7 +154,7 @@ class CheckpointBaseline(Baseline):
         data = IndexedLoader(inputs.train, "train", device), IndexedLoader(inputs.targets, "targets", device)
         parameters = self._parameters(model, task, data[0])
         scores = np.zeros((data[0].size, data[1].size), np.float32)
-        with loadable(model, inputs.checkpoints) as several:
+        with preserve_weights(model, inputs.checkpoints) as several:
             weights, total = self._weights(len(several)), self._total(data[0].size, data[1].size)
             bar = tqdm(total=total and total * len(several), desc=self.name, unit="ex", disable=not inputs.progress)
             with bar, torch.inference_mode(False):

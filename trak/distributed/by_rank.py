@@ -7,7 +7,8 @@ import numpy as np
 from trak._utils.ranks import iter_pending, world_size
 from trak.distributed.scheduler import BatchScheduler, IndexedBatches, PendingBatch
 from trak.inputs.batches import Batch
-from trak.inputs.loaders import indexed, known_batches
+from trak.inputs.indices import iter_with_indices
+from trak.inputs.numbered_batches import numbered_batches
 from trak.store import Table
 
 
@@ -26,9 +27,9 @@ class RankScheduler(BatchScheduler):
     ) -> IndexedBatches:
         """All batches in one process, or of a loader whose batches cannot be loaded by number. Otherwise this rank's
         share, and then what other ranks leave; the first batch is always among them."""
-        known = known_batches(loader, len(table), index_key) if world_size() > 1 else None
+        known = numbered_batches(loader, len(table), index_key) if world_size() > 1 else None
         if known is None:
-            yield from indexed(loader, index_key)
+            yield from iter_with_indices(loader, index_key)
             return
         indices, loaded = known.indices, 0
 

@@ -10,7 +10,8 @@ import numpy as np
 from trak._utils import ranks
 from trak.distributed.scheduler import BatchScheduler, IndexedBatches, PendingBatch
 from trak.inputs.batches import Batch
-from trak.inputs.loaders import indexed, known_batches
+from trak.inputs.indices import iter_with_indices
+from trak.inputs.numbered_batches import numbered_batches
 from trak.store import POLL, RowLocks, Table
 
 _SECOND_LOCK = " again"
@@ -94,9 +95,9 @@ class LockingScheduler(BatchScheduler):
         order, only those that are not done and that no other process has locked: they are locked before they are
         loaded. The first batch is always among them, for what is checked by it. Batches that others had locked and that
         are still not done come last."""
-        known = known_batches(loader, len(table), index_key) if ranks.world_size() > 1 else None
+        known = numbered_batches(loader, len(table), index_key) if ranks.world_size() > 1 else None
         if known is None:
-            yield from indexed(loader, index_key)
+            yield from iter_with_indices(loader, index_key)
             return
         loading = deque[np.ndarray]()
         for batch in known.load(self._unlocked(known.indices, table, loading, skipped)):

@@ -9,7 +9,7 @@ import numpy as np
 from trak._utils.ranks import all_gather_object, rank, world_size
 from trak.distributed.scheduler import BatchScheduler, IndexedBatches, PendingBatch
 from trak.inputs.batches import Batch
-from trak.inputs.loaders import indexed
+from trak.inputs.indices import iter_with_indices
 from trak.store import Table
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ class LockstepScheduler(BatchScheduler):
     def _batches(
         self, loader: Iterable[Batch], index_key: str | int | None, table: Table, skipped: Callable[[int], object]
     ) -> IndexedBatches:
-        return indexed(loader, index_key)
+        return iter_with_indices(loader, index_key)
 
     def _compute_kept(self) -> None:
         works, self._kept = self._kept, []

@@ -9,8 +9,7 @@ import numpy as np
 
 from trak.inputs import batches
 from trak.inputs.batches import Batch
-from trak.inputs.indices import Indices
-from trak.inputs.loaders import indexed
+from trak.inputs.indices import Indices, iter_with_indices
 from trak.store import Experiment, RowValues, Table
 
 T = TypeVar("T")
@@ -165,7 +164,11 @@ class BatchScheduler:
             share: whether batches that other processes compute may be skipped unread; otherwise every process reads
                 every batch, and notices data that has changed.
         """
-        found = self._batches(loader, index_key, examples.table, progress) if share else indexed(loader, index_key)
+        found = (
+            self._batches(loader, index_key, examples.table, progress)
+            if share
+            else iter_with_indices(loader, index_key)
+        )
         for batch, indices in found:
             self.process(step, examples, batch, indices)
             progress(batches.size(batch))

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from trak._utils.typing import Array
+from trak._utils.validation import as_array, as_indices
 
 _SCORES_AT_ONCE, _ROWS_AT_ONCE = 1 << 22, 1 << 16
 
@@ -24,14 +23,6 @@ class HasScores(Protocol):
 Scores: TypeAlias = Array | HasScores
 Indices: TypeAlias = Sequence[int] | Array
 """Indices, or a boolean mask with one entry for each."""
-
-
-def as_array(given: Any) -> Array:
-    """The array meant by an array, a list or a tensor on any device."""
-    if isinstance(given, Tensor):
-        given = given.detach().cpu()
-        given = given.float() if given.dtype == torch.bfloat16 else given  # which NumPy has not
-    return np.asarray(given)
 
 
 def as_scores(given: Scores, name: str = "scores") -> Array:
@@ -65,40 +56,6 @@ def as_finite(values: Any, name: str) -> Array:
             f"{name} must be finite, got {values[at]} at {at}; find out where it came from, or leave it out"
         )
     return values
-
-
-def as_indices(given: Indices | None, size: int, name: str) -> Array:
-    """The indices meant by indices or by a boolean mask, int64; all of them for None.
-
-    Raises:
-        ValueError: for a mask of another length, no index at all, or one that is out of range or repeated.
-        TypeError: if they are neither integers nor a mask.
-    """
-    if given is None:
-        return np.arange(size)
-    indices = np.atleast_1d(as_array(given))
-    if indices.dtype == bool:
-        if indices.shape != (size,):
-            raise ValueError(
-                f"{name} is a mask of shape {indices.shape}, expected {(size,)}; give True or False for each"
-            )
-        if not indices.any():
-            raise ValueError(f"{name} is a mask that is True nowhere, of {size}; choose at least one")
-        return np.flatnonzero(indices)
-    if not indices.size:
-        raise ValueError(f"{name} is empty: choose at least one of {size}")
-    if indices.dtype.kind not in "iu" or indices.ndim > 1:
-        raise TypeError(
-            f"{name} must be integers in one dimension, got {indices.dtype} of shape {indices.shape}; pass a list of "
-            "indices, or a mask"
-        )
-    outside = (indices < 0) | (indices >= size)
-    if outside.any():
-        raise ValueError(f"{name} must be between 0 and {size - 1}, got {int(indices[outside][0])}; give others")
-    unique, counts = np.unique(indices, return_counts=True)
-    if len(unique) < len(indices):
-        raise ValueError(f"{name} must be distinct, got {int(unique[counts > 1][0])} more than once; give each once")
-    return indices.astype(np.int64)
 
 
 def as_mask(indices: Array, size: int) -> Array:

@@ -6,7 +6,7 @@ dimensions and anything else are shared by all examples.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ def _holds_tensors(batch: Batch) -> bool:
 
 
 def has_plain_fields(batch: Batch) -> bool:
-    """Whether a list holds something for each example that is no tensor."""
+    """Whether a list holds one value for each example other than tensors."""
     count, found = size(batch), list[bool]()
     map_tensors(lambda t: t, batch, lambda value: found.append(_is_per_example(value, count)))
     return any(found)
@@ -73,11 +73,25 @@ def replace_tensors(batch: Batch, replacements: list[Tensor]) -> Batch:
     return map_tensors(lambda t: next(following) if t.ndim else t, batch)
 
 
-def described(batch: Any) -> str:
-    """A batch's type in words, with its length or keys."""
+def describe_batch(batch: Any) -> str:
+    """A batch's type, with its length or keys, for messages."""
     if isinstance(batch, Mapping):
         return f"{type(batch).__name__} of {', '.join(map(str, batch)) or 'nothing'}"
     return type(batch).__name__ + (f" of {len(batch)}" if isinstance(batch, tuple | list) else "")
+
+
+def check_tuple(batch: Batch, what: str, form: str) -> Sequence[Any]:
+    """A batch that is a tuple or list of two members or more.
+
+    Raises:
+        ValueError: for another batch.
+    """
+    if isinstance(batch, tuple | list) and len(batch) >= 2:
+        return batch
+    raise ValueError(
+        f"a batch for {what} is {form} or a dict of both, got {describe_batch(batch)}; yield such batches, or write a "
+        "Task that reads yours"
+    )
 
 
 def size(batch: Batch) -> int:
@@ -106,6 +120,11 @@ def size(batch: Batch) -> int:
             "empty batches out"
         )
     return count
+
+
+def first_row(mask: Tensor) -> int:
+    """The first example of which any value of a bool mask (B, ...) is True."""
+    return int(mask.nonzero()[0, 0])
 
 
 def take(batch: Batch, start: int, stop: int) -> Batch:
@@ -154,7 +173,7 @@ def digests(batch: Batch) -> np.ndarray:
     return result
 
 
-def digest_of(digests: np.ndarray) -> str:
+def combined_digest(digests: np.ndarray) -> str:
     """One hash of many examples' `digests`, however they are batched: 32 hexadecimal digits."""
     return hashlib.blake2b(digests.astype("<u8").tobytes(), digest_size=16).hexdigest()
 

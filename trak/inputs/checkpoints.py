@@ -1,4 +1,4 @@
-"""Checkpoints as users have them, and what identifies their weights."""
+"""Checkpoints of any form: reading them, loading them into a model, and the fingerprint of their weights."""
 
 import copy
 import hashlib
@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from trak._utils.messages import first_line
+from trak._utils.messages import abbreviate, first_line
 from trak.inputs import batches, fsdp
-from trak.inputs.wrappers import renamed
+from trak.inputs.wrappers import rename_to_match
 
 State = Mapping[str, Tensor]
 Checkpoint: TypeAlias = State | str | Path | nn.Module | Callable[[], Any]
@@ -24,7 +24,6 @@ Checkpoint: TypeAlias = State | str | Path | nn.Module | Callable[[], Any]
 _EXTRA = "_extra_state"
 _SAVED = ("model.safetensors", "pytorch_model.bin")
 _NESTED = ("state_dict", "model_state_dict", "model")
-_NAMES_SHOWN = 3
 
 
 def load_state(checkpoint: Checkpoint, mapped: bool = False) -> State:
@@ -80,14 +79,14 @@ def _read(path: Path, mapped: bool) -> Any:
         ) from error
 
 
-def weights_in(folder: Path) -> Path | None:
+def find_weights_file(folder: Path) -> Path | None:
     """The file of weights that `save_pretrained` wrote in a folder, or the index of several; None if there is none."""
     names = (f"{file}{index}" for file in _SAVED for index in ("", ".index.json"))
     return next((folder / name for name in names if (folder / name).exists()), None)
 
 
 def _read_folder(folder: Path, mapped: bool) -> Any:
-    found = weights_in(folder)
+    found = find_weights_file(folder)
     if found is None:
         runs = " or of several runs; pass checkpoints({!r}), of trak.integrations.transformers or .lightning, for these"
         raise ValueError(
@@ -114,16 +113,16 @@ def _unwrap(state: Any, what: str) -> State:
 
 
 def load_into(model: nn.Module, checkpoint: Checkpoint) -> str:
-    """Load a checkpoint into a model and return its fingerprint. Prefixes of names that `DistributedDataParallel` and
-    `torch.compile` put there are no difference, nor is one that all names have, as of a model kept within a module.
+    """Load a checkpoint into a model and return its fingerprint. Prefixes that `DistributedDataParallel` and
+    `torch.compile` add to names are ignored, and so is one that all names share, as of a model within a module.
 
     Raises:
         ValueError: if names or shapes do not fit.
     """
     state, own = load_state(checkpoint, fsdp.is_sharded(model)), model.state_dict()
     # Of a sharded model each rank takes its parts of what it has whole.
-    state = {name: fsdp.distribute(value, own.get(name)) for name, value in renamed(state, own).items()}
-    state |= _tied(own, state)
+    state = {name: fsdp.distribute(value, own.get(name)) for name, value in rename_to_match(state, own).items()}
+    state |= _tied_weights(own, state)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -135,7 +134,7 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> str:
 
 
 def _difference(state: State, own: State) -> str:
-    """What is missing, what is there besides, and what has another shape, in words; nothing if it is something else."""
+    """The names that are missing, unexpected or of another shape, as a message; empty if none is."""
     other = [
         f"{name} {tuple(value.shape)} instead of {tuple(own[name].shape)}"
         for name, value in state.items()
@@ -146,29 +145,24 @@ def _difference(state: State, own: State) -> str:
         "it has besides": [name for name in state if name not in own],
         "of another shape": other,
     }
-    return "; ".join(f"{what}: {_some(names)}" for what, names in found.items() if names)
+    return "; ".join(f"{what}: {abbreviate(names)}" for what, names in found.items() if names)
 
 
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_NAMES_SHOWN])
-    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
-
-
-def _tied(own: State, state: State) -> dict[str, Tensor]:
-    """What a checkpoint leaves out, as safetensors' do, since the model has it under another name as well."""
+def _tied_weights(own: State, state: State) -> dict[str, Tensor]:
+    """Weights that a checkpoint leaves out, as safetensors does, because the model shares them under another name."""
     missing = [name for name in own if name not in state and isinstance(own[name], Tensor) and own[name].numel()]
-    given = {_place(own[name]): state[name] for name in own if name in state} if missing else {}
-    return {name: given[place] for name in missing if (place := _place(own[name])) in given}
+    given = {_storage_key(own[name]): state[name] for name in own if name in state} if missing else {}
+    return {name: given[place] for name in missing if (place := _storage_key(own[name])) in given}
 
 
-def _place(value: Any) -> Any:
-    """Where a tensor's values are, and how; something else for each of those that are nowhere or spread over ranks."""
+def _storage_key(value: Any) -> Any:
+    """The memory and layout of a tensor; unique for tensors without memory or spread over ranks."""
     if not isinstance(value, Tensor) or fsdp.is_dtensor(value) or not value.data_ptr():
         return id(value)
     return value.data_ptr(), value.dtype, tuple(value.shape), value.stride()
 
 
-def snapshot(checkpoint: Checkpoint) -> State:
+def copy_state(checkpoint: Checkpoint) -> State:
     """A copy of a checkpoint's state dict."""
     return {
         name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
@@ -181,19 +175,18 @@ def shares_memory(checkpoint: Checkpoint, model: nn.Module) -> bool:
     state = checkpoint.state_dict() if isinstance(checkpoint, nn.Module) else checkpoint
     if not isinstance(state, Mapping):
         return False
-    own = {t.data_ptr() for t in _parts(model.state_dict())}
-    return any(t.data_ptr() in own for t in _parts(state))
+    own = {t.data_ptr() for t in _local_tensors(model.state_dict())}
+    return any(t.data_ptr() in own for t in _local_tensors(state))
 
 
-def _parts(state: State) -> Iterator[Tensor]:
+def _local_tensors(state: State) -> Iterator[Tensor]:
     parts = (fsdp.to_local(value) for value in state.values() if isinstance(value, Tensor))
     return (t for t in parts if t.numel())
 
 
 @contextmanager
-def loadable(model: nn.Module, checkpoints: Checkpoint | Sequence[Checkpoint]) -> Iterator[list[Checkpoint]]:
-    """One checkpoint or several as a list, whose members may be loaded into the model while this is entered; on leaving
-    the model has the weights that it had.
+def preserve_weights(model: nn.Module, checkpoints: Checkpoint | Sequence[Checkpoint]) -> Iterator[list[Checkpoint]]:
+    """Yield one checkpoint or several as a list, to be loaded into the model, and restore the model's weights on exit.
 
     Raises:
         ValueError: if there is no checkpoint.
@@ -203,8 +196,8 @@ def loadable(model: nn.Module, checkpoints: Checkpoint | Sequence[Checkpoint]) -
     several: list[Checkpoint] = [given] if single else list(given)
     if not several:
         raise ValueError("checkpoints is empty: give at least one")
-    found = snapshot(model)
-    several = [snapshot(checkpoint) if shares_memory(checkpoint, model) else checkpoint for checkpoint in several]
+    found = copy_state(model)
+    several = [copy_state(checkpoint) if shares_memory(checkpoint, model) else checkpoint for checkpoint in several]
     try:
         yield several
     finally:
@@ -212,8 +205,8 @@ def loadable(model: nn.Module, checkpoints: Checkpoint | Sequence[Checkpoint]) -
 
 
 def fingerprint(state: State) -> str:
-    """A hash of names, types, shapes and values: 32 hexadecimal digits; of a sharded model, which every rank has to
-    ask for, the same as of the whole one."""
+    """A hash of names, types, shapes and values: 32 hexadecimal digits. A sharded model, for which every rank has to
+    call this, has that of the whole one."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(state):
         if not isinstance(state[name], Tensor):

@@ -1,4 +1,4 @@
-"""Data sets of single examples, made into loaders: datasets' with the columns that transformers' Trainer would keep."""
+"""Loaders of data sets of single examples, with the columns that transformers' Trainer would keep."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,9 +8,10 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 
 from trak._utils.optional import import_optional_dependency
+from trak._utils.validation import is_integer
 from trak.inputs.batches import Batch
 from trak.inputs.fields import LABEL_KEYS
-from trak.inputs.model_calls import arguments
+from trak.inputs.model_calls import forward_arguments
 from trak.inputs.wrappers import unwrap_model
 
 BATCH_SIZE = 32
@@ -32,7 +33,7 @@ def as_loader(
             labels, as by transformers' Trainer (all, if it names none), also within torch's Subset or ConcatDataset;
             or a map-style data set of torch.
         model: the model that the batches are for.
-        what: what the user calls the data.
+        what: the user's name for the data.
         batch_size: examples of a batch, 32 by default.
         collate_fn: makes a batch of a list of examples, as that of a DataLoader; or a tokenizer, which pads
             them. By default `transformers.default_data_collator`, for data sets of torch
@@ -44,86 +45,88 @@ def as_loader(
             which no collator of transformers takes.
         ValueError: if batch_size is no positive integer.
     """
-    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
+    if batch_size is not None and not is_integer(batch_size, 1):
         raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}; leave it out for {BATCH_SIZE}")
-    if _is(data, "datasets.dataset_dict.DatasetDict"):
+    if _is_instance(data, "datasets.dataset_dict.DatasetDict"):
         raise TypeError(f"{what} is a DatasetDict; pass one of its data sets: {', '.join(map(repr, data))}")
     if not is_dataset(data):
         return data
-    size, collate = batch_size or BATCH_SIZE, _padding(collate_fn)
-    rows = _within(data)
-    if not _is(rows, _ROWS):
+    size, collate = int(batch_size or BATCH_SIZE), _as_collator(collate_fn)
+    rows = _innermost(data)
+    if not _is_instance(rows, _ROWS):
         return DataLoader(data, size, collate_fn=collate)
     if collate is None:
         need = f"{what} is a datasets.Dataset, whose rows transformers collates unless collate_fn is given"
-        collate = _Plain(import_optional_dependency("transformers", need, "transformers").default_data_collator, what)
-    accepted = _accepted(model)
-    if _of_transformers(collate):
-        collate = _Tokenized(collate, what, accepted)
+        default = import_optional_dependency("transformers", need, "transformers").default_data_collator
+        collate = _CollateEqualLengths(default, what)
+    accepted = _accepted_columns(model)
+    if _is_from_transformers(collate):
+        collate = _CollateTokenized(collate, what, accepted)
     if data is not rows or data.format["type"] == "custom":  # a transform, which may need any column
-        return DataLoader(data, size, collate_fn=_Kept(collate, accepted, index_key))
+        return DataLoader(data, size, collate_fn=_CollateKeptColumns(collate, accepted, index_key))
     if data.format["type"] not in (None, "numpy", "torch"):  # tables, whose rows no collator takes
         data = data.with_format(None, columns=data.format["columns"])
-    return DataLoader(data.select_columns(_kept(data.column_names, accepted, index_key)), size, collate_fn=collate)
+    columns = _kept_columns(data.column_names, accepted, index_key)
+    return DataLoader(data.select_columns(columns), size, collate_fn=collate)
 
 
 def is_dataset(data: Any) -> bool:
     """Whether it is a data set of single examples that `as_loader` makes a loader of."""
     mapped = isinstance(data, Dataset) and not isinstance(data, IterableDataset)
-    return mapped or _is(data, _ROWS)
+    return mapped or _is_instance(data, _ROWS)
 
 
-def _within(data: Any) -> Any:
-    """The data set that a part of one, or several put together, are made of; of several the first."""
+def _innermost(data: Any) -> Any:
+    """The data set within Subset and ConcatDataset; the first of several."""
     while isinstance(data, Subset | ConcatDataset):
         data = data.dataset if isinstance(data, Subset) else data.datasets[0]
     return data
 
 
-def _is(data: Any, name: str) -> bool:
-    """Whether an object is of a class, by whose name nothing has to be imported."""
+def _is_instance(data: Any, name: str) -> bool:
+    """Whether an object is an instance of the class of this name, which need not be imported."""
     return any(f"{kind.__module__}.{kind.__qualname__}" == name for kind in type(data).__mro__)
 
 
-def _padding(collate_fn: Any) -> Callable[[list[Any]], Batch] | None:
+def _as_collator(collate_fn: Any) -> Callable[[list[Any]], Batch] | None:
     if not hasattr(collate_fn, "pad"):
         return collate_fn
     need = "a tokenizer as collate_fn needs transformers"
     return import_optional_dependency("transformers", need, "transformers").DataCollatorWithPadding(collate_fn)
 
 
-def _accepted(model: nn.Module) -> frozenset[str]:
+def _accepted_columns(model: nn.Module) -> frozenset[str]:
     model = unwrap_model(model)
     base = getattr(model, "get_base_model", lambda: model)()  # what PEFT wraps
-    return frozenset(arguments(base)[0])
+    return frozenset(forward_arguments(base)[0])
 
 
-def _kept(names: list[str], accepted: frozenset[str], index_key: str | int | None) -> list[str]:
+def _kept_columns(names: list[str], accepted: frozenset[str], index_key: str | int | None) -> list[str]:
     if accepted.isdisjoint(names):
         return names
     return [name for name in names if name in accepted or name in LABEL_KEYS or name == index_key]
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """Collates those fields of rows that are kept."""
+class _CollateKeptColumns:
+    """Collates the kept fields of rows."""
 
     collate: Callable[[list[Any]], Batch]
     accepted: frozenset[str]
     index_key: str | int | None
 
     def __call__(self, rows: list[dict[str, Any]]) -> Batch:
-        names = _kept(list(rows[0]), self.accepted, self.index_key)
+        names = _kept_columns(list(rows[0]), self.accepted, self.index_key)
         return self.collate([{name: row[name] for name in names} for row in rows])
 
 
-def _of_transformers(collate: Any) -> bool:
-    return isinstance(collate, _Plain) or type(collate).__module__.partition(".")[0] == "transformers"
+def _is_from_transformers(collate: Any) -> bool:
+    return isinstance(collate, _CollateEqualLengths) or type(collate).__module__.partition(".")[0] == "transformers"
 
 
 @dataclass(frozen=True)
-class _Tokenized:
-    """Collates rows of numbers, and says what to do with text."""
+class _CollateTokenized:
+    """Collates tokenized rows; text raises an error."""
 
     collate: Callable[[list[Any]], Batch]
     what: str
@@ -147,8 +150,8 @@ class _Tokenized:
 
 
 @dataclass(frozen=True)
-class _Plain:
-    """Collates rows that are as long as each other, and says which column's are not."""
+class _CollateEqualLengths:
+    """Collates rows of equal lengths; other lengths raise an error that names the column."""
 
     collate: Callable[[list[Any]], Batch]
     what: str

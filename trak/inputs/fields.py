@@ -9,7 +9,7 @@ IGNORED = -100
 """The label of what is not to be predicted, as in torch's cross-entropy."""
 
 
-def find(batch: Mapping[str, Any], keys: Sequence[str], what: str) -> str:
+def find_key(batch: Mapping[str, Any], keys: Sequence[str], what: str) -> str:
     """The first of `keys` in a dict batch.
 
     Raises:

@@ -5,7 +5,6 @@ given to `fully_shard`) runs, plain tensors with all of its parameters take thei
 """
 
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -48,18 +47,18 @@ def is_dtensor(t: Tensor) -> bool:
 
 
 def to_local(t: Any) -> Any:
-    """What this rank holds of a tensor: all of one that is not spread."""
+    """This rank's part of a tensor; all of one that is not spread over ranks."""
     with torch.no_grad():
         return t.to_local() if is_dtensor(t) else t
 
 
 def full_tensor(t: Any) -> Tensor:
-    """All of a tensor that may be spread over ranks; needs every rank if it is."""
+    """The whole of a tensor that may be spread over ranks; every rank has to call this if it is."""
     return t.full_tensor() if is_dtensor(t) else t
 
 
 def distribute(t: Any, target: Any) -> Any:
-    """A whole tensor in parts as `target` is, if that is; needs no other rank."""
+    """Spread a whole tensor over ranks as `target` is, if it is; needs no other rank."""
     if not is_dtensor(target) or not isinstance(t, Tensor) or is_dtensor(t) or t.shape != target.shape:
         return t
     from torch.distributed.tensor import distribute_tensor
@@ -69,19 +68,21 @@ def distribute(t: Any, target: Any) -> Any:
 
 
 def reshard(model: nn.Module) -> None:
-    """Put the parts in the place of what a forward pass has gathered, and frees that; units keep it that
-    are not resharded after the forward pass, as the model itself."""
+    """Free the whole parameters that a forward pass has gathered. Units that are not resharded after the forward pass,
+    such as the model itself, keep them until then."""
     for unit in units(model):
         unit.reshard()
 
 
-def device_of_passes(model: nn.Module) -> torch.device:
-    """Where a sharded model's parameters are gathered.
+def compute_device(model: nn.Module) -> torch.device:
+    """The device on which a sharded model's parameters are gathered.
 
     Raises:
-        ValueError: if they are kept elsewhere.
+        ValueError: if they are kept on another device.
     """
-    for name, parameter in _parts(model):
+    for name, parameter in model.named_parameters():
+        if not is_dtensor(parameter):
+            continue
         kind = parameter.device_mesh.device_type
         if parameter.device.type != kind:
             raise ValueError(
@@ -93,7 +94,3 @@ def device_of_passes(model: nn.Module) -> torch.device:
         f"fully_shard was called on modules of {type(model).__name__} without parameters; call it on those that have "
         "some"
     )
-
-
-def _parts(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    return ((name, parameter) for name, parameter in model.named_parameters() if is_dtensor(parameter))

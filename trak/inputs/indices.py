@@ -1,21 +1,23 @@
-"""Which rows of a data set a batch's examples are."""
+"""The indices of a batch's examples in their data set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
 import torch
 
+from trak._utils.typing import Array
+from trak._utils.validation import as_array
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 
-Indices: TypeAlias = Sequence[int] | np.ndarray | torch.Tensor
+Indices: TypeAlias = Sequence[int] | Array | torch.Tensor
 
 
 def row_indices(
     batch: Batch, inds: Indices | None, num_samples: int | None, following: int, limit: int, limit_name: str
-) -> np.ndarray:
-    """Which rows a batch's examples are, int64 (B,).
+) -> Array:
+    """The indices of a batch's examples, int64 (B,).
 
     Args:
         batch: the batch.
@@ -23,11 +25,11 @@ def row_indices(
         num_samples: the batch's size according to the user, if given.
         following: the first row that no batch has claimed yet.
         limit: number of rows.
-        limit_name: what the user calls it.
+        limit_name: the user's name for it.
 
     Raises:
         ValueError: for indices out of range, repeated, or of another length than the batch.
-        TypeError: if they are no integers.
+        TypeError: if they are not integers.
     """
     count = batches.size(batch)
     if num_samples is not None and num_samples != count:
@@ -43,7 +45,7 @@ def row_indices(
             )
         return np.arange(following, following + count)
     try:
-        indices = np.asarray(inds.cpu() if isinstance(inds, torch.Tensor) else inds).reshape(-1)
+        indices = as_array(inds).reshape(-1)
     except ValueError as error:
         raise TypeError(f"inds must be one list of integers, got {inds!r:.80}; pass one for each example") from error
     if indices.dtype.kind not in "iu":
@@ -61,3 +63,41 @@ def row_indices(
     if (counts > 1).any():
         raise ValueError(f"index {int(unique[counts > 1][0])} is repeated in inds; give each example once in a batch")
     return indices
+
+
+def iter_with_indices(loader: Iterable[Batch], index_key: str | int | None) -> Iterator[tuple[Batch, Array | None]]:
+    """The batches, each with its examples' indices, or None where they come in order."""
+    try:
+        for batch in loader:
+            yield split_off_indices(batch, index_key)
+    except TypeError as error:
+        if "default_collate: batch must contain" in str(error):
+            error.add_note(
+                "The data set's examples have to be tensors, arrays or numbers; give it a transform that makes them, "
+                "such as torchvision.transforms.ToTensor() of PIL images, or a collate_fn."
+            )
+        raise
+
+
+def split_off_indices(batch: Batch, index_key: str | int | None) -> tuple[Batch, Array | None]:
+    """Split a batch into the fields of its examples and their indices, None without an `index_key`.
+
+    Raises:
+        ValueError: if there is no such field.
+    """
+    if index_key is None:
+        return batch, None
+    try:
+        if isinstance(batch, Mapping):
+            rest: Batch = {key: value for key, value in batch.items() if key != index_key}
+            indices = batch[index_key]
+        else:
+            members = list(batch)
+            indices = members.pop(index_key)  # type: ignore[arg-type]
+            rest = tuple(members)
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(
+            f"index_key={index_key!r} names no field of the batches ({type(batch).__name__}); name one that each "
+            "batch has"
+        ) from error
+    return rest, as_array(indices)

@@ -1,18 +1,15 @@
-"""Loaders as users have them: read in a known order, as often as needed, and how many examples they hold."""
+"""Checks of loaders: a known order, repeated passes, the number of examples."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
-from numbers import Integral
-from typing import Any, TypeGuard
+from collections.abc import Iterable, Mapping, Sized
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler
 
+from trak._utils.validation import is_integer
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 
@@ -27,7 +24,7 @@ def count_examples(
 
     Args:
         loader: yields batches in the same order on every pass.
-        what: what the user calls it.
+        what: the user's name for it.
         given: the number, if the user gave it.
         index_key: field of a batch that says which examples they are; any order will do then.
 
@@ -46,7 +43,7 @@ def count_examples(
             )
     if given is None:
         given = sum(batches.size(batch) for batch in loader)
-    if isinstance(given, bool) or not isinstance(given, Integral):
+    if not is_integer(given):
         raise TypeError(
             f"the number of examples of {what} must be an integer, got {given!r}; give one, or leave it out"
         )
@@ -92,7 +89,7 @@ def check_loader(loader: Iterable[Any], what: str, index_key: str | int | None =
             f"{what} is a DataLoader with a DistributedSampler, which hides most examples from this process; pass the "
             "plain DataLoader, without sampler and shuffle=False, in every process: they share the work by themselves"
         )
-    if isinstance(loader, DataLoader) and index_key is None and not _in_order(loader):
+    if isinstance(loader, DataLoader) and index_key is None and not is_sequential(loader):
         raise ValueError(
             f"{what} is a DataLoader with its own order of examples (shuffle=True or a sampler), so a row could "
             "not be told which example it is; use shuffle=False, or, with trak.attribute, let each batch carry the "
@@ -106,7 +103,7 @@ def warn_if_random(loader: Any, what: str) -> None:
     Args:
         loader: anything; only a DataLoader of a map-style data set is looked at, and none with workers: data sets that
             open their files at first use must not do so here.
-        what: what the user calls it.
+        what: the user's name for it.
     """
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, torch.utils.data.IterableDataset):
         return
@@ -130,12 +127,12 @@ def warn_if_random(loader: Any, what: str) -> None:
         )
 
 
-def in_order(loader: Any, what: str, batch_size: int | None = None) -> DataLoader[Any]:
+def sequential_loader(loader: Any, what: str, batch_size: int | None = None) -> DataLoader[Any]:
     """A DataLoader over the data set of one that trains: all of it, in order, collated in the same way.
 
     Args:
         loader: a DataLoader over a map-style data set.
-        what: what the user calls it.
+        what: the user's name for it.
         batch_size: by default the loader's.
 
     Raises:
@@ -154,7 +151,8 @@ def in_order(loader: Any, what: str, batch_size: int | None = None) -> DataLoade
     return DataLoader(loader.dataset, size, num_workers=loader.num_workers, collate_fn=loader.collate_fn)
 
 
-def _in_order(loader: DataLoader[Any]) -> bool:
+def is_sequential(loader: DataLoader[Any]) -> bool:
+    """Whether a DataLoader yields its data set's examples in order."""
     if isinstance(loader.dataset, torch.utils.data.IterableDataset):
         return True
     inner = loader.batch_sampler
@@ -166,103 +164,3 @@ def _in_order(loader: DataLoader[Any]) -> bool:
 def _is_sharded(loader: DataLoader[Any]) -> bool:
     samplers = (loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
     return any(isinstance(sampler, DistributedSampler) for sampler in samplers)
-
-
-@dataclass(frozen=True)
-class KnownBatches:
-    """A loader's batches by number, any of which can be loaded without the others."""
-
-    indices: list[np.ndarray]
-    """Of each batch, its examples' indices."""
-    load: Callable[[Iterator[int]], Iterable[Batch]]
-    """The batches of some numbers, in order."""
-
-
-def known_batches(loader: Iterable[Any], examples: int, index_key: str | int | None = None) -> KnownBatches | None:
-    """The batches of a list, or of a DataLoader that goes through a data set of so many examples in order, `batch_size`
-    at a time; None for any other loader."""
-    if isinstance(loader, list | tuple):
-        split = [split_indices(batch, index_key) for batch in loader]
-        starts = np.cumsum([0, *(batches.size(batch) for batch, _ in split)])
-        if starts[-1] != examples:
-            return None
-        plain = [np.arange(start, stop) for start, stop in pairwise(starts)]
-        indices = [own if given is None else given for own, (_, given) in zip(plain, split, strict=True)]
-        return KnownBatches(indices, lambda numbers: (split[number][0] for number in numbers))
-    if index_key is None and _knows_its_batches(loader, examples) and (size := loader.batch_size):
-        rows = [np.arange(start, min(start + size, examples)) for start in range(0, examples, size)]
-        return KnownBatches(rows, lambda numbers: _with_batches(loader, (rows[number].tolist() for number in numbers)))
-    return None
-
-
-def _knows_its_batches(loader: Iterable[Any], examples: int) -> TypeGuard[DataLoader[Any]]:
-    return (
-        isinstance(loader, DataLoader)
-        and type(loader) is DataLoader
-        and _in_order(loader)
-        and getattr(loader, "in_order", True)
-        and not isinstance(loader.dataset, torch.utils.data.IterableDataset)
-        and isinstance(loader.dataset, Sized)
-        and len(loader.dataset) == examples
-    )
-
-
-def _with_batches(loader: DataLoader[Any], rows: Iterator[list[int]]) -> DataLoader[Any]:
-    """The same loader with other batches."""
-    return DataLoader(
-        loader.dataset,
-        batch_sampler=rows,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
-        prefetch_factor=loader.prefetch_factor,
-    )
-
-
-def indexed(loader: Iterable[Batch], index_key: str | int | None) -> Iterator[tuple[Batch, np.ndarray | None]]:
-    """The batches, each with its examples' indices, or None where they come in order."""
-    with _explaining_collation():
-        for batch in loader:
-            yield split_indices(batch, index_key)
-
-
-@contextmanager
-def _explaining_collation() -> Iterator[None]:
-    """Add to torch's error where examples can't be put together what to do."""
-    try:
-        yield
-    except TypeError as error:
-        if "default_collate: batch must contain" in str(error):
-            error.add_note(
-                "The data set's examples have to be tensors, arrays or numbers; give it a transform that makes them, "
-                "such as torchvision.transforms.ToTensor() of PIL images, or a collate_fn."
-            )
-        raise
-
-
-def split_indices(batch: Batch, index_key: str | int | None) -> tuple[Batch, np.ndarray | None]:
-    """A batch without the field that holds its examples' indices, and that; None if it has none.
-
-    Raises:
-        ValueError: if there is no such field.
-    """
-    if index_key is None:
-        return batch, None
-    try:
-        if isinstance(batch, Mapping):
-            rest: Batch = {key: value for key, value in batch.items() if key != index_key}
-            indices = batch[index_key]
-        else:
-            members = list(batch)
-            indices = members.pop(index_key)  # type: ignore[arg-type]
-            rest = tuple(members)
-    except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(
-            f"index_key={index_key!r} names no field of the batches ({type(batch).__name__}); name one that each "
-            "batch has"
-        ) from error
-    return rest, np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)

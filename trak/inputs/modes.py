@@ -1,4 +1,4 @@
-"""A model's modes, and their way back."""
+"""Context managers that change a model's modes and restore them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; every module's mode is as it was on leaving."""
+    """Evaluation mode; restores every module's mode on exit."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         # Not model.eval(): some models keep parts in training mode then, or change their weights.
@@ -22,8 +22,8 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
-    """Recurrent layers in training mode with a dropout of 0, which is what they are in evaluation mode; as they were on
-    leaving. cuDNN has no backward pass for them otherwise."""
+    """Recurrent layers in training mode with a dropout of 0, which equals evaluation mode; restores them on exit. cuDNN
+    has no backward pass in evaluation mode."""
     changed = [
         (module, module.training, module.dropout)
         for module in model.modules()

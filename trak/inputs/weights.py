@@ -1,4 +1,4 @@
-"""A model's weights: where they are, and as they were, to notice at little cost that they are others now."""
+"""Snapshots of a model's weights, which tell cheaply whether the weights have changed."""
 
 from collections.abc import Iterator
 
@@ -9,36 +9,39 @@ from trak._utils.torch_private import foreach_norm, is_wrapped, unwrapped, versi
 from trak.inputs.fsdp import reshard, to_local
 
 
-def versions(model: nn.Module) -> list[tuple[int, int]]:
-    """What changes when a weight is replaced or written to in place; the same inside of torch.func's transforms."""
-    return [(to_local(t).data_ptr(), 0 if t.is_inference() else version(t)) for t in map(_beneath, _tensors(model))]
+def weight_versions(model: nn.Module) -> list[tuple[int, int]]:
+    """A pair per weight that changes when it is replaced or written in place; the same inside torch.func transforms."""
+    tensors = map(_unwrap_functorch, _tensors(model))
+    return [(to_local(t).data_ptr(), 0 if t.is_inference() else version(t)) for t in tensors]
 
 
-def are_wrapped(model: nn.Module) -> bool:
-    """Whether a transform of torch.func has put its own tensors in the place of weights."""
+def are_functorch_wrapped(model: nn.Module) -> bool:
+    """Whether a torch.func transform has replaced weights by its own tensors."""
     return any(is_wrapped(t) for t in _tensors(model))
 
 
-class Weights:
-    """The weights that a model has now."""
+class WeightsSnapshot:
+    """A model's weights at the time of creation."""
 
     def __init__(self, model: nn.Module) -> None:
-        # Held, so that no other tensor comes to lie where they are.
+        # Keeps their memory from being reused by other tensors.
         self._held = [t.detach() for t in _tensors(model)]
-        self._versions, self._norms = versions(model), _norms(model)
+        self._versions, self._norms = weight_versions(model), _norms(model)
 
-    def are_of(self, model: nn.Module) -> bool:
-        """Whether the model still has them.
+    def matches(self, model: nn.Module) -> bool:
+        """Whether the model still has these weights.
 
-        Their norms are compared as well, since a write to `p.data` changes no version; not where
-        torch.func has wrapped them, which hides their values.
+        Norms are compared too, since writing to `p.data` changes no version, except inside torch.func transforms, which
+        hide values.
         """
         with torch.no_grad():
-            return versions(model) == self._versions and (are_wrapped(model) or _norms(model) == self._norms)
+            if weight_versions(model) != self._versions:
+                return False
+            return are_functorch_wrapped(model) or _norms(model) == self._norms
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's weights are; the CPU for one without."""
+    """The device of a model's weights; the CPU if it has none."""
     return next((t.device for t in _tensors(model)), torch.device("cpu"))
 
 
@@ -47,7 +50,7 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
     return (t for group in (model.parameters(), model.buffers()) for t in group)
 
 
-def _beneath(t: Tensor) -> Tensor:
+def _unwrap_functorch(t: Tensor) -> Tensor:
     while is_wrapped(t):
         t = unwrapped(t)
     return t

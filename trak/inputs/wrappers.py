@@ -1,4 +1,4 @@
-"""Models within what trainers put around them: DistributedDataParallel, torch.compile, accelerate's mixed precision."""
+"""Wrappers of models, removed: DistributedDataParallel, torch.compile, accelerate's mixed precision."""
 
 import copy
 from collections.abc import Collection, Iterable, Mapping
@@ -15,17 +15,17 @@ _AROUND = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 _COMPILED = "_orig_mod"
 _PARALLEL = "module"
 _ORIGINAL = "_original_forward"
-"""What accelerate keeps the forward under that it replaces by one in mixed precision."""
+"""The attribute in which accelerate keeps the forward that it replaces by one in mixed precision."""
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
-    """The model without what is around it, which has the same parameters by their own names.
+    """The model without its wrappers, with the same parameters under their own names.
 
-    Of a model whose forward accelerate replaced, an object with the forward that it had; it shares parameters, buffers
-    and modules with the model, which is left as it is.
+    A model whose forward accelerate replaced is copied with its original forward; the copy shares parameters, buffers
+    and modules with the model, which is not changed.
 
     Raises:
-        TypeError: if it is no module.
+        TypeError: if it is not a module.
     """
     check_model(model)
     while True:
@@ -46,13 +46,13 @@ def unwrap_model(model: nn.Module) -> nn.Module:
     return plain
 
 
-def renamed(state: Mapping[str, T], own: Mapping[str, object]) -> dict[str, T]:
-    """A state dict by a model's own names, if it was taken from the model within wrappers, or the other way round, or
-    from one that has the model as a part and nothing else."""
+def rename_to_match(state: Mapping[str, T], own: Mapping[str, object]) -> dict[str, T]:
+    """A state dict under a model's own names, if it was taken from the wrapped model, or the other way round, or from a
+    module that contains nothing but the model."""
     if set(state) == set(own):
         return dict(state)
-    names = {_bare(name): name for name in own}
-    found = {names.get(_bare(name), name): value for name, value in state.items()}
+    names = {_strip_wrappers(name): name for name in own}
+    found = {names.get(_strip_wrappers(name), name): value for name, value in state.items()}
     if len(found) < len(state):
         return dict(state)
     prefix = _common_prefix(found, own)
@@ -60,7 +60,7 @@ def renamed(state: Mapping[str, T], own: Mapping[str, object]) -> dict[str, T]:
 
 
 def _common_prefix(names: Iterable[str], own: Collection[str]) -> str:
-    """What is to be taken from the front of all names, for the model to have them; nothing if there is no such."""
+    """The prefix of all names without which the model has them; empty if there is none."""
     names = list(names)
     if not names or all(name in own for name in names):
         return ""
@@ -69,7 +69,7 @@ def _common_prefix(names: Iterable[str], own: Collection[str]) -> str:
     return next((p for p in prefixes if all(n.startswith(p) and n.removeprefix(p) in own for n in names)), "")
 
 
-def _bare(name: str) -> str:
+def _strip_wrappers(name: str) -> str:
     parts = [part for part in name.split(".") if part != _COMPILED]
     while len(parts) > 1 and parts[0] == _PARALLEL:
         parts.pop(0)

@@ -1,4 +1,4 @@
-"""What the callbacks of all trainers do."""
+"""Base of the callbacks of all trainers."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,19 +11,19 @@ from trak.attribution.results import StoredAttribution
 from trak.inputs.checkpoints import load_into
 from trak.inputs.datasets import as_loader
 from trak.inputs.fsdp import is_sharded
-from trak.inputs.loaders import in_order
+from trak.inputs.loaders import sequential_loader
 from trak.inputs.weights import device_of
 from trak.inputs.wrappers import unwrap_model
-from trak.integrations.recorded_data import RecordedData
-from trak.integrations.run_folder import RunFolder
+from trak.integrations.data_fingerprint import DataFingerprint
+from trak.integrations.run_checkpoints import RunCheckpoints
 from trak.tasks import Task, make_task
 
 
 class CheckpointCallback:
-    """Keeps the checkpoints of a training run, and attributes its last one if that is asked for."""
+    """Saves the checkpoints of a training run, and attributes the last one if a task is given."""
 
     attribution: StoredAttribution | None = None
-    """Of the targets to the training set by the run's last checkpoint, once it ended; None if no task was given."""
+    """The attribution by the run's last checkpoint, once it ended; None if no task was given."""
     _reused = False
     """Whether the run ended before, and is not trained again."""
 
@@ -46,10 +46,10 @@ class CheckpointCallback:
             folder: shared by the runs that are attributed together; the checkpoints are FOLDER/run-RUN/final.pt and
                 epoch-1.pt, ..., state dicts by the names of the bare model.
             run: the run's number, from 0.
-            epochs: after which epochs, counted from 1, to keep a checkpoint besides the last; True for all.
-            replace: whether a run of this number may have ended before; what it left is deleted.
-            reuse: whether a run of this number may have ended before, and is not trained again then: the model gets
-                its last weights, and they are attributed, which goes on in the store that is there.
+            epochs: epochs, counted from 1, whose checkpoints are saved besides the last; True for all.
+            replace: whether a finished run of this number is deleted and trained again.
+            reuse: whether a finished run of this number is not trained again: the model gets its last weights, and
+                their attribution resumes in the run's store.
             task: if given, the last checkpoint is attributed when training ends, see `attribution`.
             train: what to attribute to, by default the trainer's training data; a loader in order, or a data set.
             targets: what to attribute, by default the trainer's evaluation data; a loader, or a data set, which is
@@ -58,23 +58,22 @@ class CheckpointCallback:
             options: of `trak.attribute`; save_dir is FOLDER/run-RUN/store by default.
 
         Raises:
-            ValueError, TypeError: for numbers that can't be, an unknown task, options without a task, or both replace
+            ValueError, TypeError: for invalid numbers, an unknown task, options without a task, or both replace
                 and reuse.
         """
-        self.run = RunFolder(folder, run, epochs, replace, reuse)
+        self.run = RunCheckpoints(folder, run, epochs, replace, reuse)
         if task is None and (given := [*options, *(["targets"] if targets is not None else [])]):
             raise TypeError(f"{given[0]} is for an attribution when training ends, which needs task=; add it")
         self._task = None if task is None else make_task(task)
         self._train, self._targets, self._batch_size, self._options = train, targets, batch_size, options
 
-    def _begin(self, model: nn.Module, train: Any, resumed: bool, write: bool) -> bool:
-        """Check that the run is new, that its weights can be kept and its data be attributed to and are those of the
-        folder, and clear what an earlier attempt left; or load what a run that is reused left.
+    def _start(self, model: nn.Module, train: Any, resumed: bool, write: bool) -> bool:
+        """Check the run, its model and its data, and clear an earlier attempt; or load the weights of a reused run.
 
         Args:
             model: as it is trained.
             train: the trainer's loader.
-            resumed, write: as of `Run.begin`.
+            resumed, write: as for `RunCheckpoints.start`.
 
         Returns:
             Whether the run is reused, so that training has to stop.
@@ -85,8 +84,8 @@ class CheckpointCallback:
             )
         is_sharded(unwrap_model(model))  # raises where the state dict is not the model's
         if self._task is not None and self._train is None:
-            in_order(train, "the trainer's loader of train", self._batch_size)
-        self._reused = self.run.begin(resumed, write, RecordedData.of(train))
+            sequential_loader(train, "the trainer's loader of train", self._batch_size)
+        self._reused = self.run.start(resumed, write, DataFingerprint.from_loader(train))
         self._restore(model)
         return self._reused
 
@@ -95,17 +94,17 @@ class CheckpointCallback:
         if self._reused:
             load_into(unwrap_model(model), self.run.path())
 
-    def _lacks_targets(self, evaluates: bool, cure: str) -> None:
+    def _check_has_targets(self, evaluates: bool, remedy: str) -> None:
         if self._task is not None and self._targets is None and not evaluates:
             raise ValueError(
                 f"task={self._task.describe()['name']!r} was given, but the trainer evaluates nothing that could be "
-                f"attributed; pass targets=, {cure}"
+                f"attributed; pass targets=, {remedy}"
             )
 
-    def _end(
+    def _finish(
         self, model: nn.Module, train: Any, evaluated: Any, collate_fn: Callable[..., Any] | None, write: bool
     ) -> None:
-        """Keep the last checkpoint unless the run is reused, and attribute it if that is asked for.
+        """Save the last checkpoint unless the run is reused, and attribute it if a task is given.
 
         Args:
             model: as it was trained.
@@ -126,7 +125,7 @@ class CheckpointCallback:
             if given is None and own is None:
                 raise ValueError(f"the trainer never loaded its {what}, which can't be attributed so; pass {what}=")
             if given is None:
-                loaders.append(in_order(own, f"the trainer's loader of {what}", self._batch_size))
+                loaders.append(sequential_loader(own, f"the trainer's loader of {what}", self._batch_size))
             else:
                 loaders.append(as_loader(given, model, what, self._batch_size, collate_fn))
         # Every rank has the weights, the file may not be there yet.

@@ -1,4 +1,4 @@
-"""For the Trainer of `import lightning`: checkpoints for attribution, and attribution of what was trained.
+"""Checkpoints for attribution, and attribution of what was trained, for the Trainer of `import lightning`.
 
 A run, and its attribution::
 
@@ -10,10 +10,10 @@ A run, and its attribution::
 from lightning.pytorch.callbacks import Callback
 
 from trak.integrations.lightning_callback import LightningCallback
-from trak.integrations.run_folder import checkpoints
+from trak.integrations.run_checkpoints import checkpoints
 
 __all__ = ["TrakCallback", "checkpoints"]
 
 
 class TrakCallback(LightningCallback, Callback):
-    """Keeps the weights of a training run, and attributes the last if asked to; see `trak.integrations.lightning_callback.LightningCallback`."""
+    """Saves the weights of a training run, and attributes the last if a task is given; see `LightningCallback`."""

@@ -1,4 +1,4 @@
-"""What the callbacks of both of Lightning's packages do."""
+"""Base of the callbacks of both Lightning packages."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from trak.integrations.checkpoint_callback import CheckpointCallback
 
 
 class LightningCallback(CheckpointCallback):
-    """Keeps the weights of a training run, when it ends and after epochs, and attributes the last if asked to.
+    """Saves the weights of a training run, when it ends and after epochs, and attributes the last if a task is given.
 
     Batches are those of the loaders, in order and as the loaders collate them; the hooks of a LightningModule that
     change batches (`on_after_batch_transfer`) are not called.
@@ -17,10 +17,10 @@ class LightningCallback(CheckpointCallback):
     def __init__(self, folder: Any, run: int = 0, *, module: str | None = None, **options: Any) -> None:
         """
         Args:
-            folder, run: as of `trak.integrations.checkpoint_callback.CheckpointCallback`, which has the other arguments, too.
+            folder, run: as for `trak.integrations.checkpoint_callback.CheckpointCallback`.
             module: the attribute of the LightningModule that is the model, such as "model" or "net.encoder"; its
                 weights are kept, by its own names, and it is what the task calls. By default the LightningModule.
-            options: of `trak.integrations.checkpoint_callback.CheckpointCallback`.
+            options: the other arguments of `CheckpointCallback`.
         """
         super().__init__(folder, run, **options)
         self._module = module
@@ -38,7 +38,7 @@ class LightningCallback(CheckpointCallback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Check that the run is new, or stop if it is reused, and that there are a model and something to attribute."""
-        self._lacks_targets(trainer.enable_validation, "or give the Trainer a validation loader")
+        self._check_has_targets(trainer.enable_validation, "or give the Trainer a validation loader")
         loaders = trainer.val_dataloaders
         if self._task is not None and self._targets is None and isinstance(loaders, list | tuple) and len(loaders) > 1:
             raise ValueError(
@@ -46,19 +46,19 @@ class LightningCallback(CheckpointCallback):
                 "pass targets="
             )
         train, resumed = trainer.train_dataloader, trainer.global_step > 0
-        if self._begin(self._model(pl_module), train, resumed, trainer.is_global_zero):
+        if self._start(self._model(pl_module), train, resumed, trainer.is_global_zero):
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Keep a checkpoint after a whole epoch, if it is to be kept."""
+        """Save the checkpoint after a whole epoch."""
         epoch = trainer.current_epoch + 1
-        if not self._reused and trainer.is_last_batch and self.run.keeps(epoch):
+        if not self._reused and trainer.is_last_batch and self.run.saves_after(epoch):
             self.run.save(self._model(pl_module), epoch, trainer.is_global_zero)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Keep the last checkpoint, and attribute it if a task was given."""
+        """Save the last checkpoint, and attribute it if a task was given."""
         train, evaluated = trainer.train_dataloader, trainer.val_dataloaders
         if isinstance(evaluated, list | tuple) and len(evaluated) == 1:
             evaluated = evaluated[0]
         collate = getattr(train, "collate_fn", None)
-        self._end(self._model(pl_module), train, evaluated, collate, trainer.is_global_zero)
+        self._finish(self._model(pl_module), train, evaluated, collate, trainer.is_global_zero)

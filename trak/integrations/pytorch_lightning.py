@@ -1,19 +1,12 @@
-"""For the Trainer of `import pytorch_lightning`: checkpoints for attribution, and attribution of what was trained.
-
-A run, and its attribution::
-
-    callback = TrakCallback("runs", run=0, module="model", task="image_classification", targets=test_loader)
-    Trainer(..., callbacks=[callback]).fit(module, train_loader)
-    callback.attribution.top(10)
-"""
+"""The callback of `trak.integrations.lightning` for the Trainer of `import pytorch_lightning`."""
 
 from pytorch_lightning.callbacks import Callback
 
 from trak.integrations.lightning_callback import LightningCallback
-from trak.integrations.run_folder import checkpoints
+from trak.integrations.run_checkpoints import checkpoints
 
 __all__ = ["TrakCallback", "checkpoints"]
 
 
 class TrakCallback(LightningCallback, Callback):
-    """Keeps the weights of a training run, and attributes the last if asked to; see `trak.integrations.lightning_callback.LightningCallback`."""
+    """Saves the weights of a training run, and attributes the last if a task is given; see `LightningCallback`."""

@@ -1,4 +1,4 @@
-"""For transformers' Trainer: checkpoints that attribution needs, and attribution of what was trained.
+"""Checkpoints for attribution, and attribution of what was trained, for transformers' Trainer.
 
 A run, and its attribution::
 
@@ -16,12 +16,12 @@ import transformers
 
 from trak.attribution import api
 from trak.attribution.results import StoredAttribution
-from trak.inputs.checkpoints import Checkpoint, weights_in
+from trak.inputs.checkpoints import Checkpoint, find_weights_file
 from trak.inputs.datasets import as_loader
-from trak.inputs.loaders import in_order
+from trak.inputs.loaders import sequential_loader
 from trak.integrations.checkpoint_callback import CheckpointCallback
-from trak.integrations.recorded_data import RecordedData, check_same
-from trak.integrations.run_folder import checkpoints, ended
+from trak.integrations.data_fingerprint import DataFingerprint, check_same_data
+from trak.integrations.run_checkpoints import checkpoints, finished_runs
 from trak.store.location import Location
 from trak.tasks import Task, make_task
 
@@ -35,21 +35,21 @@ _EVALUATE = (
 
 
 class TrakCallback(CheckpointCallback, transformers.TrainerCallback):
-    """Keeps the weights of a training run, when it ends and after epochs, and attributes the last if asked to.
+    """Saves the weights of a training run, when it ends and after epochs, and attributes the last if a task is given.
 
     Data is read as the Trainer sees it, in order: without the columns that it removes, and by its collator. What
     `load_best_model_at_end` loads is the last checkpoint.
     """
 
     _loaders: dict[str, Any] | None = None
-    """Of evaluation data, by the prefix of its metrics; None unless the Trainer trains."""
+    """Loaders of evaluation data, by the prefix of their metrics; None unless the Trainer trains."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Check that the run is new, or reuse it, and that there is something to attribute."""
         evaluates = given.get("eval_dataloader") is not None or args.eval_strategy != "no"
-        self._lacks_targets(evaluates, _EVALUATE)
+        self._check_has_targets(evaluates, _EVALUATE)
         _check_loss(args, self._task)
-        self._begin(given["model"], given["train_dataloader"], state.global_step > 0, state.is_world_process_zero)
+        self._start(given["model"], given["train_dataloader"], state.global_step > 0, state.is_world_process_zero)
         self._loaders = {}
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -72,19 +72,19 @@ class TrakCallback(CheckpointCallback, transformers.TrainerCallback):
             control.should_save = control.should_evaluate = False
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Keep a checkpoint after a whole epoch, if it is to be kept."""
+        """Save the checkpoint after a whole epoch."""
         epoch = round(state.epoch)
         if self._reused:
             self._restore(given["model"])
             control.should_save, control.should_evaluate = False, args.eval_strategy != "no"
-        elif abs(state.epoch - epoch) < 1e-6 and self.run.keeps(epoch):
+        elif abs(state.epoch - epoch) < 1e-6 and self.run.saves_after(epoch):
             self.run.save(given["model"], epoch, state.is_world_process_zero)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Keep the last checkpoint, and attribute it if a task was given."""
+        """Save the last checkpoint, and attribute it if a task was given."""
         train, found, self._loaders = given["train_dataloader"], self._loaders or {}, None
         evaluated = next(iter(found.values()), given["eval_dataloader"])
-        self._end(given["model"], train, evaluated, train.collate_fn, state.is_world_process_zero)
+        self._finish(given["model"], train, evaluated, train.collate_fn, state.is_world_process_zero)
 
 
 def attribute(
@@ -119,15 +119,18 @@ def attribute(
         FileNotFoundError: if the folder has no run that ended.
     """
     found, train = weights, trainer.get_train_dataloader()
-    trained = in_order(train, "the Trainer's training loader", batch_size)
+    trained = sequential_loader(train, "the Trainer's training loader", batch_size)
     _check_loss(trainer.args, make_task(task))
-    if isinstance(weights, str | Path) and (folder := Path(weights).expanduser()).is_dir() and not weights_in(folder):
+    folder = Path(weights).expanduser() if isinstance(weights, str | Path) else None
+    if folder is not None and folder.is_dir() and not find_weights_file(folder):
         found = list(checkpoints(folder))
-        known = [(path.name, RecordedData.read(path)) for path in ended(folder)]
-        check_same([*known, ("the Trainer", RecordedData.of(train))], folder)
+        known = [(path.name, DataFingerprint.read(path)) for path in finished_runs(folder)]
+        check_same_data([*known, ("the Trainer", DataFingerprint.from_loader(train))], folder)
         save_dir = folder / "store" if save_dir is None else save_dir
     if targets is None:
-        asked: Iterable[Any] = in_order(trainer.get_eval_dataloader(), "the Trainer's evaluation loader", batch_size)
+        asked: Iterable[Any] = sequential_loader(
+            trainer.get_eval_dataloader(), "the Trainer's evaluation loader", batch_size
+        )
     else:
         asked = as_loader(targets, trainer.model, "targets", batch_size, trained.collate_fn)
     options = {"device": trainer.args.device, **options}

@@ -9,7 +9,7 @@ import torch
 
 from trak._utils.typing import Array
 from trak._utils.validation import is_number
-from trak.inputs.batches import digest_of
+from trak.inputs.batches import combined_digest
 from trak.scoring.config import ScoringConfig
 from trak.scoring.damping import Damping
 from trak.store import Experiment, StoreError, Table
@@ -65,7 +65,7 @@ def _decided_by(scoring: ScoringConfig, experiment: Experiment, model_ids: Seque
         "weighting": scoring.weighting,
         "model_ids": list(model_ids),
         "fingerprints": [experiment.store.fingerprint(i) for i in model_ids],
-        "targets": [digest_of(experiment.targets(i).hashes(slice(None))) for i in model_ids],
+        "targets": [combined_digest(experiment.targets(i).hashes(slice(None))) for i in model_ids],
     }
 
 

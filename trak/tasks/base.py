@@ -1,4 +1,4 @@
-"""What a task is: which scalar of an example is differentiated, and how it enters the loss."""
+"""Base of tasks: the scalar output of an example that is differentiated, and the training loss of it."""
 
 import hashlib
 import json
@@ -23,13 +23,13 @@ class Task(ABC):
 
     name: ClassVar[str | None] = None
     has_loss_temperature: ClassVar[bool] = True
-    """Whether `weights` goes by the output that it is given."""
-    meaning: ClassVar[str | Callable[..., str | None] | None] = None
-    """What f is, in a few words, for people who are shown scores, or a function from `describe`'s settings to them; by
-    default the first line of the docstring of `output`, or of the class."""
+    """Whether `weights` depends on the output that it is given."""
+    output_description: ClassVar[str | Callable[..., str | None] | None] = None
+    """A short description of f for readers of scores, or a function from `describe`'s settings to it; by default the
+    first line of the docstring of `output`, or of the class."""
 
     def prepare(self, model: nn.Module) -> None:
-        """Compute what is the same for all examples of a checkpoint; nothing by default.
+        """Compute values shared by all examples of a checkpoint; nothing by default.
 
         Called whenever weights were loaded into `model`, before `output`, with the model in evaluation mode.
         """
@@ -44,7 +44,7 @@ class Task(ABC):
 
     @property
     def has_loss(self) -> bool:
-        """Whether `loss` says all of the training loss, so that `weights` follows from it."""
+        """Whether `loss` is the whole training loss, so that `weights` follows from it."""
         return type(self).weights is Task.weights
 
     def weights(self, model: nn.Module, batch: Batch, output: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,11 +73,11 @@ class Task(ABC):
             curvature: Tensor | None = None
             if slope.requires_grad:
                 (curvature,) = torch.autograd.grad(slope.sum(), f, allow_unused=True)
-        # A clone, since autograd may return a zero without memory.
+        # Added to zeros, since autograd may return a zero without memory.
         return -slope.detach(), torch.zeros_like(f) if curvature is None else curvature.detach() + torch.zeros_like(f)
 
     def correct(self, model: nn.Module, batch: Batch, output: Tensor) -> Tensor | None:
-        """Whether each example is predicted right, bool (B,); None for a task that knows no right and wrong.
+        """Whether each example is predicted right, bool (B,); None for a task without right and wrong.
 
         By default where f > 0, as for a margin. Only `trak.evaluation` asks.
         """
@@ -88,9 +88,8 @@ class Task(ABC):
     ) -> tuple[Tensor, Tensor]:
         """Q and R of the loss T²ℓ(f/T) with T = `loss_temperature`, shape (B,) each.
 
-        A model that trained on an example is surer of it than one that did not, so that Q at its own
-        output says too little of what the example does when it comes and goes. For a squared error
-        the loss is the same for every T.
+        Models are overconfident on their training examples, so Q at the model's own output underestimates the effect of
+        removing one. For a squared error the loss is the same for every T.
         """
         if loss_temperature == 1:
             return self.weights(model, batch, output)
@@ -101,24 +100,24 @@ class Task(ABC):
         """Raise a ValueError that says what is wrong with a batch, if something is."""
 
     @classmethod
-    def output_in_words(cls, settings: Mapping[str, Any]) -> str | None:
-        """What f is for a task with these settings, as of `describe`; None if nothing says so."""
+    def describe_output(cls, settings: Mapping[str, Any]) -> str | None:
+        """Describe f for a task with these settings of `describe`; None without a description."""
         for owner in cls.__mro__:
-            # What is said of an output is not said of one that overrides it.
-            if (meaning := vars(owner).get("meaning")) is not None:
-                return meaning(settings) if callable(meaning) else str(meaning)
+            # A description does not hold for a subclass that overrides the output.
+            if (output_description := vars(owner).get("output_description")) is not None:
+                return output_description(settings) if callable(output_description) else str(output_description)
             if "output" in vars(owner):
                 break
-        said = (cls.output.__doc__ if cls.output is not Task.output else None) or cls.__doc__ or ""
-        return next(filter(None, map(str.strip, said.splitlines())), None)
+        doc = (cls.output.__doc__ if cls.output is not Task.output else None) or cls.__doc__ or ""
+        return next(filter(None, map(str.strip, doc.splitlines())), None)
 
     def describe(self) -> dict[str, Any]:
         """Name and settings, for the store's record."""
-        return {"name": recorded_name(type(self)), "settings": plain_settings(self)}
+        return {"name": stored_name(type(self)), "settings": json_settings(self)}
 
 
-def recorded_name(task: type[Task]) -> str:
-    """What a store calls a task."""
+def stored_name(task: type[Task]) -> str:
+    """The name under which a store records a task."""
     # An inherited name would record a subclass as the task it changes.
     return vars(task).get("name") or task.__qualname__
 
@@ -129,12 +128,12 @@ def margin_weights(margin: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(-f), torch.sigmoid(f) * torch.sigmoid(-f)
 
 
-def plain_settings(settings_of: object) -> dict[str, Any]:
-    """An object's public attributes as JSON has them; tensors by their hash, what JSON can't hold by its type."""
-    return {k: _plain(v) for k, v in sorted(vars(settings_of).items()) if not k.startswith("_")}
+def json_settings(settings_of: object) -> dict[str, Any]:
+    """An object's public attributes for JSON: tensors by their hash, values that JSON cannot hold by their type."""
+    return {k: _json_value(v) for k, v in sorted(vars(settings_of).items()) if not k.startswith("_")}
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         value = torch.from_numpy(np.ascontiguousarray(value))
     if isinstance(value, Tensor):

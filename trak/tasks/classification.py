@@ -1,15 +1,16 @@
-"""Classification of anything by logits."""
+"""Classification by logits, of inputs of any kind."""
 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from trak._utils.validation import is_number
-from trak.inputs.batches import Batch, described
-from trak.inputs.fields import LABEL_KEYS, find
-from trak.inputs.model_calls import call_by_keyword, call_model, check_text, without_empty
+from trak.inputs.batches import Batch, check_tuple
+from trak.inputs.fields import LABEL_KEYS, find_key
+from trak.inputs.model_calls import call_by_keyword, call_model
+from trak.inputs.token_batches import check_text, ignore_empty_texts
 from trak.tasks.base import Task
-from trak.tasks.logits import check_labels, logits_of, margins
+from trak.tasks.logits import check_labels, extract_logits, margins
 from trak.tasks.registry import register_task
 
 
@@ -23,7 +24,7 @@ class Classification(Task):
     labels. The model returns logits (B, classes), or an object with `.logits`.
     """
 
-    meaning = "log-odds of the labelled class, log(p / (1 − p))"
+    output_description = "log-odds of the labelled class, log(p / (1 − p))"
 
     def __init__(self, temperature: float = 1.0) -> None:
         """
@@ -45,16 +46,11 @@ class Classification(Task):
             TypeError: if the model's forward needs other inputs, or returns no logits.
         """
         if isinstance(batch, Mapping):
-            labels = batch[find(batch, LABEL_KEYS, "labels")]
-            logits = logits_of(call_by_keyword(model, batch))
-            return logits, without_empty(labels, batch) if isinstance(labels, Tensor) else labels
-        if not isinstance(batch, tuple | list) or len(batch) < 2:
-            raise ValueError(
-                f"a batch for classification is (inputs ..., labels) or a dict of both, got {described(batch)}; yield "
-                "such batches, or write a Task that reads yours"
-            )
-        *inputs, labels = batch
-        return logits_of(call_model(model, *inputs)), labels
+            labels = batch[find_key(batch, LABEL_KEYS, "labels")]
+            logits = extract_logits(call_by_keyword(model, batch))
+            return logits, ignore_empty_texts(labels, batch) if isinstance(labels, Tensor) else labels
+        *inputs, labels = check_tuple(batch, "classification", "(inputs ..., labels)")
+        return extract_logits(call_model(model, *inputs)), labels
 
     def output(self, model: nn.Module, batch: Batch) -> Tensor:
         logits, labels = self.logits_and_labels(model, batch)

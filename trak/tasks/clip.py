@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from trak._utils.validation import is_number
+from trak._utils.validation import is_integer, is_number
 from trak.inputs.batches import Batch
 from trak.tasks.base import Task
-from trak.tasks.image_text import check_captions, embed, read_pairs
+from trak.tasks.image_text import check_captions, embed, read_image_text_batch
 from trak.tasks.negatives import NegativeBank
 from trak.tasks.registry import register_task
 
@@ -39,10 +39,10 @@ class CLIP(Task):
 
     The others j come from a bank and not from the caller's batch, so that an example has one f in
     every batch: `batch_size` - 1 examples drawn from data that the user gives, never one whose image
-    and caption are the example's own. Their embeddings are constants, computed anew for every
+    and caption are the example's own. Their embeddings are constants, computed again for every
     checkpoint; only the example's own embeddings and s and b are differentiated.
 
-    ℓ is no function of f alone. Q and R are derivatives along the path on which both margins take
+    ℓ is not a function of f alone. Q and R are derivatives along the path on which both margins take
     equal parts of f, which is exact where f₁ and f₂ have one gradient::
 
         Q = ((1 - p₁) + (1 - p₂)) / 2,    R = (p₁(1 - p₁) + p₂(1 - p₂)) / 4.
@@ -55,7 +55,7 @@ class CLIP(Task):
     come with an attention_mask.
     """
 
-    meaning = (
+    output_description = (
         "how much more image and caption belong together than with others': the log-odds of both directions, added"
     )
 
@@ -81,7 +81,7 @@ class CLIP(Task):
             ValueError: if the bank has fewer different examples than batch_size, or no pairs; for
                 arguments that can't be.
         """
-        if isinstance(batch_size, bool) or not hasattr(batch_size, "__index__") or batch_size < 2:
+        if not is_integer(batch_size, 2):
             raise ValueError(
                 f"batch_size must be an integer, at least 2, got {batch_size!r}; give the one that the model was "
                 "trained with"
@@ -147,8 +147,8 @@ class CLIP(Task):
         return (own > others.amax(-1)).all(1)
 
     def check(self, model: nn.Module, batch: Batch) -> None:
-        pairs = read_pairs(batch)
-        self.bank.check_form(pairs)
+        pairs = read_image_text_batch(batch)
+        self.bank.check_layout(pairs)
         check_captions(pairs, "the batch")
         embed(model, batch)
 
@@ -160,8 +160,8 @@ class CLIP(Task):
     def _logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, bool]:
         """Of the example's own pair, (B, 1); of its image with the bank's texts and its text with the bank's images,
         (B, 2, batch_size), -inf for what is no negative; and whether the model was trained by the sigmoid loss."""
-        pairs = read_pairs(batch)
-        self.bank.check_form(pairs)
+        pairs = read_image_text_batch(batch)
+        self.bank.check_layout(pairs)
         images, texts = self.bank.embeddings(model)
         found = embed(model, batch)
         scale = found.scale if self.temperature is None else 1 / self.temperature
@@ -172,6 +172,6 @@ class CLIP(Task):
         if found.bias is not None:
             own, others = own + found.bias, others + found.bias
         # NaN is what `check` explains; to raise here would need values, which torch.vmap has not at hand.
-        own = own.masked_fill(pairs.empty()[:, None], torch.nan)
+        own = own.masked_fill(pairs.has_no_tokens()[:, None], torch.nan)
         others = others.masked_fill(self.bank.excluded(pairs)[:, None], -torch.inf)
         return own, others, found.bias is not None

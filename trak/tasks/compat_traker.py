@@ -1,4 +1,4 @@
-"""Tasks written for the published package (traker 0.3.2), run as they are."""
+"""Adapter for tasks written for traker 0.3.2."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.inputs.fsdp import is_sharded
-from trak.tasks.base import Task, plain_settings
+from trak.tasks.base import Task, json_settings
 
 
-class PublishedTask(Task):
-    """Adapter for `get_output(model, weights, buffers, *example)`, without a batch dimension, and
+class TrakerTaskAdapter(Task):
+    """A task that calls `get_output(model, weights, buffers, *example)`, without a batch dimension, and
     `get_out_to_loss_grad(model, weights, buffers, batch)`. Its curvature is unknown, so W = I."""
 
     has_loss_temperature = False
@@ -50,9 +50,9 @@ class PublishedTask(Task):
         return q, torch.ones_like(q)
 
     def describe(self) -> dict[str, Any]:
-        return {"name": type(self._modelout).__qualname__, "settings": plain_settings(self._modelout)}
+        return {"name": type(self._modelout).__qualname__, "settings": json_settings(self._modelout)}
 
 
 def _members(batch: Batch) -> Sequence[Any]:
-    """A batch as the published package has it: its members in order."""
+    """A batch in the form of traker 0.3.2: its members in order."""
     return list(batch.values()) if isinstance(batch, Mapping) else batch

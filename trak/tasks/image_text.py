@@ -1,4 +1,4 @@
-"""Images with captions, and the models that embed both."""
+"""Batches of images with captions, and their embeddings."""
 
 import inspect
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trak._utils.counter_random import random_words, stream_key
-from trak.inputs.batches import Batch, described
-from trak.inputs.fields import find
+from trak.inputs.batches import Batch, describe_batch, first_row
+from trak.inputs.fields import find_key
 
 IMAGE_KEYS = ("pixel_values", "images", "image")
 TEXT_KEYS = ("input_ids", "tokens", "text", "texts", "captions")
 
 
-class Pairs(NamedTuple):
+class ImageTextBatch(NamedTuple):
     """A batch's images and captions."""
 
     images: Tensor
@@ -27,15 +27,15 @@ class Pairs(NamedTuple):
     """Nonzero for the caption's own tokens, (B, L)."""
 
     @property
-    def form(self) -> str:
-        """What has to agree for an example to be found again, in words."""
+    def layout(self) -> str:
+        """The shapes and types that examples must share to be compared, for messages."""
         text = f"captions of {self.tokens.shape[-1]} tokens without an attention_mask"
         return (
             f"images of shape {tuple(self.images.shape[1:])} and {self.images.dtype}, "
             f"{text if self.mask is None else 'captions with an attention_mask'}"
         )
 
-    def empty(self) -> Tensor:
+    def has_no_tokens(self) -> Tensor:
         """Whether each caption has no token, bool (B,)."""
         if self.mask is None:
             return torch.zeros(len(self.tokens), dtype=torch.bool, device=self.tokens.device)
@@ -48,20 +48,20 @@ class Pairs(NamedTuple):
         inside of torch.vmap.
         """
         pixels = self.images.flatten(1).double().view(torch.int64)
-        found = _words("image", pixels, torch.arange(pixels.shape[1], device=pixels.device)).sum(1)
+        found = _random_words("image", pixels, torch.arange(pixels.shape[1], device=pixels.device)).sum(1)
         ids = self.tokens.long()
         if self.mask is None:
-            return found + _words("text", ids, torch.arange(ids.shape[1], device=ids.device)).sum(1)
+            return found + _random_words("text", ids, torch.arange(ids.shape[1], device=ids.device)).sum(1)
         own = self.mask != 0
-        return found + (_words("text", ids, own.cumsum(1) - 1) * own).sum(1)
+        return found + (_random_words("text", ids, own.cumsum(1) - 1) * own).sum(1)
 
 
-def _words(what: str, values: Tensor, positions: Tensor) -> Tensor:
+def _random_words(what: str, values: Tensor, positions: Tensor) -> Tensor:
     key = stream_key("trak pairs", what)
     return random_words(key, values + random_words(key, positions))
 
 
-def read_pairs(batch: Batch) -> Pairs:
+def read_image_text_batch(batch: Batch) -> ImageTextBatch:
     """The images and captions of (images, tokens), (images, tokens, attention_mask) or a dict with one of `IMAGE_KEYS`,
     one of `TEXT_KEYS` and perhaps "attention_mask".
 
@@ -69,15 +69,14 @@ def read_pairs(batch: Batch) -> Pairs:
         ValueError: for anything else.
     """
     if isinstance(batch, Mapping):
-        members = (batch[find(batch, IMAGE_KEYS, "images")], batch[find(batch, TEXT_KEYS, "captions")])
+        members = (batch[find_key(batch, IMAGE_KEYS, "images")], batch[find_key(batch, TEXT_KEYS, "captions")])
         mask = batch.get("attention_mask")
     elif isinstance(batch, tuple | list) and len(batch) in (2, 3):
         members, mask = (batch[0], batch[1]), batch[2] if len(batch) == 3 else None
     else:
         raise ValueError(
             "a batch of image-text pairs is (images, tokens), (images, tokens, attention_mask) or a dict of them, got "
-            f"{described(batch)}; yield such "
-            "batches, or write a Task that reads yours"
+            f"{describe_batch(batch)}; yield such batches, or write a Task that reads yours"
         )
     for what, value in zip(("images", "captions"), members, strict=True):
         if not isinstance(value, Tensor) or value.ndim == 0:
@@ -98,21 +97,21 @@ def read_pairs(batch: Batch) -> Pairs:
             f"expected an attention_mask of the captions' shape {tuple(tokens.shape)}, got {got}; pass the mask that "
             "the tokenizer gives"
         )
-    return Pairs(images, tokens, mask)
+    return ImageTextBatch(images, tokens, mask)
 
 
-def check_captions(pairs: Pairs, what: str) -> None:
+def check_captions(pairs: ImageTextBatch, what: str) -> None:
     """Raise a ValueError for a caption without tokens."""
-    empty = pairs.empty()
+    empty = pairs.has_no_tokens()
     if empty.any():
         raise ValueError(
-            f"the caption in row {int(empty.nonzero()[0])} of {what} is empty (its attention_mask is all 0); leave the "
+            f"the caption in row {first_row(empty)} of {what} is empty (its attention_mask is all 0); leave the "
             "pair out"
         )
 
 
 class Embeddings(NamedTuple):
-    """What a model makes of B pairs."""
+    """Embeddings of B pairs by a model."""
 
     images: Tensor
     """Of length 1, (B, d)."""
@@ -121,7 +120,7 @@ class Embeddings(NamedTuple):
     scale: Tensor | None
     """The model's own factor of ⟨image, text⟩; None if it has none."""
     bias: Tensor | None
-    """What is added to it by a model that was trained by the sigmoid loss."""
+    """The bias of a model that was trained by the sigmoid loss, which is added to it."""
 
 
 def embed(model: nn.Module, batch: Batch) -> Embeddings:
@@ -133,10 +132,10 @@ def embed(model: nn.Module, batch: Batch) -> Embeddings:
       logit_scale[, logit_bias]) or a dict of them.
 
     Raises:
-        TypeError: if it has none of them.
-        ValueError: for what is no batch of pairs, and captions longer than the model takes.
+        TypeError: if it has none of these.
+        ValueError: for a batch that is not of pairs, and captions longer than the model takes.
     """
-    pairs = read_pairs(batch)
+    pairs = read_image_text_batch(batch)
     longest = _context_length(model)
     if longest is not None and pairs.tokens.shape[1] > longest:
         raise ValueError(
@@ -144,17 +143,17 @@ def embed(model: nn.Module, batch: Batch) -> Embeddings:
             "most; truncate them"
         )
     if hasattr(model, "get_image_features") and hasattr(model, "get_text_features"):
-        return _by_keyword(model, batch, pairs)
+        return _embed_by_keyword(model, batch, pairs)
     if hasattr(model, "encode_image") and hasattr(model, "encode_text"):
         clip: Any = model
         images, texts = (
             F.normalize(t, dim=-1) for t in (clip.encode_image(pairs.images), clip.encode_text(pairs.tokens))
         )
         return Embeddings(images, texts, *_scale_and_bias(model))
-    return _by_position(model, pairs)
+    return _embed_by_position(model, pairs)
 
 
-def _by_keyword(model: nn.Module, batch: Batch, pairs: Pairs) -> Embeddings:
+def _embed_by_keyword(model: nn.Module, batch: Batch, pairs: ImageTextBatch) -> Embeddings:
     named = inspect.signature(model.forward).parameters
     inputs = {k: v for k, v in batch.items() if k in named} if isinstance(batch, Mapping) else {}
     inputs |= {"pixel_values": pairs.images, "input_ids": pairs.tokens}
@@ -162,24 +161,24 @@ def _by_keyword(model: nn.Module, batch: Batch, pairs: Pairs) -> Embeddings:
         inputs["attention_mask"] = pairs.mask
     found = model(**inputs, return_dict=True)
     if not isinstance(getattr(found, "image_embeds", None), Tensor):
-        raise _neither(model, f"its forward returned {type(found).__name__} without image_embeds")
+        raise _unsupported_model(model, f"its forward returned {type(found).__name__} without image_embeds")
     return Embeddings(found.image_embeds, found.text_embeds, *_scale_and_bias(model))
 
 
-def _by_position(model: nn.Module, pairs: Pairs) -> Embeddings:
+def _embed_by_position(model: nn.Module, pairs: ImageTextBatch) -> Embeddings:
     try:
         inspect.signature(model.forward).bind(pairs.images, pairs.tokens)
     except TypeError as error:
-        raise _neither(model, f"its forward: {error}") from error
+        raise _unsupported_model(model, f"its forward: {error}") from error
     found: Any = model(pairs.images, pairs.tokens)
     if isinstance(found, Mapping):
         keys = ("image_features", "text_features", "logit_scale", "logit_bias")
         found = [found[key] for key in keys if found.get(key) is not None]
     if not isinstance(found, tuple | list) or not 3 <= len(found) <= 4 or not all(isinstance(t, Tensor) for t in found):
-        raise _neither(model, f"its forward returned {type(found).__name__}")
+        raise _unsupported_model(model, f"its forward returned {type(found).__name__}")
     images, texts, scale, *bias = found
     if not images.shape == texts.shape == (len(pairs.images), *images.shape[-1:]):
-        raise _neither(model, f"its features have shapes {tuple(images.shape)} and {tuple(texts.shape)}")
+        raise _unsupported_model(model, f"its features have shapes {tuple(images.shape)} and {tuple(texts.shape)}")
     return Embeddings(images, texts, scale, bias[0] if bias else None)
 
 
@@ -189,7 +188,7 @@ def _scale_and_bias(model: nn.Module) -> tuple[Tensor | None, Tensor | None]:
     return None if scale is None else scale.exp(), getattr(model, "logit_bias", None)
 
 
-def _neither(model: nn.Module, why: str) -> TypeError:
+def _unsupported_model(model: nn.Module, why: str) -> TypeError:
     return TypeError(
         f"{type(model).__name__} has the interface neither of transformers' CLIPModel and SiglipModel "
         "(get_image_features, get_text_features) nor of open_clip's models (encode_image, encode_text, or a forward of "

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from trak.inputs.batches import Batch
 from trak.inputs.fields import IGNORED, LABEL_KEYS
-from trak.inputs.model_calls import Layouts, as_mapping, call_by_keyword, right_padded, takes
-from trak.tasks.logits import logits_of
+from trak.inputs.model_calls import TupleLayouts, accepts_keyword, call_by_keyword
+from trak.inputs.token_batches import move_padding_right
+from trak.tasks.logits import extract_logits
 from trak.tasks.registry import register_task
 from trak.tasks.token_task import TokenTask
 
@@ -26,15 +27,15 @@ class LanguageModeling(TokenTask):
     in front without position_ids saw other positions.
     """
 
-    layouts: ClassVar[Layouts] = {
+    layouts: ClassVar[TupleLayouts] = {
         1: ("input_ids",),
         2: ("input_ids", "attention_mask"),
         3: ("input_ids", "attention_mask", "labels"),
     }
-    _no_label: ClassVar[str] = " beyond the first position"
+    _missing_label_note: ClassVar[str] = " beyond the first position"
 
     def fields(self, batch: Batch) -> dict[str, Any]:
-        fields = as_mapping(batch, self.layouts, self._what)
+        fields = self._as_dict(batch)
         if all(fields.get(key) is None for key in LABEL_KEYS):
             if not isinstance(fields.get("input_ids"), Tensor):
                 raise ValueError(
@@ -44,16 +45,16 @@ class LanguageModeling(TokenTask):
             labels = fields["input_ids"].long()
             usable = isinstance(mask, Tensor) and mask.shape == labels.shape
             fields["labels"] = labels.masked_fill(mask != 1, IGNORED) if usable else labels
-        fields = right_padded(super().fields(fields))
-        # What no token comes before is not predicted.
+        fields = move_padding_right(super().fields(fields))
+        # The first token is not predicted.
         labels = fields["labels"].clone()
         labels[:, :1] = IGNORED
         return {**fields, "labels": labels}
 
-    def aligned(self, labels: Tensor) -> Tensor:
+    def align_labels(self, labels: Tensor) -> Tensor:
         return labels.roll(-1, 1)
 
     def logits(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        if takes(model, "input_ids") or "input_ids" not in batch:
-            return logits_of(call_by_keyword(model, batch))
-        return logits_of(model(batch["input_ids"]))
+        if accepts_keyword(model, "input_ids") or "input_ids" not in batch:
+            return extract_logits(call_by_keyword(model, batch))
+        return extract_logits(model(batch["input_ids"]))

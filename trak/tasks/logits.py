@@ -1,4 +1,4 @@
-"""Logits, labels and margins: what classification tasks share."""
+"""Logits, labels and margins of classification."""
 
 import warnings
 from collections.abc import Mapping
@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trak.inputs.batches import first_row
 
-def logits_of(output: Any) -> Tensor:
-    """The logits in what a model returned: a tensor, an object or mapping with `logits`, or a tuple.
+
+def extract_logits(output: Any) -> Tensor:
+    """The logits in a model's result: a tensor, an object or mapping with `logits`, or a tuple.
 
     Raises:
         TypeError: if there are none.
@@ -28,24 +30,26 @@ def logits_of(output: Any) -> Tensor:
     )
 
 
-def check_labels(logits: Tensor, labels: Tensor) -> None:
-    """Raise unless labels, shape (B,), are class indices for logits of shape (B, classes)."""
-    if logits.ndim == 2 and logits.shape[1] == 1:
-        raise ValueError(
-            f"expected logits of shape (B, classes) with two classes or more, got {tuple(logits.shape)}; use "
-            'task="regression" for a number to be predicted (num_labels=1), task="multi_label" for yes or no by one '
-            "logit"
-        )
-    if logits.ndim != 2:
-        raise ValueError(
-            f"expected logits of shape (B, classes) with two classes or more, got {tuple(logits.shape)}; let the "
-            "model return such logits, or write a Task"
-        )
+def check_tensor(labels: Any, of: str) -> None:
+    """Raise unless labels are a tensor."""
     if not isinstance(labels, Tensor):
         raise ValueError(
-            f"expected labels as a tensor of class indices, got {type(labels).__name__}; convert them by "
-            "torch.tensor, for instance in the loader's collate_fn"
+            f"expected labels as a tensor of {of}, got {type(labels).__name__}; convert them by torch.tensor, for "
+            "instance in the loader's collate_fn"
         )
+
+
+def check_labels(logits: Tensor, labels: Tensor) -> None:
+    """Raise unless labels, shape (B,), are class indices for logits of shape (B, classes)."""
+    expected = f"expected logits of shape (B, classes) with two classes or more, got {tuple(logits.shape)}"
+    if logits.ndim == 2 and logits.shape[1] == 1:
+        raise ValueError(
+            f'{expected}; use task="regression" for a number to be predicted (num_labels=1), task="multi_label" for '
+            "yes or no by one logit"
+        )
+    if logits.ndim != 2:
+        raise ValueError(f"{expected}; let the model return such logits, or write a Task")
+    check_tensor(labels, "class indices")
     if labels.ndim == 2 and labels.shape[1] > 1 and _are_one_hot(labels):
         raise ValueError(
             f"expected labels of shape {tuple(logits.shape[:1])}, got {tuple(labels.shape)}, which look one-hot; use "
@@ -73,11 +77,7 @@ def _are_one_hot(labels: Tensor) -> bool:
 
 def check_classes(labels: Tensor, logits: Tensor, ignored: int | None = None) -> None:
     """Raise unless labels, shape (B, ...), are class indices for logits of shape (B, ..., classes), or `ignored`."""
-    if not isinstance(labels, Tensor):
-        raise ValueError(
-            f"expected labels as a tensor of class indices, got {type(labels).__name__}; convert them by "
-            "torch.tensor, for instance in the loader's collate_fn"
-        )
+    check_tensor(labels, "class indices")
     if labels.shape == (*logits.shape[:-1], 1):
         raise ValueError(
             f"expected labels of shape {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}; use labels.squeeze(-1)"
@@ -93,15 +93,14 @@ def check_classes(labels: Tensor, logits: Tensor, ignored: int | None = None) ->
     if ignored is not None:
         outside &= labels != ignored
     if outside.any():
-        row = int(outside.nonzero()[0, 0])
         raise ValueError(
-            f"label out of range: {int(labels[outside][0])} in row {row} of the batch, but the model has "
-            f"{logits.shape[-1]} classes (labels 0 to {logits.shape[-1] - 1}); number the classes from 0, or give the "
-            "model a head of as many as there are"
+            f"label out of range: {int(labels[outside][0])} in row {first_row(outside)} of the batch, but the model "
+            f"has {logits.shape[-1]} classes (labels 0 to {logits.shape[-1] - 1}); number the classes from 0, or give "
+            "the model a head of as many as there are"
         )
 
 
-def in_single_precision(logits: Tensor) -> Tensor:
+def half_to_float32(logits: Tensor) -> Tensor:
     """Logits in half precision as float32."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
@@ -113,7 +112,7 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
     explains: raising would need the labels' values, which torch.vmap and CUDA do not have at hand.
     """
     is_class = (labels >= 0) & (labels < logits.shape[-1])
-    logits = in_single_precision(logits).flatten(0, -2)
+    logits = half_to_float32(logits).flatten(0, -2)
     rows, column = torch.arange(len(logits), device=logits.device), labels.where(is_class, 0).long().flatten()
     # Indexing and scattering keep neither the logits nor, under this name, their copy for the backward pass.
     right = logits[rows, column]

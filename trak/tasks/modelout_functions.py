@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from trak.inputs import batches
 from trak.inputs.batches import Batch
-from trak.tasks import CLIP, ImageClassification, TextClassification
 from trak.tasks.classification import Classification
+from trak.tasks.clip import CLIP
+from trak.tasks.image_classification import ImageClassification
 from trak.tasks.negatives import NegativeBank
+from trak.tasks.text_classification import TextClassification
 
 __all__ = [
     "TASK_TO_MODELOUT",
@@ -59,12 +61,13 @@ class ImageClassificationModelOutput(AbstractModelOutput):
         self.loss_temperature = temperature
 
     def get_output(self, model: nn.Module, weights: State, buffers: State, *example: Tensor) -> Tensor:
-        batch = tuple(t.unsqueeze(0) for t in example)
-        return self._task(self.loss_temperature).output(_Functional(model, weights, buffers), batch).sum()
+        return self._margins(model, weights, buffers, (t.unsqueeze(0) for t in example)).sum()
 
     def get_out_to_loss_grad(self, model: nn.Module, weights: State, buffers: State, batch: Iterable[Tensor]) -> Tensor:
-        margin = self._task(self.loss_temperature).output(_Functional(model, weights, buffers), tuple(batch))
-        return torch.sigmoid(-margin).detach().unsqueeze(-1)
+        return torch.sigmoid(-self._margins(model, weights, buffers, batch)).detach().unsqueeze(-1)
+
+    def _margins(self, model: nn.Module, weights: State, buffers: State, batch: Iterable[Tensor]) -> Tensor:
+        return self._task(self.loss_temperature).output(_Functional(model, weights, buffers), tuple(batch))
 
 
 class IterativeImageClassificationModelOutput(ImageClassificationModelOutput):

@@ -1,12 +1,13 @@
-"""Vectors of labels, each of them yes or no."""
+"""Multi-label classification: a vector of binary labels."""
 
 import torch
 from torch import Tensor, nn
 
-from trak.inputs.batches import Batch
+from trak.inputs.batches import Batch, first_row
 from trak.inputs.fields import IGNORED
-from trak.inputs.model_calls import call, check_text, is_text, labels_of
-from trak.tasks.logits import in_single_precision, logits_of
+from trak.inputs.model_calls import call_with_inputs, read_labels
+from trak.inputs.token_batches import check_text, is_text
+from trak.tasks.logits import check_tensor, extract_logits, half_to_float32
 from trak.tasks.multi_output import MultiOutputTask
 from trak.tasks.registry import register_task
 
@@ -22,27 +23,23 @@ class MultiLabel(MultiOutputTask):
 
     def margins(self, model: nn.Module, batch: Batch) -> Tensor:
         logits, labels = self._logits_and_labels(model, batch)
-        logits = in_single_precision(logits).reshape(labels.shape)
+        logits = half_to_float32(logits).reshape(labels.shape)
         signed = logits.where(labels == 1, -logits)
         return signed.where((labels == 0) | (labels == 1), torch.nan).reshape(len(labels), -1)
 
-    def counted(self, batch: Batch) -> Tensor:
-        labels = labels_of(batch, "multi-label")
+    def prediction_mask(self, batch: Batch) -> Tensor:
+        labels = read_labels(batch, "multi-label")
         return (labels != IGNORED).reshape(len(labels), -1)
 
     def correct(self, model: nn.Module, batch: Batch, output: Tensor) -> Tensor | None:
         """Whether all labels are predicted right."""
-        return ((self.margins(model, batch) > 0) | ~self.counted(batch)).all(1)
+        return ((self.margins(model, batch) > 0) | ~self.prediction_mask(batch)).all(1)
 
     def check(self, model: nn.Module, batch: Batch) -> None:
         if is_text(batch):
             check_text(model, batch)
         logits, labels = self._logits_and_labels(model, batch)
-        if not isinstance(labels, Tensor):
-            raise ValueError(
-                f"expected labels as a tensor of zeros and ones, got {type(labels).__name__}; convert them by "
-                "torch.tensor, for instance in the loader's collate_fn"
-            )
+        check_tensor(labels, "zeros and ones")
         one_each = labels.ndim > 0 and labels.numel() == logits.numel() == len(labels)
         if labels.shape != logits.shape and not one_each:
             raise ValueError(
@@ -52,14 +49,13 @@ class MultiLabel(MultiOutputTask):
             )
         other = (labels != 0) & (labels != 1) & (labels != IGNORED)
         if other.any():
-            row = int(other.nonzero()[0, 0])
             raise ValueError(
-                f"labels must be 0 or 1, or {IGNORED} if not known, got {labels[other][0].item():g} in row {row}; "
-                "give labels of one of these"
+                f"labels must be 0 or 1, or {IGNORED} if not known, got {labels[other][0].item():g} in row "
+                f"{first_row(other)}; give labels of one of these"
             )
-        without = ~self.counted(batch).any(1)
+        without = ~self.prediction_mask(batch).any(1)
         if without.any():
-            raise ValueError(f"row {int(without.nonzero()[0])} of the batch has no known label; leave it out")
+            raise ValueError(f"row {first_row(without)} of the batch has no known label; leave it out")
 
     def _logits_and_labels(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        return logits_of(call(model, batch, "multi-label")), labels_of(batch, "multi-label")
+        return extract_logits(call_with_inputs(model, batch, "multi-label")), read_labels(batch, "multi-label")

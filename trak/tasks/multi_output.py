@@ -1,4 +1,4 @@
-"""Examples that are several predictions: the tokens of a sequence, the labels of a vector."""
+"""Base of tasks whose examples hold several predictions: the tokens of a sequence, the labels of a vector."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -17,16 +17,16 @@ REDUCTIONS = ("mean", "sum")
 _FAR = 30.0
 
 
-_MEANINGS = {
+_OUTPUT_DESCRIPTIONS = {
     "margin": "log-odds of the right tokens or labels, of the geometric mean of their probabilities",
     "mean_margin": "mean log-odds of the right tokens or labels",
     "cross_entropy": "mean log-probability of the right tokens or labels",
 }
 
 
-def _meaning(settings: Mapping[str, Any]) -> str | None:
-    """What f is, by the settings `output_kind` and `reduction`."""
-    found = _MEANINGS.get(str(settings.get("output_kind")))
+def _describe_mean_or_sum(settings: Mapping[str, Any]) -> str | None:
+    """Describe f for the settings `output_kind` and `reduction`."""
+    found = _OUTPUT_DESCRIPTIONS.get(str(settings.get("output_kind")))
     return f"{found}, times their number" if found and settings.get("reduction") == "sum" else found
 
 
@@ -48,7 +48,7 @@ class MultiOutputTask(Task):
     in training on the mean over a batch's tokens. With "mean" every example counts the same.
     """
 
-    meaning = staticmethod(_meaning)
+    output_description = staticmethod(_describe_mean_or_sum)
 
     def __init__(self, output: str = "margin", reduction: str = "mean") -> None:
         """
@@ -69,13 +69,13 @@ class MultiOutputTask(Task):
         """The margin of each prediction, (B, N); any number where there is none."""
 
     @abstractmethod
-    def counted(self, batch: Batch) -> Tensor:
-        """Where there is a prediction, bool (B, N)."""
+    def prediction_mask(self, batch: Batch) -> Tensor:
+        """Mask of the predictions, bool (B, N)."""
 
     def output(self, model: nn.Module, batch: Batch) -> Tensor:
-        counted = self.counted(batch)
-        f = OUTPUTS[self.output_kind](self.margins(model, batch), counted)
-        return f if self.reduction == "mean" else f * counted.sum(1)
+        mask = self.prediction_mask(batch)
+        f = OUTPUTS[self.output_kind](self.margins(model, batch), mask)
+        return f if self.reduction == "mean" else f * mask.sum(1)
 
     def loss(self, output: Tensor) -> Tensor:
         """ℓ(f): softplus(-f), or -f for the output "cross_entropy".
@@ -104,27 +104,27 @@ class MultiOutputTask(Task):
             return torch.ones_like(output), torch.ones_like(output)
         if self.reduction == "mean":
             return margin_weights(output)
-        count = self.counted(batch).sum(1).to(output)
+        count = self.prediction_mask(batch).sum(1).to(output)
         q, r = margin_weights(output / count)
         return q, r / count
 
 
-def _margin(margins: Tensor, counted: Tensor) -> Tensor:
+def _margin(margins: Tensor, mask: Tensor) -> Tensor:
     """-log(exp(ℓ) - 1) with ℓ = mean softplus(-m), by ℓ's logarithm: ℓ itself underflows for confident predictions."""
     far = margins > _FAR
     log_loss = torch.where(far, -margins, (-F.logsigmoid(margins.masked_fill(far, 0))).log())
-    log_mean = log_loss.masked_fill(~counted, -torch.inf).logsumexp(1) - counted.sum(1).to(margins).log()
+    log_mean = log_loss.masked_fill(~mask, -torch.inf).logsumexp(1) - mask.sum(1).to(margins).log()
     far = log_mean < -_FAR
     loss = log_mean.masked_fill(far, 0).exp()
     return torch.where(far, -log_mean, -loss - (-torch.expm1(-loss)).log())
 
 
-def _mean(values: Tensor, counted: Tensor) -> Tensor:
-    return values.masked_fill(~counted, 0).sum(1) / counted.sum(1)
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    return values.masked_fill(~mask, 0).sum(1) / mask.sum(1)
 
 
 OUTPUTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "margin": _margin,
     "mean_margin": _mean,
-    "cross_entropy": lambda margins, counted: _mean(F.logsigmoid(margins), counted),
+    "cross_entropy": lambda margins, mask: _mean(F.logsigmoid(margins), mask),
 }

@@ -1,4 +1,4 @@
-"""The examples that serve as negatives of all others."""
+"""The bank of examples that serve as negatives of all others."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -12,25 +12,25 @@ from trak._utils.counter_random import random_words, stream_key
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.inputs.modes import eval_mode
-from trak.inputs.weights import Weights, are_wrapped, device_of
-from trak.tasks.image_text import Pairs, check_captions, embed, read_pairs
+from trak.inputs.weights import WeightsSnapshot, are_functorch_wrapped, device_of
+from trak.tasks.image_text import ImageTextBatch, check_captions, embed, read_image_text_batch
 
-_TOGETHER = 64
+_BATCH_SIZE = 64
 
 
-class _Drawn(NamedTuple):
+class _DrawnExample(NamedTuple):
     hash: int
     example: Batch
 
 
-class _Embedded(NamedTuple):
-    weights: Weights
+class _BankEmbeddings(NamedTuple):
+    weights: WeightsSnapshot
     images: Tensor
     texts: Tensor
 
 
 class NegativeBank:
-    """So many examples of a data set, drawn uniformly without replacement, and their embeddings by one model.
+    """Examples of a data set, drawn uniformly without replacement, and their embeddings by one model.
 
     An example's place in the draw is a hash of its data and the seed: the same examples are drawn
     whatever the order and the batches in which the data comes, and of equal examples one.
@@ -47,7 +47,7 @@ class NegativeBank:
             ValueError: if it holds fewer different examples, or what are no pairs, or pairs of different forms.
         """
         self.size = size
-        drawn, self.form = _draw(data, size, stream_key("trak bank", seed))
+        drawn, self.layout = _draw(data, size, stream_key("trak bank", seed))
         if len(drawn) < size:
             raise ValueError(
                 f"the bank holds {len(drawn)} different examples, and the simulated batch has {size}: give a larger "
@@ -55,19 +55,19 @@ class NegativeBank:
             )
         hashes = torch.tensor([one.hash for one in drawn])
         self.digest = hashlib.blake2b(batches.raw_bytes(hashes).tobytes(), digest_size=8).hexdigest()
-        self.hashes, self._groups = hashes, list(_together([one.example for one in drawn]))
-        self._embedded: _Embedded | None = None
+        self.hashes, self._groups = hashes, list(_group_by_shape([one.example for one in drawn]))
+        self._embedded: _BankEmbeddings | None = None
 
-    def check_form(self, pairs: Pairs) -> None:
-        """Raise a ValueError for pairs of another form, which could not be told from the bank's."""
-        if pairs.form != self.form:
+    def check_layout(self, pairs: ImageTextBatch) -> None:
+        """Raise a ValueError for pairs of another layout, whose own pair could not be found in the bank."""
+        if pairs.layout != self.layout:
             raise ValueError(
-                f"the batch has {pairs.form}, and the bank has {self.form}: an example could not be told from its own "
-                "negatives; give the bank the data in the form of the batches"
+                f"the batch has {pairs.layout}, and the bank has {self.layout}: an example could not be told from its "
+                "own negatives; give the bank the data in the form of the batches"
             )
 
-    def excluded(self, pairs: Pairs) -> Tensor:
-        """Whether each of the bank's examples is no negative of each pair, bool (B, size).
+    def excluded(self, pairs: ImageTextBatch) -> Tensor:
+        """Mask of the bank's examples that are not negatives of each pair, bool (B, size).
 
         It is one in each row: the pair itself, or else the last, so that every pair has equally many.
         """
@@ -76,15 +76,15 @@ class NegativeBank:
         return torch.cat((among_others, ~among_others.any(1, keepdim=True)), 1)
 
     def embeddings(self, model: nn.Module) -> tuple[Tensor, Tensor]:
-        """Of the bank's images and texts, (size, d) each, constants; computed when the model's weights are others than
-        at the last call.
+        """The embeddings of the bank's images and texts, (size, d) each, constants; computed again when the model's
+        weights have changed since the last call.
 
         Raises:
             ValueError: if they would have to be computed inside of a transform of torch.func.
         """
-        if self._embedded is None or not self._embedded.weights.are_of(model):
+        if self._embedded is None or not self._embedded.weights.matches(model):
             self._embedded = None
-            if are_wrapped(model):
+            if are_functorch_wrapped(model):
                 raise ValueError(
                     f"the bank was not embedded by the weights that {type(model).__name__} has now, and can't be "
                     "inside of torch.func's transforms; call the task's prepare(model) before, after every change of "
@@ -93,7 +93,7 @@ class NegativeBank:
             self._embedded = self._embed(model)
         return self._embedded.images, self._embedded.texts
 
-    def _embed(self, model: nn.Module) -> _Embedded:
+    def _embed(self, model: nn.Module) -> _BankEmbeddings:
         rows: list[tuple[Tensor, Tensor] | None] = [None] * self.size
         device = device_of(model)
         with torch.inference_mode(False), torch.no_grad(), eval_mode(model):
@@ -102,18 +102,18 @@ class NegativeBank:
                 for place, image, text in zip(places, found.images, found.texts, strict=True):
                     rows[place] = image, text
             images, texts = (torch.stack(part) for part in zip(*(row for row in rows if row), strict=True))
-            return _Embedded(Weights(model), images, texts)
+            return _BankEmbeddings(WeightsSnapshot(model), images, texts)
 
     def __getstate__(self) -> dict[str, Any]:
-        # What another process gets has no use for this one's model.
+        # The embeddings belong to a model of this process.
         return {**vars(self), "_embedded": None}
 
 
-def _draw(data: Iterable[Batch] | Dataset[Any], size: int, key: int) -> tuple[list[_Drawn], str]:
-    """The examples of the smallest priorities, and the form that all examples have."""
-    kept: dict[int, _Drawn] = {}
-    bound, form = float("inf"), ""
-    for batch in DataLoader(data, _TOGETHER) if isinstance(data, Dataset) else data:
+def _draw(data: Iterable[Batch] | Dataset[Any], size: int, key: int) -> tuple[list[_DrawnExample], str]:
+    """The examples of the smallest priorities, and the layout that all examples share."""
+    kept: dict[int, _DrawnExample] = {}
+    bound, layout = float("inf"), ""
+    for batch in DataLoader(data, _BATCH_SIZE) if isinstance(data, Dataset) else data:
         if isinstance(batch, Tensor | str):
             raise ValueError(
                 f"the bank yields {type(batch).__name__}, expected batches; pass a list of batches or a DataLoader, a "
@@ -121,31 +121,31 @@ def _draw(data: Iterable[Batch] | Dataset[Any], size: int, key: int) -> tuple[li
             )
         batch = batches.to_device(batch, torch.device("cpu"))
         try:
-            pairs = read_pairs(batch)
+            pairs = read_image_text_batch(batch)
             check_captions(pairs, "a batch")
         except ValueError as error:
             raise ValueError(f"in the bank: {error}") from error
-        form = form or pairs.form
-        if pairs.form != form:
-            raise ValueError(f"the bank holds {form}, and {pairs.form}; give all of its examples one form")
+        layout = layout or pairs.layout
+        if pairs.layout != layout:
+            raise ValueError(f"the bank holds {layout}, and {pairs.layout}; give all of its examples one form")
         hashes = pairs.hashes()
         for i, (found, priority) in enumerate(zip(hashes.tolist(), random_words(key, hashes).tolist(), strict=True)):
             if priority < bound and priority not in kept:
                 # A copy, since a view would hold the whole batch.
-                kept[priority] = _Drawn(found, batches.map_tensors(torch.clone, batches.take(batch, i, i + 1)))
+                kept[priority] = _DrawnExample(found, batches.map_tensors(torch.clone, batches.take(batch, i, i + 1)))
         if len(kept) > size:
             kept = dict(sorted(kept.items())[:size])
             bound = max(kept)
-    return [one for _, one in sorted(kept.items())], form
+    return [one for _, one in sorted(kept.items())], layout
 
 
-def _together(examples: list[Batch]) -> Iterator[tuple[list[int], Batch]]:
-    """The examples in batches of one shape, with their places."""
+def _group_by_shape(examples: list[Batch]) -> Iterator[tuple[list[int], Batch]]:
+    """Batches of examples of one shape, with their places in the bank."""
     places: dict[tuple[torch.Size, ...], list[int]] = {}
     for place, example in enumerate(examples):
         places.setdefault(tuple(t.shape for t in batches.tensors(example)), []).append(place)
     for alike in places.values():
-        for start in range(0, len(alike), _TOGETHER):
-            chosen = alike[start : start + _TOGETHER]
+        for start in range(0, len(alike), _BATCH_SIZE):
+            chosen = alike[start : start + _BATCH_SIZE]
             columns = zip(*(batches.tensors(examples[i]) for i in chosen), strict=True)
             yield chosen, batches.replace_tensors(examples[chosen[0]], [torch.cat(column) for column in columns])

@@ -5,20 +5,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trak._utils.registry import Registry
-from trak.tasks.base import Task, recorded_name
+from trak.tasks.base import Task, stored_name
 
 TASKS = Registry(Task, "task")
 register_task = TASKS.register
 
 
-def output_in_words(name: str, settings: Any) -> str | None:
-    """What f is for the task that a store has recorded, one of this library's or a class of this process; None if it is
-    not known, or if classes of several modules have this name."""
-    found: list[type[Task]] = [task for task in _subclasses(Task) if recorded_name(task) == name]
+def describe_output(name: str, settings: Any) -> str | None:
+    """Describe f for the task that a store has recorded, of this library or of this process; None if it is unknown, or
+    if classes of several modules have this name."""
+    found: list[type[Task]] = [task for task in _subclasses(Task) if stored_name(task) == name]
     if len({task.__module__ for task in found}) != 1:
         return None
     # Of a class defined again, as when a notebook's cell runs twice, the last is meant.
-    return found[-1].output_in_words(settings if isinstance(settings, Mapping) else {})
+    return found[-1].describe_output(settings if isinstance(settings, Mapping) else {})
 
 
 def _subclasses(of: type[Any]) -> Iterator[type[Any]]:
@@ -28,11 +28,11 @@ def _subclasses(of: type[Any]) -> Iterator[type[Any]]:
 
 
 def make_task(task: Any) -> Task:
-    """The task meant by an instance, a class or a name.
+    """The task given by an instance, a class or a name.
 
     Raises:
         ValueError: for an unknown name.
-        TypeError: for anything else that is no task.
+        TypeError: for anything else.
     """
     if isinstance(task, Task):
         return task
@@ -43,9 +43,9 @@ def make_task(task: Any) -> Task:
     if isinstance(task, str):
         return TASKS.find(task)()
     if hasattr(task, "get_output") and hasattr(task, "get_out_to_loss_grad"):
-        from trak.tasks.compat_traker import PublishedTask
+        from trak.tasks.compat_traker import TrakerTaskAdapter
 
-        return PublishedTask(task() if isinstance(task, type) else task)
+        return TrakerTaskAdapter(task() if isinstance(task, type) else task)
     raise TypeError(
         f"task must be a name or a trak.tasks.Task, got {type(task).__name__}; use a name, such as "
         '"image_classification", or an instance of the class'

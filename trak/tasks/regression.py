@@ -3,9 +3,10 @@
 from torch import Tensor, nn
 
 from trak.inputs.batches import Batch
-from trak.inputs.model_calls import call, check_text, is_text, labels_of
+from trak.inputs.model_calls import call_with_inputs, read_labels
+from trak.inputs.token_batches import check_text, is_text
 from trak.tasks.base import Task
-from trak.tasks.logits import logits_of
+from trak.tasks.logits import extract_logits
 from trak.tasks.registry import register_task
 
 
@@ -18,7 +19,7 @@ class Regression(Task):
     what goes with them; targets without a known y may carry zeros. The model returns one number per example.
     """
 
-    meaning = "prediction − label: up means a higher prediction, not a better one"
+    output_description = "prediction − label: up means a higher prediction, not a better one"
 
     def output(self, model: nn.Module, batch: Batch) -> Tensor:
         prediction, y = self._prediction_and_y(model, batch)
@@ -46,5 +47,5 @@ class Regression(Task):
             )
 
     def _prediction_and_y(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        y = labels_of(batch, "regression")
-        return logits_of(call(model, batch, "regression")), y
+        y = read_labels(batch, "regression")
+        return extract_logits(call_with_inputs(model, batch, "regression")), y

@@ -5,8 +5,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from trak.inputs.batches import Batch
-from trak.inputs.model_calls import Layouts, call_by_keyword, right_padded
-from trak.tasks.logits import logits_of
+from trak.inputs.model_calls import TupleLayouts, call_by_keyword
+from trak.inputs.token_batches import move_padding_right
+from trak.tasks.logits import extract_logits
 from trak.tasks.registry import register_task
 from trak.tasks.token_task import TokenTask
 
@@ -21,14 +22,14 @@ class Seq2Seq(TokenTask):
     the batch has them. Padding in front of an input is moved behind it first.
     """
 
-    layouts: ClassVar[Layouts] = {2: ("input_ids", "labels"), 3: ("input_ids", "attention_mask", "labels")}
+    layouts: ClassVar[TupleLayouts] = {2: ("input_ids", "labels"), 3: ("input_ids", "attention_mask", "labels")}
 
     def fields(self, batch: Batch) -> dict[str, Any]:
         fields = super().fields(batch)
-        return right_padded(fields, "labels", *(key for key in fields if key.startswith("decoder_")))
+        return move_padding_right(fields, "labels", *(key for key in fields if key.startswith("decoder_")))
 
     def logits(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        return logits_of(call_by_keyword(model, self._with_decoder_inputs(batch, model)))
+        return extract_logits(call_by_keyword(model, self._with_decoder_inputs(batch, model)))
 
     def token_targets(self, batch: Batch, model: nn.Module | None = None) -> dict[str, Any]:
         """As of `TokenTask`; the model makes the decoder's inputs, where the batch has none.

@@ -3,11 +3,11 @@
 from torch import Tensor, nn
 
 from trak.inputs.batches import Batch
-from trak.inputs.model_calls import Layouts, as_mapping
+from trak.inputs.model_calls import TupleLayouts, batch_as_dict
 from trak.tasks.classification import Classification
 from trak.tasks.registry import register_task
 
-LAYOUTS: Layouts = {
+LAYOUTS: TupleLayouts = {
     2: ("input_ids", "labels"),
     3: ("input_ids", "attention_mask", "labels"),
     4: ("input_ids", "token_type_ids", "attention_mask", "labels"),
@@ -25,7 +25,7 @@ class TextClassification(Classification):
     """
 
     def logits_and_labels(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        return super().logits_and_labels(model, as_mapping(batch, LAYOUTS, "text classification"))
+        return super().logits_and_labels(model, batch_as_dict(batch, LAYOUTS, "text classification"))
 
     def check(self, model: nn.Module, batch: Batch) -> None:
-        super().check(model, as_mapping(batch, LAYOUTS, "text classification"))
+        super().check(model, batch_as_dict(batch, LAYOUTS, "text classification"))

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from trak.inputs.model_calls import call_by_keyword
-from trak.tasks.logits import logits_of
+from trak.tasks.logits import extract_logits
 from trak.tasks.registry import register_task
 from trak.tasks.text_classification import LAYOUTS
 from trak.tasks.token_task import TokenTask
@@ -22,4 +22,4 @@ class TokenClassification(TokenTask):
     layouts = LAYOUTS
 
     def logits(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        return logits_of(call_by_keyword(model, batch))
+        return extract_logits(call_by_keyword(model, batch))

@@ -1,4 +1,4 @@
-"""What the tasks that predict tokens share."""
+"""Base of the tasks that predict tokens."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from trak.inputs import batches
 from trak.inputs.batches import Batch
-from trak.inputs.fields import IGNORED, LABEL_KEYS, find
-from trak.inputs.model_calls import Layouts, as_mapping, check_text, without_empty
+from trak.inputs.fields import IGNORED, LABEL_KEYS, find_key
+from trak.inputs.model_calls import TupleLayouts, batch_as_dict
+from trak.inputs.token_batches import check_text, ignore_empty_texts
 from trak.tasks.logits import check_classes, margins
 from trak.tasks.multi_output import MultiOutputTask
 
@@ -17,7 +18,7 @@ from trak.tasks.multi_output import MultiOutputTask
 class TokenTask(MultiOutputTask):
     """A prediction for each position that has a label; -100 marks those without."""
 
-    layouts: ClassVar[Layouts]
+    layouts: ClassVar[TupleLayouts]
     """The members of tuple batches, by their number."""
 
     @abstractmethod
@@ -30,39 +31,39 @@ class TokenTask(MultiOutputTask):
         Raises:
             ValueError: if it has no such form.
         """
-        fields = as_mapping(batch, self.layouts, self._what)
-        labels = fields[find(fields, LABEL_KEYS, "labels")]
+        fields = self._as_dict(batch)
+        labels = fields[find_key(fields, LABEL_KEYS, "labels")]
         if not isinstance(labels, Tensor) or labels.ndim != 2:
             got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
             raise ValueError(
                 f"{self._what} needs labels as a tensor of shape (B, length), got {got}; give one label for each token"
             )
         inputs = {key: value for key, value in fields.items() if key not in LABEL_KEYS}
-        return {**inputs, "labels": without_empty(labels, fields)}
+        return {**inputs, "labels": ignore_empty_texts(labels, fields)}
 
-    def aligned(self, labels: Tensor) -> Tensor:
-        """The labels, (B, L), each where the logits are that predict it."""
+    def align_labels(self, labels: Tensor) -> Tensor:
+        """Move labels (B, L) to the positions of the logits that predict them."""
         return labels
 
-    def counted(self, batch: Batch) -> Tensor:
-        return self.aligned(self.fields(batch)["labels"]) != IGNORED
+    def prediction_mask(self, batch: Batch) -> Tensor:
+        return self.align_labels(self.fields(batch)["labels"]) != IGNORED
 
     def margins(self, model: nn.Module, batch: Batch) -> Tensor:
         fields = self.fields(batch)
-        labels, logits = self.aligned(fields["labels"]), self.logits(model, fields)
-        counted = labels != IGNORED
+        labels, logits = self.align_labels(fields["labels"]), self.logits(model, fields)
+        mask = labels != IGNORED
         try:
             # Before anything else, so that no more of a large vocabulary is held than has to be.
-            logits, labels = logits[counted], labels[counted]
+            logits, labels = logits[mask], labels[mask]
         except RuntimeError:  # torch.vmap has no shapes that depend on values
             return margins(logits, labels)
         found = margins(logits, labels)
-        return found.new_zeros(counted.shape).index_put((counted,), found)
+        return found.new_zeros(mask.shape).index_put((mask,), found)
 
     def correct(self, model: nn.Module, batch: Batch, output: Tensor) -> Tensor | None:
         """Whether all labels are predicted right."""
         fields = self.fields(batch)
-        labels = self.aligned(fields["labels"])
+        labels = self.align_labels(fields["labels"])
         return ((self.logits(model, fields).argmax(-1) == labels) | (labels == IGNORED)).all(1)
 
     def token_targets(self, batch: Batch) -> dict[str, Any]:
@@ -80,9 +81,9 @@ class TokenTask(MultiOutputTask):
         return {**repeated, "labels": alone}
 
     def check(self, model: nn.Module, batch: Batch) -> None:
-        check_text(model, as_mapping(batch, self.layouts, self._what))
+        check_text(model, self._as_dict(batch))
         fields = self.fields(batch)
-        labels = self.aligned(fields["labels"])
+        labels = self.align_labels(fields["labels"])
         # Without the labels' values, which may be no tokens that a decoder could take.
         logits = self.logits(model, {**fields, "labels": fields["labels"].where(fields["labels"] == IGNORED, 0)})
         if logits.ndim != 3 or logits.shape[:2] != labels.shape:
@@ -94,12 +95,15 @@ class TokenTask(MultiOutputTask):
         without = (labels == IGNORED).all(1)
         if without.any():
             raise ValueError(
-                f"row {int(without.nonzero()[0])} of the batch has no token to predict: all of its labels are "
-                f"{IGNORED}{self._no_label}; leave it out"
+                f"row {batches.first_row(without)} of the batch has no token to predict: all of its labels are "
+                f"{IGNORED}{self._missing_label_note}; leave it out"
             )
+
+    def _as_dict(self, batch: Batch) -> dict[str, Any]:
+        return batch_as_dict(batch, self.layouts, self._what)
 
     @property
     def _what(self) -> str:
         return (self.name or type(self).__name__).replace("_", " ")
 
-    _no_label: ClassVar[str] = ""
+    _missing_label_note: ClassVar[str] = ""

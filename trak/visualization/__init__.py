@@ -1,7 +1,7 @@
-"""Looking at attributions: `show` in a notebook or a terminal, `report` as one file for a browser."""
+"""Views of attributions: `show` in a notebook or a terminal, `report` as one file for a browser."""
 
 from trak.visualization.display_mixin import DisplayMixin
-from trak.visualization.selection import RankedExamples, Selection, check_targets
+from trak.visualization.selection import RankedExamples, Selection
 from trak.visualization.show import AttributionView
 
-__all__ = ["AttributionView", "DisplayMixin", "RankedExamples", "Selection", "check_targets"]
+__all__ = ["AttributionView", "DisplayMixin", "RankedExamples", "Selection"]

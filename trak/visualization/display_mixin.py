@@ -1,4 +1,4 @@
-"""What every result offers to look at it."""
+"""The methods of every result that display it: `show`, `report` and the summary in a notebook."""
 
 import inspect
 from abc import abstractmethod
@@ -14,7 +14,7 @@ from trak.visualization.summary import summary_html
 
 
 class DisplayMixin(RankedExamples):
-    """Scores of training examples for targets, to be looked at."""
+    """Scores of training examples for targets, with methods that display them."""
 
     def show(
         self,
@@ -27,19 +27,19 @@ class DisplayMixin(RankedExamples):
         """Targets beside the training examples with their highest and lowest scores: HTML in a notebook, else text.
 
         Args:
-            train_dataset, target_dataset: as attributed, in the same order. Images, texts, tokens and labels are told
-                by their types; `display` says otherwise.
+            train_dataset, target_dataset: as attributed, in the same order. Images, texts, tokens and labels are found
+                by their types, unless `display` converts them.
             targets: which; by default the first five.
             k: how many training examples at either end, by default 5.
-            options: labels, predicted labels, `display`, `tokenizer`, scores of tokens: see `trak.visualization.Selection`.
+            options: of `trak.visualization.Selection`: labels, predictions, `display`, `tokenizer`, scores of tokens.
 
         Returns:
-            something to look at, with `save(path)`.
+            The view, which notebooks and terminals display, with `save(path)`.
 
         Raises:
             ValueError: if a target is out of range or repeated, or a data set has another number of examples than the
                 attribution.
-            TypeError: if a data set can't be asked for an example by its number, or for an unknown option.
+            TypeError: if the examples of a data set cannot be read by their number, or for an unknown option.
             ImportError: if there are images and Pillow is not installed.
         """
         _check_options(self.show, options)
@@ -61,13 +61,13 @@ class DisplayMixin(RankedExamples):
         """Write one HTML file, to be opened anywhere without network: all targets, to search and to sort.
 
         Args:
-            path: of the file, which is replaced.
-            train_dataset, target_dataset: as of `show`; without them, indices and scores are written.
+            path: the file, which is replaced.
+            train_dataset, target_dataset: as for `show`; without them, indices and scores are written.
             targets: which; by default all.
             k: how many training examples at either end, by default 10, or n_train if that is less.
             title: heading of the page.
-            image_size: pixels that no side of an image is longer than; by default 96, and 480 for drawings.
-            options: as of `show`.
+            image_size: largest side of an image in pixels; by default 96, and 480 for matplotlib figures.
+            options: as for `show`.
 
         Raises:
             ValueError, TypeError, ImportError: as `show`.

@@ -1,4 +1,4 @@
-"""Pictures of attributions; needs matplotlib."""
+"""Matplotlib figures of attributions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +8,11 @@ import numpy as np
 
 from trak._utils.optional import import_optional_dependency
 from trak._utils.plotting import axes, legend, styles
-from trak.visualization.examples import at
+from trak._utils.typing import Array
+from trak._utils.validation import as_indices
+from trak.visualization.dataset_reader import value_at
 from trak.visualization.images import pixels
-from trak.visualization.selection import RankedExamples, check_targets
+from trak.visualization.selection import RankedExamples
 
 _HELPFUL, _HARMFUL = "#0072b2", "#d55e00"
 
@@ -27,7 +29,7 @@ def show_images(
     k: int = 5,
     path: str | Path | None = None,
 ) -> Path | None:
-    """A row for each target: its image, the k most helpful and the k most harmful training images.
+    """Draw a row for each target: its image, the k most helpful and the k most harmful training images.
 
     Args:
         attribution: the scores.
@@ -42,7 +44,7 @@ def show_images(
         ValueError: if a target is out of range or repeated.
     """
     plt = import_optional_dependency("matplotlib.pyplot", "pictures need matplotlib", "pictures")
-    targets = check_targets(targets, attribution.shape[1])
+    targets = as_indices(targets, attribution.shape[1], "targets").tolist()
     helpful, harmful = attribution.top(k), attribution.top(k, bottom=True)
     rows, columns = len(targets), 2 * k + 1
     figure, axes = plt.subplots(
@@ -52,14 +54,14 @@ def show_images(
     for axis in axes.flat:
         axis.axis("off")
     for row, target in zip(axes, targets, strict=True):
-        caption = "" if target_labels is None else f"label {at(target_labels, target)}"
+        caption = "" if target_labels is None else f"label {value_at(target_labels, target)}"
         if predicted_labels is not None:
-            caption += f"\npredicted {at(predicted_labels, target)}"
-        _draw(row[0], at(target_images, target), caption, "black")
+            caption += f"\npredicted {value_at(predicted_labels, target)}"
+        _draw_image(row[0], value_at(target_images, target), caption, "black")
         for first, found, colour in ((2, helpful, _HELPFUL), (k + 3, harmful, _HARMFUL)):
             for axis, index, score in zip(row[first:], found.indices[target], found.scores[target], strict=False):
-                label = "" if train_labels is None else f"label {at(train_labels, index)}\n"
-                _draw(axis, at(train_images, index), f"{label}{score:+.2g}", colour)
+                label = "" if train_labels is None else f"label {value_at(train_labels, index)}\n"
+                _draw_image(axis, value_at(train_images, index), f"{label}{score:+.2g}", colour)
     for column, title, colour in (
         (0, "target", "black"),
         (2 + k // 2, "training images that pushed it up", _HELPFUL),
@@ -76,7 +78,7 @@ def show_images(
     return path
 
 
-def _draw(axis: Any, image: Any, caption: str, colour: str) -> None:
+def _draw_image(axis: Any, image: Any, caption: str, colour: str) -> None:
     array = pixels(image)
     axis.axis("on")
     axis.set(xticks=[], yticks=[])
@@ -86,9 +88,9 @@ def _draw(axis: Any, image: Any, caption: str, colour: str) -> None:
         side.set(color=colour, linewidth=2)
 
 
-def plot_scores(scores: "np.ndarray[Any, Any]", targets: int | Sequence[int] = 0, k: int = 5, ax: Any = None) -> Any:
-    """The distribution of targets' scores over training examples: how many have a score so far from 0 or farther, on
-    either side of it, with the k highest and the k lowest marked.
+def plot_scores(scores: Array, targets: int | Sequence[int] = 0, k: int = 5, ax: Any = None) -> Any:
+    """Plot the distribution of targets' scores: the number of training examples whose score is at least as far from 0,
+    on either side of it, with the k highest and the k lowest marked.
 
     Args:
         scores: (n_train, n_targets).
@@ -104,15 +106,15 @@ def plot_scores(scores: "np.ndarray[Any, Any]", targets: int | Sequence[int] = 0
         ValueError: if a target is out of range, or k is negative.
         TypeError: if a target is no integer.
     """
-    chosen = check_targets(targets, scores.shape[1])  # type: ignore[arg-type]
+    chosen = as_indices(np.atleast_1d(targets), scores.shape[1], "targets").tolist()
     if k < 0:
         raise ValueError(f"k must be 0 or more, got {k}; use 0 to mark none")
-    of = f"target {chosen[0]}" if len(chosen) == 1 else f"{len(chosen)} targets"
+    subject = f"target {chosen[0]}" if len(chosen) == 1 else f"{len(chosen)} targets"
     ax = axes(
         ax,
         f"score (units of f); the {k} highest and lowest are marked",
         "training examples as far from 0 or farther",
-        f"Scores of {len(scores)} training examples for {of}",
+        f"Scores of {len(scores)} training examples for {subject}",
     )
     for target, style in zip(chosen, styles(), strict=False):
         column, label = np.asarray(scores[:, target], np.float64), f"target {target}"

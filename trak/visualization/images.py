@@ -1,4 +1,4 @@
-"""Images as data sets have them, as pixels and as bytes that a browser shows."""
+"""Images of data sets, as pixels and as data URLs."""
 
 import base64
 import io
@@ -7,27 +7,27 @@ from typing import Any
 import numpy as np
 
 from trak._utils.optional import import_optional_dependency
-
-Array = np.ndarray[Any, Any]
+from trak._utils.typing import Array
+from trak._utils.validation import as_array
 
 _CHANNELS = (1, 3, 4)
 _SMALL_PNG = 600
-DRAWING_SIZE = 480
-"""Pixels that a drawing is legible at."""
+FIGURE_SIZE = 480
+"""Pixels at which a matplotlib figure is legible."""
 
 
-def is_picture(image: Any) -> bool:
-    """Whether it is an image of Pillow's."""
+def is_pillow_image(image: Any) -> bool:
+    """Whether a value is a Pillow image."""
     return hasattr(image, "convert") and hasattr(image, "getbands")
 
 
-def is_drawing(image: Any) -> bool:
-    """Whether it is a figure of matplotlib's."""
+def is_figure(image: Any) -> bool:
+    """Whether a value is a matplotlib figure."""
     return hasattr(image, "savefig") and hasattr(image, "get_axes")
 
 
-def drawn(figure: Any) -> Array:
-    """The pixels of a figure of matplotlib's, which is closed: uint8 (H, W, 3), or (H, W, 4) if it is transparent."""
+def figure_pixels(figure: Any) -> Array:
+    """Draw a matplotlib figure and close it: uint8 (H, W, 3), or (H, W, 4) if it is transparent."""
     plt = import_optional_dependency("matplotlib.pyplot", "drawings need matplotlib", "pictures")
     agg = import_optional_dependency("matplotlib.backends.backend_agg", "drawings need matplotlib", "pictures")
     try:
@@ -42,28 +42,24 @@ def drawn(figure: Any) -> Array:
 def pixels(image: Any) -> Array:
     """An image as uint8: (H, W) if it is grey, otherwise (H, W, 3), or (H, W, 4) with opacity.
 
-    Numbers from 0 to 1 stand for dark to light, and so do bytes; any others are stretched from the image's least to its
-    greatest.
+    Numbers from 0 to 1, and bytes, are kept; any others are rescaled from the image's minimum and maximum.
 
     Args:
-        image: of Pillow's, a figure of matplotlib's, which is closed, or an array or tensor (H, W), (C, H, W) or
+        image: a Pillow image, a matplotlib figure, which is closed, or an array or tensor (H, W), (C, H, W) or
             (H, W, C) with 1, 3 or 4 channels. A shape that may be either is (C, H, W), unless it is a square as
             (H, W, C) alone.
 
     Raises:
         ValueError: for another shape, or numbers that are not finite.
     """
-    if is_drawing(image):
-        return drawn(image)
-    if is_picture(image):
-        grey, clear = (
-            image.mode in ("1", "L", "I", "I;16", "F"),
-            "A" in image.getbands() or "transparency" in image.info,
-        )
-        if not grey:
-            return np.asarray(image.convert("RGBA" if clear else "RGB"))
+    if is_figure(image):
+        return figure_pixels(image)
+    if is_pillow_image(image):
+        if image.mode not in ("1", "L", "I", "I;16", "F"):
+            has_opacity = "A" in image.getbands() or "transparency" in image.info
+            return np.asarray(image.convert("RGBA" if has_opacity else "RGB"))
         image = image.convert("L") if image.mode == "1" else image
-    array = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+    array = as_array(image)
     if array.ndim == 3 and array.shape[0] in _CHANNELS and not _is_square_with_channels_last(*array.shape):
         array = np.moveaxis(array, 0, -1)
     if array.ndim == 3 and array.shape[-1] == 1:
@@ -91,14 +87,14 @@ def _is_square_with_channels_last(first: int, second: int, third: int) -> bool:
     return first == second != third and third in _CHANNELS
 
 
-def fitted(array: Array, size: int) -> tuple[int, int]:
-    """Width and height of what `encode` makes of pixels."""
+def scaled_size(array: Array, size: int) -> tuple[int, int]:
+    """Width and height of an image that `encode_image` has resized."""
     height, width = array.shape[:2]
     scale = min(1.0, size / max(height, width))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def encode(array: Array, size: int) -> str:
+def encode_image(array: Array, size: int) -> str:
     """An image's pixels as a data URL: the smaller of PNG and WebP, no side longer than `size`.
 
     Raises:
@@ -109,15 +105,15 @@ def encode(array: Array, size: int) -> str:
     )
     image = import_optional_dependency("PIL.Image", need, "pictures").fromarray(array)
     image.thumbnail((size, size))
-    kind, data = "png", _written(image, "PNG")
+    kind, data = "png", _image_bytes(image, "PNG")
     if len(data) > _SMALL_PNG:
-        lossy = _written(image, "WEBP", quality=80)
+        lossy = _image_bytes(image, "WEBP", quality=80)
         if len(lossy) < len(data):
             kind, data = "webp", lossy
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _written(image: Any, kind: str, **options: Any) -> bytes:
+def _image_bytes(image: Any, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()

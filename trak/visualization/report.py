@@ -1,4 +1,4 @@
-"""A report: one file that a browser opens without network, with every target, to search and to sort."""
+"""The report: one HTML file with every target, searchable and sortable, which needs no network."""
 
 import base64
 import hashlib
@@ -11,12 +11,13 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from trak._utils.typing import Array
 from trak._utils.validation import is_number
-from trak.visualization.examples import Example, joined
-from trak.visualization.images import DRAWING_SIZE, Array, encode, fitted
-from trak.visualization.selection import Neighbour, Selection
-from trak.visualization.show import page_file, shortened, strengths, write_page
-from trak.visualization.summary import EXPLAINED, facts, meaning
+from trak.visualization.examples import Example, join_tokens
+from trak.visualization.images import FIGURE_SIZE, encode_image, scaled_size
+from trak.visualization.pages import normalize_scores, read_asset, truncate, write_page
+from trak.visualization.selection import ScoredExample, Selection
+from trak.visualization.summary import SETTING_DESCRIPTIONS, describe_settings, explain_scores
 
 _CHARACTERS, _TOKENS = 2000, 400
 _IMAGE_SIZE = 96
@@ -27,20 +28,18 @@ _IMAGES_AT_ONCE = 512
 def write_report(
     selection: Selection, path: str | Path, *, title: str = "Attribution report", image_size: int | None = None
 ) -> Path:
-    """Write the report.
-
-    What is written depends on the selection alone: the same attribution gives the same bytes.
+    """Write the report. The same selection always gives the same bytes.
 
     Args:
         selection: targets and training examples.
-        path: of the file, which is replaced.
+        path: the file, which is replaced.
         title: heading of the page.
-        image_size: pixels that no side of an image is longer than; by default 96, and 480 for figures of matplotlib's.
+        image_size: largest side of an image in pixels; by default 96, and 480 for matplotlib figures.
 
     Raises:
         ImportError: if there are images and Pillow is not installed.
-        ValueError: for an `image_size` below 1 or without end.
-        TypeError: for a title that is no string.
+        ValueError: for an `image_size` below 1 or infinite.
+        TypeError: for a title that is not a string.
         IsADirectoryError: if `path` is a folder.
     """
     path = Path(path).expanduser()
@@ -50,110 +49,108 @@ def write_report(
         raise TypeError(f"title must be a string, got {title!r:.80}; give one, or leave it out")
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a folder; give the name of a file in it, such as report.html")
-    contents = _Contents(selection, image_size)
-    found = facts(selection.attribution)
+    contents = _ReportData(selection, image_size)
+    found = describe_settings(selection.attribution)
     data = {
         "title": title,
         "facts": found,
-        "explained": {name: EXPLAINED[name] for name in found if name in EXPLAINED},
-        "meaning": meaning(selection.attribution),
+        "explained": {name: SETTING_DESCRIPTIONS[name] for name in found if name in SETTING_DESCRIPTIONS},
+        "meaning": explain_scores(selection.attribution),
         "images_at_once": _IMAGES_AT_ONCE,
-        **contents.collect(),
+        **contents.examples(),
         "sizes": contents.sizes,
     }
-    style, script = page_file("report.css"), page_file("report.js")
+    starts = range(0, max(1, len(contents.images)), _IMAGES_AT_ONCE)
+    image_scripts = [_images_script(contents.images[start : start + _IMAGES_AT_ONCE]) for start in starts]
+    style, script = read_asset("report.css"), read_asset("report.js")
     parts = {
         "title": html.escape(title),
-        "policy": f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {_source(script)}",
+        "policy": f"default-src 'none'; img-src data:; style-src {_csp_hash(style)}; script-src {_csp_hash(script)}",
         "style": style,
         "script": script,
-        "data": _embedded(data),
-        "first_images": _images(contents.images[:_IMAGES_AT_ONCE]),
-        "more_images": "".join(
-            _images(contents.images[start : start + _IMAGES_AT_ONCE])
-            for start in range(_IMAGES_AT_ONCE, len(contents.images), _IMAGES_AT_ONCE)
-        ),
+        "data": _script_json(data),
+        "first_images": image_scripts[0],
+        "more_images": "".join(image_scripts[1:]),
     }
-    page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], page_file("report.html"))
+    page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], read_asset("report.html"))
     return write_page(path, page)
 
 
-class _Contents:
-    """Collects what is seen of examples, every image once."""
+class _ReportData:
+    """Targets and training examples as JSON, which refers to each distinct image by its number."""
 
     def __init__(self, selection: Selection, image_size: int | None) -> None:
         self._selection, self._size = selection, image_size
         self.images: list[str] = []
         self.sizes: list[tuple[int, int]] = []
-        """Of the images, width and height."""
-        self._places: dict[bytes, int] = {}
+        """Width and height of each image."""
+        self._image_numbers: dict[bytes, int] = {}
 
-    def collect(self) -> dict[str, Any]:
-        """Targets, each with both ends, and the training examples that they name."""
-        targets, train = [], dict[int, Any]()
-        count = len(self._selection.targets)
-        for row in tqdm(self._selection.rows(), desc="reading examples", unit="target", total=count, delay=1):
+    def examples(self) -> dict[str, Any]:
+        """Targets, each with both ends of its ranking, and the training examples in them."""
+        selection, targets, train = self._selection, [], dict[int, Any]()
+        count = len(selection.targets)
+        for ranking in tqdm(selection.rankings(), desc="reading examples", unit="target", total=count, delay=1):
+            target = ranking.target
             targets.append(
                 {
-                    "id": row.target,
-                    **self._seen(self._selection.target[row.target], self._selection.target_token_scores(row.target)),
-                    **_present(predicted=self._selection.predicted(row.target)),
-                    "up": self._end(row.target, row.helpful),
-                    "down": self._end(row.target, row.harmful),
+                    "id": target,
+                    **self._example(selection.target[target], selection.target_token_scores(target)),
+                    **_drop_none(predicted=selection.predicted(target)),
+                    "up": self._scored_examples(target, ranking.helpful),
+                    "down": self._scored_examples(target, ranking.harmful),
                 }
             )
-            for neighbour in (*row.helpful, *row.harmful):
-                if neighbour.train_index not in train:
-                    train[neighbour.train_index] = self._seen(self._selection.train[neighbour.train_index], None)
+            for index, _ in (*ranking.helpful, *ranking.harmful):
+                if index not in train:
+                    train[index] = self._example(selection.train[index], None)
         return {"targets": targets, "train": train}
 
-    def _end(self, target: int, neighbours: tuple[Neighbour, ...]) -> dict[str, Any]:
-        shades = [self._selection.train_token_scores(target, n.train_index) for n in neighbours]
-        known = any(shade is not None for shade in shades)
+    def _scored_examples(self, target: int, scored: tuple[ScoredExample, ...]) -> dict[str, Any]:
+        shades = [_shades(self._selection.train_token_scores(target, one.train_index)) for one in scored]
         return {
-            "indices": [n.train_index for n in neighbours],
-            "scores": [n.score for n in neighbours],
-            **_present(shades=[_shades(shade) for shade in shades] if known else None),
+            "indices": [one.train_index for one in scored],
+            "scores": [one.score for one in scored],
+            **_drop_none(shades=shades if any(shade is not None for shade in shades) else None),
         }
 
-    def _seen(self, example: Example, scores: Array | None) -> dict[str, Any]:
-        tokens = list(joined(example.tokens[:_TOKENS])) if example.tokens else None
-        return _present(
-            image=None if example.image is None else self._image(example.image, example.is_drawing),
-            text=shortened(example.text, _CHARACTERS) or None,
-            tokens=tokens,
-            shades=_shades(scores),
+    def _example(self, example: Example, token_scores: Array | None) -> dict[str, Any]:
+        return _drop_none(
+            image=None if example.image is None else self._image_number(example.image, example.is_figure),
+            text=truncate(example.text, _CHARACTERS) or None,
+            tokens=list(join_tokens(example.tokens[:_TOKENS])) if example.tokens else None,
+            shades=_shades(token_scores),
             label=example.label,
         )
 
-    def _image(self, pixels: Array, is_drawing: bool) -> int:
+    def _image_number(self, pixels: Array, is_figure: bool) -> int:
         key = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
-        if key not in self._places:
-            self._places[key] = len(self.images)
-            size = self._size or (DRAWING_SIZE if is_drawing else _IMAGE_SIZE)
-            self.images.append(encode(pixels, size).removeprefix("data:image/"))
-            self.sizes.append(fitted(pixels, size))
-        return self._places[key]
+        if key not in self._image_numbers:
+            self._image_numbers[key] = len(self.images)
+            size = self._size or (FIGURE_SIZE if is_figure else _IMAGE_SIZE)
+            self.images.append(encode_image(pixels, size).removeprefix("data:image/"))
+            self.sizes.append(scaled_size(pixels, size))
+        return self._image_numbers[key]
 
 
-def _present(**fields: Any) -> dict[str, Any]:
+def _drop_none(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def _shades(scores: Array | None) -> list[float] | None:
-    return None if scores is None else strengths(scores)[:_TOKENS]
+    return None if scores is None else normalize_scores(scores)[:_TOKENS]
 
 
-def _source(text: str) -> str:
+def _csp_hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _images(some: list[str]) -> str:
-    return f'<script type="application/json" class="images">{_embedded(some)}</script>\n'
+def _images_script(images: list[str]) -> str:
+    return f'<script type="application/json" class="images">{_script_json(images)}</script>\n'
 
 
-def _embedded(value: Any) -> str:
-    """As JSON that no HTML parser sees an end of the script in."""
+def _script_json(value: Any) -> str:
+    """JSON in which no HTML parser finds the end of the script."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,4 +1,4 @@
-"""Which targets are looked at, beside which training examples: what `show` and `report` have in common."""
+"""The selected targets with the training examples at both ends of their rankings, for `show` and `report`."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from trak._utils.typing import Array
+from trak._utils.validation import as_array, as_indices
 from trak.scoring import TopK
-from trak.visualization.examples import Example, Examples, at, check_one_for_each
-
-Array = np.ndarray[Any, Any]
+from trak.visualization.dataset_reader import DatasetReader, check_label_count, value_at
 
 
 class RankedExamples(Protocol):
-    """What is needed of an attribution."""
+    """The parts of an attribution that are displayed."""
 
     @property
     @abstractmethod
@@ -27,10 +27,10 @@ class RankedExamples(Protocol):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What the scores are of and how they were made, ready for JSON."""
+        """The settings of the scores, ready for JSON."""
 
 
-class Neighbour(NamedTuple):
+class ScoredExample(NamedTuple):
     """A training example at one end of a target's ranking."""
 
     train_index: int
@@ -38,18 +38,18 @@ class Neighbour(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
-    """A target with both ends of its ranking, strongest first."""
+class TargetRanking:
+    """A target with the training examples at both ends of its ranking, strongest first."""
 
     target: int
-    helpful: tuple[Neighbour, ...]
+    helpful: tuple[ScoredExample, ...]
     """The highest scores."""
-    harmful: tuple[Neighbour, ...]
+    harmful: tuple[ScoredExample, ...]
     """The lowest."""
 
 
 class Selection:
-    """Targets, and training examples beside them."""
+    """Targets, and the training examples at both ends of their rankings."""
 
     def __init__(
         self,
@@ -71,16 +71,16 @@ class Selection:
         """
         Args:
             attribution: the scores.
-            train_dataset, target_dataset: where `dataset[i]` is an example: a data set of torch's or Hugging Face's, a
-                list of strings, an array of images, columns (a tuple, a dict or a DataFrame, read by position), or a
-                DataLoader in order. Without one, only numbers are seen.
-            targets: which to look at; by default all.
+            train_dataset, target_dataset: data whose `dataset[i]` is an example: a data set of torch's or Hugging
+                Face's, a list of strings, an array of images, columns (a tuple, a dict or a DataFrame, read by
+                position), or a DataLoader in order. Without one, only indices and scores are displayed.
+            targets: the targets to display; by default all.
             k: how many training examples at either end; by default 5, or n_train if that is less.
-            train_labels, target_labels: one for each example, in place of those that the examples carry.
-            predicted_labels: what the model says, one for each target.
-            label_names: names of labels that are numbers.
-            display: from an example as the data set gives it to what is to be seen: an image, a text, a list of tokens,
-                or a tuple or dict of them; by default that is told by their types.
+            train_labels, target_labels: one for each example, in place of those in the data sets.
+            predicted_labels: the model's predictions, one for each target.
+            label_names: names of labels that are numbers; by default those of a `datasets.Dataset`.
+            display: converts an example of a data set to an image, a text, a list of tokens, or a tuple or dict of
+                them; by default these are found by their types. An example keeps its label unless the result has one.
             tokenizer: with `decode`, or a function, from the number of a token to its text.
             train_token_scores: for (target, train_index), a number for each token of the training example: its shade.
             target_token_scores: for a target, a number for each of its tokens.
@@ -88,80 +88,57 @@ class Selection:
         Raises:
             ValueError: if a target is out of range or repeated, or a data set or a list of labels has another length
                 than the attribution.
-            TypeError: if a data set can't be asked for an example.
+            TypeError: if the examples of a data set cannot be read by their number.
         """
         train, count = attribution.shape
         self.attribution = attribution
-        self.targets = check_targets(range(count) if targets is None else targets, count)
+        self.targets: list[int] = as_indices(targets, count, "targets").tolist()
         self.k = min(5, train) if k is None else k
         options: dict[str, Any] = {"label_names": label_names, "display": display, "tokenizer": tokenizer}
-        self.train = Examples(train_dataset, train, "train_dataset", labels=train_labels, **options)
-        self.target = Examples(target_dataset, count, "target_dataset", labels=target_labels, **options)
+        self.train = DatasetReader(train_dataset, train, "train_dataset", labels=train_labels, **options)
+        self.target = DatasetReader(target_dataset, count, "target_dataset", labels=target_labels, **options)
         if predicted_labels is not None:
-            check_one_for_each(predicted_labels, "predicted_labels", count, "targets")
+            check_label_count(predicted_labels, "predicted_labels", count, "targets")
         self._predicted = predicted_labels
         self._train_scores, self._target_scores = train_token_scores, target_token_scores
 
-    def rows(self) -> Iterator[Row]:
-        """A row for each target."""
+    def rankings(self) -> Iterator[TargetRanking]:
+        """The ranking of each target."""
         helpful, harmful = self.attribution.top(self.k), self.attribution.top(self.k, bottom=True)
         for target in self.targets:
-            yield Row(target, _neighbours(helpful, target), _neighbours(harmful, target))
+            yield TargetRanking(target, _scored_examples(helpful, target), _scored_examples(harmful, target))
 
     def predicted(self, target: int) -> str | None:
         """The label that was predicted, in words."""
-        return None if self._predicted is None else self.target.name(at(self._predicted, target))
+        return None if self._predicted is None else self.target.label_name(value_at(self._predicted, target))
 
     def train_token_scores(self, target: int, index: int) -> Array | None:
         """A number for each token of a training example, as it concerns the target; None if there are none.
 
         Raises:
-            ValueError: if there are more or fewer than tokens, or they are not finite.
+            ValueError: if their number differs from that of the tokens, or they are not finite.
         """
-        example: Example = self.train[index]
-        if self._train_scores is None or not example.tokens:
-            return None
-        return _checked(self._train_scores(target, index), example, f"train_token_scores({target}, {index})")
+        return _token_scores(self._train_scores, (target, index), self.train, "train_token_scores")
 
     def target_token_scores(self, target: int) -> Array | None:
         """A number for each token of a target; otherwise as `train_token_scores`."""
-        example: Example = self.target[target]
-        if self._target_scores is None or not example.tokens:
-            return None
-        return _checked(self._target_scores(target), example, f"target_token_scores({target})")
+        return _token_scores(self._target_scores, (target,), self.target, "target_token_scores")
 
 
-def check_targets(targets: Sequence[int], count: int) -> list[int]:
-    """The targets as plain numbers.
-
-    Raises:
-        ValueError: if there are none, or one is out of range or repeated.
-        TypeError: if one is no integer.
-    """
-    found = np.asarray(targets).reshape(-1).tolist()
-    if not found:
-        raise ValueError(f"targets is empty: choose at least one of {count}")
-    for target in found:
-        if isinstance(target, bool) or not isinstance(target, int):
-            raise TypeError(f"targets must be integers, got {target!r}; give their numbers")
-        if not 0 <= target < count:
-            raise ValueError(
-                f"target {target} is out of range: there are {count} targets, from 0; choose from 0 to {count - 1}"
-            )
-    if len(set(found)) < len(found):
-        twice = next(target for target in found if found.count(target) > 1)
-        raise ValueError(f"targets has {twice} more than once; give each once")
-    return found
-
-
-def _neighbours(found: TopK, target: int) -> tuple[Neighbour, ...]:
+def _scored_examples(found: TopK, target: int) -> tuple[ScoredExample, ...]:
     pairs = zip(found.indices[target], found.scores[target], strict=True)
     # As short as a float32 can be told by.
-    return tuple(Neighbour(int(index), float(str(score))) for index, score in pairs)
+    return tuple(ScoredExample(int(index), float(str(score))) for index, score in pairs)
 
 
-def _checked(scores: Any, example: Example, what: str) -> Array:
-    array = np.asarray(scores.detach().cpu() if hasattr(scores, "detach") else scores, np.float64)
+def _token_scores(
+    function: Callable[..., Sequence[float]] | None, at: tuple[int, ...], examples: DatasetReader, name: str
+) -> Array | None:
+    """The result of the user's function for an example, whose index comes last, if the example has tokens."""
+    example = examples[at[-1]]
+    if function is None or not example.tokens:
+        return None
+    what, array = f"{name}({', '.join(map(str, at))})", as_array(function(*at)).astype(np.float64)
     if example.mask is not None and array.shape == example.mask.shape:
         array = array[example.mask]
     if array.shape != (len(example.tokens),):

@@ -1,12 +1,12 @@
-"""An attribution in a few lines: what it is of, how it was made, how far it may be believed, its first targets."""
+"""A summary of an attribution: its settings, how to read its scores, and its first targets."""
 
 import html
 from typing import Any
 
+from trak.visualization.pages import format_score, read_asset, truncate
 from trak.visualization.selection import RankedExamples, Selection
-from trak.visualization.show import number, page_file, shortened
 
-EXPLAINED = {
+SETTING_DESCRIPTIONS = {
     "faithfulness": "how well the scores predict models trained on parts of the data (LDS): 0 is chance, the noise "
     "ceiling what perfect scores could reach",
     "checkpoints": "trained models whose scores are averaged",
@@ -16,28 +16,28 @@ EXPLAINED = {
     "weighting": "whether examples count by the curvature of their loss where directions are weighed, or alike "
     "(identity)",
     "normalize_checkpoints": "whether each checkpoint has the same say in a target's scores",
-    "loss_temperature": "what outputs are divided by before it is asked how much an example has left to teach: a model is "
-    "surer of what it was trained on",
+    "loss_temperature": "what outputs are divided by before the loss is taken, since models are overconfident on their "
+    "training examples",
     "features": "numbers that are kept of each example's gradient",
     "projector": "the random map from gradients to features, and its seed",
 }
-"""What settings mean, for people who didn't choose them."""
-_TARGETS, _NEIGHBOURS = 3, 3
+"""Explanations of settings for readers who did not choose them."""
+_TARGETS, _EXAMPLES = 3, 3
 _POSITIVE, _CHARACTERS = "Positive: training on the example pushed the target's output up.", 300
 
 
-def meaning(attribution: RankedExamples) -> str:
-    """How scores are to be read."""
+def explain_scores(attribution: RankedExamples) -> str:
+    """How to read the scores: their sign, and the output that they are about."""
     output = attribution.describe().get("output")
-    said = "" if output is None else f" Output: {shortened(str(output), _CHARACTERS).rstrip('.')}."
-    return f"{_POSITIVE}{said} Compare scores of one target with each other."
+    sentence = "" if output is None else f" Output: {truncate(str(output), _CHARACTERS).rstrip('.')}."
+    return f"{_POSITIVE}{sentence} Compare scores of one target with each other."
 
 
-def facts(attribution: RankedExamples) -> dict[str, str]:
-    """What `describe` says, in words."""
+def describe_settings(attribution: RankedExamples) -> dict[str, str]:
+    """The result of `describe` as text."""
     found = attribution.describe()
-    of_a_store = "store" in found  # whose attributions are named after an experiment
-    return {"experiment" if of_a_store and name == "name" else name: _in_words(value) for name, value in found.items()}
+    of_a_store = "store" in found  # attributions of a store are named after an experiment
+    return {"experiment" if of_a_store and name == "name" else name: _as_text(value) for name, value in found.items()}
 
 
 def summary_html(attribution: RankedExamples, first_targets: bool) -> str:
@@ -45,37 +45,38 @@ def summary_html(attribution: RankedExamples, first_targets: bool) -> str:
 
     Args:
         attribution: the scores.
-        first_targets: whether to look for what the first targets rest on, which takes a pass over the scores.
+        first_targets: whether to rank the training examples of the first targets, which takes a pass over the scores.
     """
     rows = "".join(
-        f'<tr><th scope="row" title="{EXPLAINED.get(name, "")}">{html.escape(name)}</th>'
+        f'<tr><th scope="row" title="{SETTING_DESCRIPTIONS.get(name, "")}">{html.escape(name)}</th>'
         f"<td>{html.escape(value)}</td></tr>"
-        for name, value in facts(attribution).items()
+        for name, value in describe_settings(attribution).items()
     )
-    found = f"<table><caption>Attribution</caption>{rows}</table>"
+    table = f"<table><caption>Attribution</caption>{rows}</table>"
     if first_targets:
-        found += _first(attribution)
+        table += _first_targets(attribution)
     return (
-        f'<style>{page_file("show.css")}</style><div class="trak-show">{found}<p>{html.escape(meaning(attribution))} '
+        f'<style>{read_asset("show.css")}</style><div class="trak-show">{table}'
+        f"<p>{html.escape(explain_scores(attribution))} "
         "<code>.show(train_dataset, target_dataset)</code> shows the examples.</p></div>"
     )
 
 
-def _first(attribution: RankedExamples) -> str:
+def _first_targets(attribution: RankedExamples) -> str:
     train, targets = attribution.shape
-    shown = Selection(attribution, targets=range(min(_TARGETS, targets)), k=min(_NEIGHBOURS, train))
-    lines = ""
-    for row in shown.rows():
+    selection = Selection(attribution, targets=range(min(_TARGETS, targets)), k=min(_EXAMPLES, train))
+    rows = ""
+    for ranking in selection.rankings():
         cells = "".join(
-            f"<td>{', '.join(f'#{n.train_index} ({number(n.score)})' for n in end)}</td>"
-            for end in (row.helpful, row.harmful)
+            f"<td>{', '.join(f'#{index} ({format_score(score)})' for index, score in end)}</td>"
+            for end in (ranking.helpful, ranking.harmful)
         )
-        lines += f'<tr><th scope="row">{row.target}</th>{cells}</tr>'
+        rows += f'<tr><th scope="row">{ranking.target}</th>{cells}</tr>'
     head = "".join(f'<th scope="col">{title}</th>' for title in ("target", "highest scores", "lowest scores"))
-    return f"<table><caption>First targets</caption><tr>{head}</tr>{lines}</table>"
+    return f"<table><caption>First targets</caption><tr>{head}</tr>{rows}</table>"
 
 
-def _in_words(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

@@ -117,7 +117,7 @@ class Retrainer:
             RetrainingConfig(
                 train_set_size=check_count(train_set_size, "train_set_size"),
                 num_targets=sum(map(batches.size, self._spec.targets)),
-                targets_digest=batches.digest_of(np.concatenate(list(map(batches.digests, self._spec.targets)))),
+                targets_digest=batches.combined_digest(np.concatenate(list(map(batches.digests, self._spec.targets)))),
                 task=self._spec.task.describe(),
                 config={} if config is None else config,
             ),

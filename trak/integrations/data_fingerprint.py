@@ -1,6 +1,5 @@
-"""What runs were trained on, to notice that those of one folder were trained on different data."""
+"""Fingerprints of training data, which tell whether all runs of one folder were trained on the same data."""
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -15,23 +14,23 @@ from trak._utils.seeding import seeded
 from trak.inputs import batches
 
 FILE = "data.json"
-"""In the folder of a run."""
+"""The name of the file in the folder of a run."""
 _ROWS = 16
 
 
 @dataclass(frozen=True)
-class RecordedData:
-    """Training data, as far as they can be told from others without reading them all."""
+class DataFingerprint:
+    """A fingerprint of training data, computed from a few examples."""
 
     examples: int
     rows: str | None
-    """Hash of a few examples spread over them, as they are collated; None if those can't be read twice alike."""
+    """Hash of a few collated examples; None if they differ when they are read again."""
 
     @classmethod
-    def of(cls, loader: Any) -> "RecordedData | None":
-        """Those of a loader; None for anything but a DataLoader that collates examples of a map-style data set.
+    def from_loader(cls, loader: Any) -> "DataFingerprint | None":
+        """The fingerprint of a DataLoader that collates examples of a map-style data set; None for other loaders.
 
-        The global random generators are as found afterwards.
+        The global random generators are not changed.
         """
         if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
             return None
@@ -41,20 +40,20 @@ class RecordedData:
         return cls(len(loader.dataset), first if first == _rows(loader) else None)
 
     @classmethod
-    def read(cls, run: Path) -> "RecordedData | None":
-        """Those that are recorded in the folder of a run; None if none are."""
+    def read(cls, run: Path) -> "DataFingerprint | None":
+        """Read the fingerprint in the folder of a run; None if there is none."""
         path = run / FILE
         return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
     def write(self, run: Path) -> None:
-        """Record them in the folder of a run, as a whole or not at all."""
+        """Write the fingerprint into the folder of a run, in one step."""
         run.mkdir(parents=True, exist_ok=True)
         partial = run / f"{FILE}.partial"
         partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
         replace(partial, run / FILE)
 
-    def difference(self, other: "RecordedData") -> str | None:
-        """In words; None if there is none."""
+    def difference(self, other: "DataFingerprint") -> str | None:
+        """A description of the difference; None if there is none."""
         if self.examples != other.examples:
             return f"{self.examples} examples, not {other.examples}"
         if None not in (self.rows, other.rows) and self.rows != other.rows:
@@ -62,12 +61,12 @@ class RecordedData:
         return None
 
 
-def check_same(found: Iterable[tuple[str, RecordedData | None]], folder: Path) -> None:
-    """Raise a ValueError if data differ; those that are not known differ from none.
+def check_same_data(found: Iterable[tuple[str, DataFingerprint | None]], folder: Path) -> None:
+    """Raise a ValueError if fingerprints differ; an unknown one matches any.
 
     Args:
-        found: whose data, and which.
-        folder: that the runs share.
+        found: names and fingerprints.
+        folder: the folder of the runs.
     """
     known = [(name, data) for name, data in found if data is not None]
     for name, data in known[1:]:
@@ -88,4 +87,4 @@ def _rows(loader: DataLoader[Any]) -> str | None:
             found = [batches.digests(loader.collate_fn([dataset[i]])) for i in chosen]
         except Exception:  # the user's code, which may want other indices or no single examples
             return None
-    return hashlib.blake2b(np.concatenate(found).astype("<u8").tobytes(), digest_size=16).hexdigest()
+    return batches.combined_digest(np.concatenate(found))

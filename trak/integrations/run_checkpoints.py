@@ -1,30 +1,32 @@
-"""Folders of checkpoints: FOLDER/run-0/final.pt, FOLDER/run-0/epoch-1.pt, FOLDER/run-1/final.pt, ..."""
+"""Checkpoints of training runs: FOLDER/run-0/final.pt, FOLDER/run-0/epoch-1.pt, FOLDER/run-1/final.pt, ..."""
 
 import os
 import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trak._utils.platform import replace
+from trak._utils.validation import is_integer
 from trak.inputs.fsdp import full_tensor, is_sharded
 from trak.inputs.wrappers import unwrap_model
-from trak.integrations.recorded_data import FILE, RecordedData, check_same
+from trak.integrations.data_fingerprint import FILE, DataFingerprint, check_same_data
 
 _RUN = re.compile(r"run-(\d+)")
 _PARTIAL = ".partial"
 
 
-def ended(folder: str | Path) -> list[Path]:
-    """The folders of the runs that ended, in their order."""
+def finished_runs(folder: str | Path) -> list[Path]:
+    """The folders of the finished runs, in order."""
     return [path for path in _runs(Path(folder).expanduser()) if (path / _name(None)).exists()]
 
 
 def checkpoints(folder: str | Path, epoch: int | None = None) -> list[Path]:
-    """The last checkpoint of every run of a folder that ended, or those after an epoch, in the runs' order.
+    """The last checkpoints of the finished runs of a folder, or those after an epoch, in order.
 
     Raises:
         FileNotFoundError: if there are none.
@@ -43,7 +45,7 @@ def _runs(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-class RunFolder:
+class RunCheckpoints:
     """The checkpoints of one training run."""
 
     def __init__(
@@ -58,13 +60,11 @@ class RunFolder:
         Args:
             folder: shared by the runs that are attributed together.
             number: the run's, from 0.
-            epochs: after which epochs, counted from 1, to keep a checkpoint besides the last; True for all.
-            replace: whether the run may have ended before, and is done again.
-            reuse: whether the run may have ended before, and is not done again.
+            epochs, replace, reuse: as for `trak.integrations.checkpoint_callback.CheckpointCallback`.
 
         Raises:
             ValueError: for a number below 0 or an epoch below 1, or for both replace and reuse.
-            TypeError: if they are no integers.
+            TypeError: if they are not integers.
         """
         _check("run", number, 0)
         if replace and reuse:
@@ -74,20 +74,20 @@ class RunFolder:
         self.directory = self.folder / f"run-{number}"
         self.number, self.store = number, self.directory / "store"
 
-    def begin(self, resumed: bool, write: bool, data: RecordedData | None = None) -> bool:
-        """Delete what an earlier attempt at the run left, unless that ended and is reused; record the training data.
+    def start(self, resumed: bool, write: bool, data: DataFingerprint | None = None) -> bool:
+        """Delete an earlier attempt at the run, unless that finished and is reused; record the training data.
 
         Args:
-            resumed: whether this one goes on where that was, and keeps what that kept after epochs.
-            write: whether this process is the one that writes.
-            data: what is trained on, if it is known.
+            resumed: whether this run resumes the earlier attempt, whose checkpoints after epochs then stay.
+            write: whether this process writes.
+            data: the fingerprint of the training data, if known.
 
         Returns:
-            Whether the run ended before, and what it left is kept.
+            Whether the run finished before and is reused.
 
         Raises:
-            FileExistsError: if the run ended before, and is neither to be replaced nor reused.
-            ValueError: if another run of the folder that ended had other training data, or this one, if it is reused.
+            FileExistsError: if the run finished before, and is neither replaced nor reused.
+            ValueError: if a finished run of the folder had other training data.
         """
         done = self.path().exists()
         if done and not self.replace and not self.reuse:
@@ -97,11 +97,9 @@ class RunFolder:
                 "another folder for another experiment"
             )
         done = done and self.reuse
-        others = [path for path in ended(self.folder) if done or path != self.directory]
-        check_same(
-            [*((path.name, RecordedData.read(path)) for path in others), (f"this run ({self.directory.name})", data)],
-            self.folder,
-        )
+        others = [path for path in finished_runs(self.folder) if done or path != self.directory]
+        known = [(path.name, DataFingerprint.read(path)) for path in others]
+        check_same_data([*known, (f"this run ({self.directory.name})", data)], self.folder)
         if done or not write:
             return done
         epochs = () if resumed else self.directory.glob("epoch-*.pt")
@@ -113,23 +111,23 @@ class RunFolder:
             data.write(self.directory)
         return False
 
-    def keeps(self, epoch: int) -> bool:
-        """Whether a checkpoint is kept after an epoch."""
+    def saves_after(self, epoch: int) -> bool:
+        """Whether the checkpoint after an epoch is saved."""
         return self.epochs if isinstance(self.epochs, bool) else epoch in self.epochs
 
     def path(self, epoch: int | None = None) -> Path:
-        """Of the checkpoint after an epoch, or of the last."""
+        """The file of the checkpoint after an epoch, or of the last."""
         return self.directory / _name(epoch)
 
     def save(self, model: nn.Module, epoch: int | None = None, write: bool = True) -> None:
-        """Keep `model.state_dict()`, by the names of the model itself where it is within wrappers.
+        """Save `model.state_dict()`, under the names of the model without its wrappers.
 
-        The file is there as a whole or not at all, whenever the process is killed.
+        The file is complete or missing, even if the process is killed.
 
         Args:
             model: the model; every rank of a sharded one has to call this.
             epoch: after which epoch; None for the end.
-            write: whether this process is the one that writes.
+            write: whether this process writes.
         """
         model = unwrap_model(model)
         is_sharded(model)  # raises where the state dict is not the model's
@@ -150,9 +148,9 @@ def _name(epoch: int | None) -> str:
     return "final.pt" if epoch is None else f"epoch-{epoch}.pt"
 
 
-def _check(what: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+def _check(what: str, value: Any, least: int) -> int:
+    if not is_integer(value):
         raise TypeError(f"{what} must be a whole number, got {value!r}; give one")
     if value < least:
         raise ValueError(f"{what} must be {least} or more, got {value}; give such a number")
-    return value
+    return int(value)

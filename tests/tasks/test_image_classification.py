@@ -1,0 +1,33 @@
+"""Image classification."""
+
+import torch
+from task_contract import CurvatureFromLoss, images, labels, log_odds
+
+from trak.tasks import (
+    ImageClassification,
+    make_task,
+)
+
+
+class TestImageTuple(CurvatureFromLoss):
+    def task(self):
+        return make_task("image_classification")
+
+
+class TestImageDict(CurvatureFromLoss):
+    def task(self):
+        return ImageClassification()
+
+    def batch(self, count):
+        return {"pixel_values": images(count), "labels": labels(count), "index": torch.arange(count)}
+
+    def expected_output(self, model, batch):
+        return log_odds(model(batch["pixel_values"]), batch["labels"])
+
+
+class TestImageTemperature(CurvatureFromLoss):
+    def task(self):
+        return ImageClassification(temperature=2.5)
+
+    def expected_output(self, model, batch):
+        return log_odds(model(batch[0]) / 2.5, batch[1])
