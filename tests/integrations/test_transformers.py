@@ -205,12 +205,12 @@ def test_weights_that_are_not_the_models_are_refused_before_training(tmp_path):
     flat, model = nn.Linear(2, 2), nn.Linear(2, 2)
     flat.weight.ds_id = 0
     with pytest.raises(ValueError, match=r"Linear has its weights spread over ranks by DeepSpeed"):
-        TrakCallback(tmp_path)._begin(flat, None, resumed=False, write=True)
+        TrakCallback(tmp_path)._start(flat, None, resumed=False, write=True)
     store = torch.distributed.HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         wrapped = torch.distributed.fsdp.FullyShardedDataParallel(model, device_id=torch.device("cpu"))
         with pytest.raises(ValueError, match=r"wrapped by FullyShardedDataParallel.*use .*fully_shard"):
-            TrakCallback(tmp_path)._begin(wrapped, None, resumed=False, write=True)
+            TrakCallback(tmp_path)._start(wrapped, None, resumed=False, write=True)
     finally:
         torch.distributed.destroy_process_group()
