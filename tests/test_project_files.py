@@ -110,7 +110,7 @@ def test_all_addresses_of_the_project_begin_alike():
     assert all(url.startswith(home) for url in ours), ours
 
 
-@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "RELEASING.md"])
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/releasing.md"])
 def test_a_guide_names_targets_and_paths_that_exist(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"`([^`\n]+)`", text) + re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
