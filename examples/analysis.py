@@ -144,7 +144,7 @@ def removal_answers(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("examples/output/questions"), help="where results go")
+    parser.add_argument("--output", type=Path, default=Path("examples/output/analysis"), help="where results go")
     parser.add_argument("--smoke", action="store_true", help="fewer training examples and models, in seconds")
     arguments = parser.parse_args()
     folder, smoke = arguments.output, arguments.smoke
@@ -175,7 +175,7 @@ def main() -> None:
     for plot, ax in zip(draw, panels.flat, strict=False):
         plot(ax)
     attribution.plot_scores(targets=f.argsort()[:3].tolist(), ax=panels[1, 2])
-    figure.savefig(folder / "questions.png", dpi=75)
+    figure.savefig(folder / "analysis.png", dpi=75)
     print_top(attribution, [0], [f"a {target_labels[0]}"], [f"a {label}" for label in y])
 
 

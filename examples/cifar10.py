@@ -123,7 +123,7 @@ def main() -> None:
     found = trak.attribute(
         resnet9(len(options.classes), options.width), "image_classification", [partial(loaded, path) for path in paths],
         DataLoader(data, batch_size=500), DataLoader(targets, batch_size=500), options.output / "features",
-        proj_dim=options.proj_dim, use_half_precision=options.half_precision,
+        proj_dim=options.proj_dim, dtype="float16" if options.half_precision else "float32",
     )  # fmt: skip
     for seeds, subsets in tqdm([*product(range(options.seeds), range(options.subsets))], "retraining", unit="model"):
         begin(f"training on subset {subsets} by seed {seeds}")
