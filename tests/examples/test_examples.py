@@ -138,7 +138,7 @@ class TestClipCoco(ExampleCase):
 
 
 class TestQuestions(ExampleCase):
-    script, pictures = "questions.py", ("questions.png",)
+    script, pictures = "analysis.py", ("analysis.png",)
 
     def test_finds_labels_that_are_wrong(self, runs):
         found, wrong = re.search(r"(\d+) of the (\d+) wrong ones are among them", runs[1][0]).groups()

@@ -11,7 +11,7 @@ import trak
 sys.path.insert(0, str(Path(trak.__file__).parents[1] / "examples"))
 from analysis import attributed, load, make_cnn, make_linear, train
 
-folder = Path("questions")
+folder = Path("analysis")
 train_set, target_set, wrong = load()
 train_labels, target_labels = train_set.tensors[1].numpy(), target_set.tensors[1].numpy()
 (attribution,) = attributed(folder, "cnn", make_cnn, train_set, targets=target_set)
