@@ -137,7 +137,7 @@ class TestClipCoco(ExampleCase):
         assert np.mean([other == query for query, *others in digits for other in others]) > 0.5  # a tenth by chance
 
 
-class TestQuestions(ExampleCase):
+class TestAnalysis(ExampleCase):
     script, pictures = "analysis.py", ("analysis.png",)
 
     def test_finds_labels_that_are_wrong(self, runs):
