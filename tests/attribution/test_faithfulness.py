@@ -91,7 +91,7 @@ class TestRemembered:
         def full(*arguments):
             raise OSError("no room")
 
-        monkeypatch.setattr(type(found.experiment), "keep_measured", full)
+        monkeypatch.setattr(type(found.experiment), "record_faithfulness", full)
         with pytest.warns(UserWarning, match="could not be kept .*no room"):
             result = lds(found, *truth, resamples=50, permutations=50)
         assert found.faithfulness is result

@@ -416,13 +416,13 @@ def interrupted(root):
     def again(tell):
         import trak.attribution.traker
 
-        real = trak.attribution.traker.featurize
+        real = trak.attribution.session.featurize
 
         def featurize(engine, projector, batch, *args, **options):
             tell("computed")
             return real(engine, projector, batch, *args, **options)
 
-        trak.attribution.traker.featurize = featurize
+        trak.attribution.session.featurize = featurize
         Run("mlp", root / "killed", True).steps()
 
     statuses = ranks(2, killed, root, wrong=True)

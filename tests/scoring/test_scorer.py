@@ -125,7 +125,7 @@ def test_half_precision_storage_changes_scores_by_less_than_one_percent(tmp_path
     states = varied(model, 2)
     options = {"proj_dim": 16, "progress": False}
     full = trak.attribute(model, task, states, data, data, tmp_path / "a", **options)
-    half = trak.attribute(model, task, states, data, data, tmp_path / "b", use_half_precision=True, **options)
+    half = trak.attribute(model, task, states, data, data, tmp_path / "b", dtype="float16", **options)
     assert relative_error(half.scores, full.scores) < 1e-2
 
 
@@ -300,7 +300,7 @@ def test_streamed_top_equals_sorting_all_scores(tmp_path, monkeypatch, budget, k
     monkeypatch.setattr("trak.store.table.CHUNK_BYTES", 600)
     model, task, data = images()
     found = trak.attribute(model, task, varied(model, 2), data, data, tmp_path, proj_dim=16, progress=False)
-    found.scorer.__init__(found.experiment, [0, 1], "ggn", Damping(), memory_budget=budget)
+    found.scorer.__init__(found.experiment, [0, 1], ScoringConfig(Damping()), memory_budget=budget)
     top = found.top(k, bottom)
     order = np.argsort(found.scores if bottom else -found.scores, axis=0, kind="stable")[:k].T
     expected = np.take_along_axis(found.scores.T, order, axis=1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from zarr.storage import LocalStore
 
-from trak.store import FeatureStore, RowValues, StoreConfig, Tiles, open_store
+from trak.store import FeatureStore, RowValues, SerialExecutor, StoreConfig, Tiles, open_store
 from trak.store.location import check_location, display_name, local_root, locked, remove_leftovers, resolved, shared
 
 CONFIG = StoreConfig(4, 3, {"kind": "sketch", "seed": 0}, "float32", {"w": [3]}, {"name": "regression"})
@@ -22,7 +22,7 @@ def fill(location):
     experiment = store.add_experiment("s", 4)
     experiment.add_targets(0).write(np.arange(4), values)
     blocks = lambda piece: iter([(slice(0, 4), slice(0, 4), np.full((4, 4), 2.0))])  # noqa: E731
-    experiment.scores({"damping": 1}, lambda: Tiles(1, (4, 4), blocks))
+    experiment.score_matrix({"damping": 1}).compute(Tiles(1, (4, 4), blocks), SerialExecutor())
     return store
 
 

@@ -106,10 +106,10 @@ class TestShow:
     @pytest.mark.parametrize(
         ("arguments", "error", "message"),
         [
-            ({"targets": [4]}, ValueError, "targets has 4, expected 0 to 3; choose from these"),
+            ({"targets": [4]}, ValueError, "targets must be between 0 and 3, got 4"),
             ({"targets": []}, ValueError, "targets is empty"),
-            ({"targets": [2, 0, 2]}, ValueError, "targets has 2 more than once"),
-            ({"targets": [0.5]}, TypeError, "integers, got 0.5"),
+            ({"targets": [2, 0, 2]}, ValueError, "targets must be distinct, got 2 more than once"),
+            ({"targets": [0.5]}, TypeError, "targets must be integers in one dimension, got float64"),
             ({"train_dataset": ["a"] * 3}, ValueError, "train_dataset has 3 examples, but the attribution 12"),
             ({"target_dataset": iter("abcd")}, TypeError, r"target_dataset must give an example by its number"),
             ({"train_labels": [1]}, ValueError, "1 labels for 12 examples"),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from trak.distributed import BatchScheduler, ExampleSet, PendingBatch
+from trak.distributed import BatchScheduler, BatchStep, ExampleSet, PendingBatch
 from trak.gradients import EngineSelector, check_finite, differentiable, featurize
 from trak.inputs import batches
 from trak.inputs.batches import Batch
@@ -38,7 +38,7 @@ class FeatureSettings:
     """Bytes that gradients and activations may take."""
 
 
-class CheckpointSession:
+class CheckpointSession(BatchStep):
     """Featurizes training examples and targets with one checkpoint, whose weights the model holds meanwhile."""
 
     def __init__(
