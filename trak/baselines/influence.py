@@ -17,7 +17,6 @@ from trak.baselines.base import LoadedCheckpoint, register_baseline
 from trak.baselines.curvature import (
     RELATIVE_DAMPING,
     check_damping,
-    check_loss,
     hessian_operator,
     influences,
     require_curvlinops,
@@ -27,7 +26,6 @@ from trak.gradients import MEMORY_BUDGET
 from trak.gradients.layers import stepwise_recurrence
 from trak.tasks import Task
 
-SOLVERS, HESSIANS = ("cg", "arnoldi"), ("ggn", "exact")
 _COLUMNS = 16
 
 
@@ -44,6 +42,8 @@ class InfluenceFunctions(GradientBaseline):
     drops the rest (Schioppa et al., "Scaling up influence functions", 2022). H is multiplied with up to
     16 vectors at once, which takes the memory of training on 16 times the batch.
     """
+
+    _one_pass = False
 
     def __init__(
         self,
@@ -74,8 +74,8 @@ class InfluenceFunctions(GradientBaseline):
         Raises:
             ValueError, TypeError: for invalid arguments.
         """
-        self.solver = check_option(solver, "solver", SOLVERS)
-        self.hessian = check_option(hessian, "hessian", HESSIANS)
+        self.solver = check_option(solver, "solver", ("cg", "arnoldi"))
+        self.hessian = check_option(hessian, "hessian", ("ggn", "exact"))
         self.damping, self.tolerance = check_damping(damping), check_fraction(tolerance, "tolerance")
         self.rank, self.max_iterations = check_count(rank, "rank"), check_count(max_iterations, "max_iterations")
         self.seed = seed
@@ -83,10 +83,12 @@ class InfluenceFunctions(GradientBaseline):
 
     def _check_task(self, task: Task) -> Task:
         require_curvlinops()
-        return check_loss(task)
-
-    def _total(self, train: int, targets: int) -> None:
-        return None
+        if not task.has_loss:
+            raise ValueError(
+                f"{type(task).__name__} says how the loss changes with the output, not what the loss is; write a "
+                "trak.tasks.Task with output() and loss()"
+            )
+        return task
 
     def blocks(self, loaded: LoadedCheckpoint) -> Iterator[tuple[int, int, Tensor]]:
         gradients, matrix = Gradients(loaded, self.engine, self.memory_budget), _Matrix(loaded, self.hessian)
@@ -117,24 +119,19 @@ class _Matrix:
             # Fused attention and recurrent layers have no forward derivative.
             with sdpa_kernel(SDPBackend.MATH), stepwise_recurrence(self._model):
                 parts = [self._operator @ some for some in columns.to(self.dtype).split(_COLUMNS, dim=1)]
-        except (NotImplementedError, RuntimeError) as error:
+        except RuntimeError as error:
             # Tensors of torch.func have no storage, in which a packed sequence's lengths are looked up.
             known = any(part in str(error) for part in ("vmap", "have storage"))
-            if isinstance(error, NotImplementedError) or known:
-                raise ValueError(
-                    "torch.func can't differentiate the model twice, as products with its Hessian need "
-                    f"({first_line(error)}); use EKFAC or, where the model packs "
-                    "sequences, leave them padded"
-                ) from error
-            raise
+            if not known and not isinstance(error, NotImplementedError):
+                raise
+            raise ValueError(
+                "torch.func can't differentiate the model twice, as products with its Hessian need "
+                f"({first_line(error)}); use EKFAC or, where the model packs sequences, leave them padded"
+            ) from error
         return torch.cat(parts, dim=1).to(columns)
 
     def mean_eigenvalue(self, seed: int) -> float:
-        """trace(H)/p, estimated (Hutch++; Meyer et al., 2021, algorithm 1).
-
-        Raises:
-            ValueError: if it is not positive.
-        """
+        """trace(H)/p, estimated (Hutch++; Meyer et al., 2021, algorithm 1)."""
         rows = torch.arange(self.p, device=self.device)
         first, second = (
             random_signs(stream_key("hutch++", seed, i), rows, _COLUMNS).to(self.dtype) for i in ("range", "rest")
