@@ -98,7 +98,20 @@ class InfluenceFunctions(GradientBaseline):
             yield from influences(loaded, gradients, solve, self.memory_budget, _COLUMNS)
             return
         values, vectors = _top_eigenpairs(matrix, self.rank, self.seed, self.tolerance)
-        values, vectors = _positive(values + damping, vectors)
+        values += damping
+        # Without those whose damped value is zero but for rounding, or negative.
+        least = len(vectors) * torch.finfo(torch.float32).eps * float(values.abs().max()) / 1e3
+        kept, negative = values > least, int((values < -least).sum())
+        if not kept.any():
+            raise ValueError(
+                f"no damped eigenvalue is positive, the largest is {float(values.max()):.3g}; use a larger damping, or "
+                "hessian='ggn'"
+            )
+        if negative:
+            warnings.warn(
+                f"{negative} negative eigenvalues are left out; use a larger damping, or hessian='ggn'", stacklevel=2
+            )
+        values, vectors = values[kept], vectors[:, kept]
         directions = Directions((vectors / values.sqrt()).to(gradients.dtype), gradients.sizes)
         targets = torch.cat([rows.features for _, rows in gradients.rows(directions, loaded.targets)])
         targets /= loaded.train.size
@@ -196,20 +209,3 @@ def _top_eigenpairs(matrix: _Matrix, rank: int, seed: int, tolerance: float) -> 
     except ArpackNoConvergence as error:
         raise ValueError(f"Arnoldi's iteration did not converge to rank={rank} eigenpairs; use fewer") from error
     return torch.from_numpy(values).to(matrix.device), torch.from_numpy(vectors).to(matrix.device)
-
-
-def _positive(values: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenpairs without those whose damped value is zero but for rounding, or negative."""
-    least = len(vectors) * torch.finfo(torch.float32).eps * float(values.abs().max()) / 1e3
-    kept = values > least
-    if not kept.any():
-        raise ValueError(
-            f"no damped eigenvalue is positive, the largest is {float(values.max()):.3g}; use a larger damping, or "
-            "hessian='ggn'"
-        )
-    if (values < -least).any():
-        warnings.warn(
-            f"{int((values < -least).sum())} negative eigenvalues are left out; use a larger damping, or hessian='ggn'",
-            stacklevel=2,
-        )
-    return values[kept], vectors[:, kept]

@@ -195,7 +195,7 @@ class ProjectorContract(ABC):
         for size in (1, 7):
             self.assert_same(torch.cat([self.features(projector, part) for part in grads.split(size)]), together)
         self.assert_same(self.features(projector, grads.flip(0)).flip(0), together)
-        assert self.features(projector, grads[:0]).shape == (0, 16)
+        assert self.features(projector, grads[:0]).shape == (0, projector.proj_dim)
         assert torch.equal(grads, _normal(23, 301))
 
     @pytest.mark.parametrize("k", [1, 6, 8, 16])
@@ -207,11 +207,11 @@ class ProjectorContract(ABC):
         monkeypatch.setattr(base, "_PART_ELEMENTS", elements)
         monkeypatch.setattr(base, "_PART_ROWS", 2)
         generator = torch.Generator().manual_seed(0)
-        left, right = (torch.randn(5, positions, n, generator=generator).double() for n in (9, 4))
-        values = torch.randn(5, 7, 4, generator=generator).double()
+        shapes = (positions, 9), (positions, 4), (7, 4)
+        left, right, values = (torch.randn(5, *shape, generator=generator).double() for shape in shapes)
         indices = torch.randint(9, (5, 7), generator=generator)
-        table = torch.einsum("bsm,bsn->bmn", torch.nn.functional.one_hot(indices, 9).double(), values)
-        weight = torch.einsum("bsm,bsn->bmn", left, right) + table
+        table = torch.nn.functional.one_hot(indices, 9).double().mT @ values
+        weight = left.mT @ right + table
         projector = self.make(k, 3)
         expected = self.features(projector, {"weight": weight, "bias": left.sum(1)}, 2)
         for _ in range(2):  # the second time in memory that was used before
