@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ def check_damping(damping: float | None) -> float | None:
     return None if damping is None else float(damping)
 
 
-def has_cross_entropy(task: Task) -> bool:
+def has_cross_entropy(task: Task) -> TypeGuard[Classification]:
     """Whether the training loss is the cross-entropy of logits."""
     own = type(task)
     has_defaults = own.loss is Task.loss and own.weights is Task.weights
@@ -106,12 +106,10 @@ def hessian_operator(loaded: LoadedCheckpoint, kind: str) -> Any:
     f itself for every other task.
     """
     library, task = require_curvlinops(), loaded.task
-    if kind == "exact":
-        return make_operator(library.HessianLinearOperator, loaded, task.output, MeanLoss(task))
-    if has_cross_entropy(task):
-        assert isinstance(task, Classification)
-        return make_operator(library.GGNLinearOperator, loaded, logits_of(task), nn.CrossEntropyLoss())
-    return make_operator(library.GGNLinearOperator, loaded, task.output, MeanLoss(task))
+    operator = library.HessianLinearOperator if kind == "exact" else library.GGNLinearOperator
+    if kind == "ggn" and has_cross_entropy(task):
+        return make_operator(operator, loaded, logits_of(task), nn.CrossEntropyLoss())
+    return make_operator(operator, loaded, task.output, MeanLoss(task))
 
 
 def influences(

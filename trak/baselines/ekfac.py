@@ -107,10 +107,6 @@ class EKFAC(GradientBaseline):
     def blocks(self, loaded: LoadedCheckpoint) -> Iterator[tuple[int, int, Tensor]]:
         library, task = require_curvlinops(), loaded.task
         gradients = Gradients(loaded, self.engine, self.memory_budget)
-        settings = {
-            "fisher_type": self.fisher, "kfac_approx": self.sharing, "seed": self.seed,
-            "separate_weight_and_bias": False, "num_per_example_loss_terms": 1,
-        }  # fmt: skip
         if isinstance(task, Classification):
             arguments: Any = logits_of(task), nn.CrossEntropyLoss()
         else:
@@ -120,7 +116,10 @@ class EKFAC(GradientBaseline):
                 nn.MSELoss(),
                 lambda count: torch.zeros(count, 1, dtype=dtype),
             )
-        operator = make_operator(library.EKFACLinearOperator, loaded, *arguments, **settings)
+        operator = make_operator(
+            library.EKFACLinearOperator, loaded, *arguments, fisher_type=self.fisher, kfac_approx=self.sharing,
+            seed=self.seed, separate_weight_and_bias=False, num_per_example_loss_terms=1,
+        )  # fmt: skip
         with _hooks_as_found(loaded.model):
             mean_eigenvalue = float(operator.trace) / operator.shape[0]
         damping = RELATIVE_DAMPING * mean_eigenvalue if self.damping is None else self.damping
