@@ -160,7 +160,9 @@ class Datamodel(RetrainedBaseline):
         scores = np.zeros((x.shape[1], y.shape[1]))
         with tqdm(total=y.shape[1], desc=self.name, unit="target", disable=not inputs.progress) as bar:
             if self.regression == "ridge" and varies.any():
-                model = Ridge(self.penalty) if self.penalty else RidgeCV(ridge_penalties(x), alpha_per_target=True)
+                # From a thousandth of the mean squared singular value of the centred masks to a thousand times it.
+                penalties = ((x - x.mean(0)) ** 2).sum() / min(x.shape) * np.logspace(-3, 3, _PENALTIES)
+                model = Ridge(self.penalty) if self.penalty else RidgeCV(penalties, alpha_per_target=True)
                 scores[:, varies] = model.fit(x, y[:, varies] / unit[varies]).coef_.T * unit[varies]
                 bar.update(y.shape[1])
             else:
@@ -176,16 +178,6 @@ class Datamodel(RetrainedBaseline):
         if self.penalty is not None:
             return Lasso(self.penalty / unit, max_iter=10_000).fit(x, y).coef_
         folds = KFold(self.folds, shuffle=True, random_state=self.seed)
-        return LassoCV(alphas=lasso_penalties(x, y), cv=folds, max_iter=10_000).fit(x, y).coef_
-
-
-def lasso_penalties(x: Array, y: Array) -> Array:
-    """From the least that leaves no weight down to a thousandth of it, in equal ratios (Friedman et al., 2010)."""
-    largest = np.abs((x - x.mean(0)).T @ (y - y.mean())).max() / len(y)
-    return largest * np.logspace(0, -3, _PENALTIES)
-
-
-def ridge_penalties(x: Array) -> Array:
-    """From a thousandth of the mean squared singular value of the centred masks to a thousand times it."""
-    centred = x - x.mean(0)
-    return (centred**2).sum() / min(x.shape) * np.logspace(-3, 3, _PENALTIES)
+        # From the least that leaves no weight down to a thousandth of it, in equal ratios (Friedman et al., 2010).
+        largest = np.abs((x - x.mean(0)).T @ (y - y.mean())).max() / len(y)
+        return LassoCV(alphas=largest * np.logspace(0, -3, _PENALTIES), cv=folds, max_iter=10_000).fit(x, y).coef_
