@@ -9,6 +9,7 @@ are right for every model: loops of `torch.autograd.grad` over single examples a
             return MyProjector(proj_dim, seed)
 """
 
+from trak.testing import _pytest  # noqa: F401
 from trak.testing.contracts import (
     BaselineContract,
     Curved,
