@@ -5,7 +5,7 @@ import torch
 
 torch.set_num_threads(1)
 # Contracts and comparisons in helpers explain their failures as tests do.
-pytest.register_assert_rewrite("hugging_face", "task_contract", "token_tasks")
+pytest.register_assert_rewrite("hugging_face", "store_contract", "task_contract", "token_tasks")
 
 
 @pytest.fixture(scope="module")

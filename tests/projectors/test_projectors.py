@@ -32,8 +32,7 @@ from trak.projectors import (
     make_projector,
     register_projector,
 )
-from trak.testing import ProjectorContract
-from trak.testing.projectors import awkward_vectors
+from trak.testing import ProjectorContract, awkward_vectors
 
 MASK = (1 << 64) - 1
 GOLDEN_RATIO, MIX_1, MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB

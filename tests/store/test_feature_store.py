@@ -17,6 +17,7 @@ import fsspec
 import numpy as np
 import obstore
 import pytest
+import store_contract
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,7 +28,6 @@ from zarr.storage import LocalStore, MemoryStore, ObjectStore
 import trak.store.mapped_array
 import trak.store.remote_array
 import trak.store.table
-from trak import testing
 from trak.__main__ import main
 from trak._utils import platform
 from trak.distributed import SharingExecutor, SubsetExecutor
@@ -48,7 +48,7 @@ from trak.store.location import locked
 
 COLUMNS = ("output", "out_to_loss_grad", "out_to_loss_curvature", "data_hash")
 ROWS, WIDTH, TARGETS = 11, 6, 3
-CONFIG = testing.StoreContract.config
+CONFIG = store_contract.StoreContract.config
 MISMATCHES = [
     ({"train_set_size": 12}, ["train_set_size=11", "train_set_size=12"]),
     ({"proj_dim": 7}, ["proj_dim=6", "proj_dim=7"]),
@@ -63,7 +63,7 @@ MISMATCHES = [
 ]
 
 
-values_for = testing.StoreContract.values
+values_for = store_contract.StoreContract.values
 
 
 def filling(number):
@@ -89,7 +89,7 @@ def chunk_bytes(patch, size):
         patch.setattr(trak.store.table, name, size)
 
 
-class StoreContract(testing.StoreContract):
+class StoreContract(store_contract.StoreContract):
     """What every place a store can be in promises."""
 
     @pytest.fixture(autouse=True)

@@ -92,15 +92,6 @@ class IndexedLoader:
     """A loader's batches, ready for autograd on the model's device, each with the index of its first example."""
 
     def __init__(self, loader: Iterable[Batch], what: str, device: torch.device) -> None:
-        """
-        Args:
-            loader: yields batches.
-            what: what the user calls it.
-            device: where to put them.
-
-        Raises:
-            ValueError, TypeError: as `trak.inputs.loaders.count_examples`.
-        """
         self.what, self.size = what, count_examples(loader, what)
         self._loader, self._device = loader, device
         self.bar: Any = None
@@ -126,26 +117,24 @@ class IndexedLoader:
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """One checkpoint, loaded into the model, and the data."""
+    """One checkpoint, loaded into the model, and the data.
+
+    The model is in evaluation mode; it requires gradients of `parameters` alone, those to differentiate by.
+    """
 
     model: nn.Module
-    """In evaluation mode, gradients required of `parameters` alone."""
     task: Task
     model_id: int
-    """The checkpoint's position."""
     train: IndexedLoader
     targets: IndexedLoader
     parameters: tuple[str, ...]
-    """Names of what is differentiated by."""
-
-    @property
-    def where(self) -> str:
-        """The checkpoint, in words."""
-        return f"checkpoint {self.model_id}"
 
 
 class CheckpointBaseline(Baseline):
     """A baseline whose scores are the mean over checkpoints of what each gives alone."""
+
+    _one_pass: ClassVar[bool] = True
+    """Whether each example passes the model once for each checkpoint, so that progress has a known end."""
 
     def compute_scores(self, inputs: BaselineInputs) -> Array:
         model = unwrap_model(inputs.model)
@@ -155,8 +144,9 @@ class CheckpointBaseline(Baseline):
         parameters = self._parameters(model, task, data[0])
         scores = np.zeros((data[0].size, data[1].size), np.float32)
         with preserve_weights(model, inputs.checkpoints) as several:
-            weights, total = self._weights(len(several)), self._total(data[0].size, data[1].size)
-            bar = tqdm(total=total and total * len(several), desc=self.name, unit="ex", disable=not inputs.progress)
+            weights = self._weights(len(several))
+            total = sum(scores.shape) * len(several) if self._one_pass else None
+            bar = tqdm(total=total, desc=self.name, unit="ex", disable=not inputs.progress)
             with bar, torch.inference_mode(False):
                 for member in data:
                     member.bar = bar
@@ -177,10 +167,6 @@ class CheckpointBaseline(Baseline):
     def _weights(self, checkpoints: int) -> Sequence[float]:
         """The factor of each checkpoint's scores."""
         return [1 / checkpoints] * checkpoints
-
-    def _total(self, train: int, targets: int) -> int | None:
-        """How many examples one checkpoint passes through the model, if that is known before."""
-        return train + targets
 
     def _parameters(self, model: nn.Module, task: Task, train: IndexedLoader) -> Sequence[str]:
         """Names of the parameters to differentiate by."""

@@ -1,7 +1,6 @@
 """Similarity of texts by the words they share."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +13,6 @@ from trak._utils.validation import check_option, is_number
 from trak.baselines.base import Baseline, BaselineInputs, register_baseline
 from trak.inputs.batches import Batch
 from trak.inputs.loaders import check_loader
-
-METHODS = ("lucene", "robertson", "atire", "bm25l", "bm25+")
 
 
 @register_baseline("bm25")
@@ -49,7 +46,7 @@ class BM25(Baseline):
         Raises:
             ValueError: for invalid arguments.
         """
-        self.method = check_option(method, "method", METHODS)
+        self.method = check_option(method, "method", ("lucene", "robertson", "atire", "bm25l", "bm25+"))
         if not (is_number(k1) and is_number(b) and k1 >= 0 and 0 <= b <= 1):
             raise ValueError(
                 f"k1 must be 0 or more and b between 0 and 1, got {k1!r} and {b!r}; use 1.5 and 0.75, which are usual"
@@ -114,11 +111,8 @@ def _strings(batch: Batch) -> list[str] | None:
     if isinstance(batch, list | tuple) and batch and all(isinstance(text, str) for text in batch):
         return list(batch)
     fields = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
-    return next((texts for texts in map(_strings_of_field, fields) if texts is not None), None)
-
-
-def _strings_of_field(field: Any) -> list[str] | None:
-    return _strings(field) if isinstance(field, list | tuple) else None
+    found = (_strings(field) for field in fields if isinstance(field, list | tuple))
+    return next((texts for texts in found if texts is not None), None)
 
 
 def _token_ids(batch: Batch) -> tuple[Tensor | None, Tensor | None]:

@@ -1,7 +1,8 @@
 """The training loss as curvlinops wants it, its curvature as a linear operator, and scores from the inverse."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from trak.baselines.gradient_features import Directions, Gradients
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.projectors import Identity
-from trak.tasks import Regression, Task
+from trak.tasks import Task
 from trak.tasks.classification import Classification
 
 RELATIVE_DAMPING = 0.1
@@ -21,20 +22,12 @@ _COPIES = 10
 
 
 def require_curvlinops() -> Any:
-    """The package curvlinops.
-
-    Raises:
-        ImportError: if it is not installed.
-    """
+    """The package curvlinops."""
     return import_optional_dependency("curvlinops", "influence functions need curvlinops", "baselines")
 
 
 def check_damping(damping: float | None) -> float | None:
-    """The damping.
-
-    Raises:
-        ValueError: if it is neither None nor a finite number, 0 or more.
-    """
+    """The damping, if it is None or finite and 0 or more."""
     if damping is not None and not (is_number(damping) and 0 <= damping < float("inf")):
         raise ValueError(
             f"damping must be 0 or more and finite, or None for a relative one, got {damping!r}; give another number, "
@@ -43,32 +36,11 @@ def check_damping(damping: float | None) -> float | None:
     return None if damping is None else float(damping)
 
 
-def has_cross_entropy(task: Task) -> bool:
+def has_cross_entropy(task: Task) -> TypeGuard[Classification]:
     """Whether the training loss is the cross-entropy of logits."""
-    return isinstance(task, Classification) and type(task).output is Classification.output and _has_default_loss(task)
-
-
-def has_squared_error(task: Task) -> bool:
-    """Whether the training loss is f²/2 with f the residual of a prediction."""
-    return isinstance(task, Regression) and type(task).loss is Regression.loss
-
-
-def _has_default_loss(task: Task) -> bool:
-    return type(task).loss is Task.loss and type(task).weights is Task.weights
-
-
-def check_loss(task: Task) -> Task:
-    """The task.
-
-    Raises:
-        ValueError: if it does not say what the training loss is.
-    """
-    if not task.has_loss:
-        raise ValueError(
-            f"{type(task).__name__} says how the loss changes with the output, not what the loss is; write a "
-            "trak.tasks.Task with output() and loss()"
-        )
-    return task
+    own = type(task)
+    has_defaults = own.loss is Task.loss and own.weights is Task.weights
+    return isinstance(task, Classification) and own.output is Classification.output and has_defaults
 
 
 class Prediction(nn.Module):
@@ -79,7 +51,6 @@ class Prediction(nn.Module):
         self.model, self._predict = model, predict
 
     def forward(self, inputs: dict[str, Batch]) -> Tensor:
-        """The prediction."""
         return self._predict(self.model, inputs["batch"])
 
 
@@ -93,7 +64,6 @@ class MeanLoss(nn.Module):
         self._task = task
 
     def forward(self, prediction: Tensor, y: Tensor) -> Tensor:
-        """The loss."""
         return self._task.loss(prediction).mean()
 
 
@@ -113,17 +83,12 @@ def logits_of(task: Classification) -> Callable[[nn.Module, Batch], Tensor]:
     return lambda model, batch: task.logits_and_labels(model, batch)[0] / task.temperature
 
 
-def class_zero(count: int) -> Tensor:
-    """A y for each of so many examples, where the loss takes classes or nothing."""
-    return torch.zeros(count, dtype=torch.int64)
-
-
 def make_operator(
     kind: Any,
     loaded: LoadedCheckpoint,
     predict: Callable[[nn.Module, Batch], Tensor],
     loss: nn.Module,
-    y: Any = class_zero,
+    y: Callable[[int], Tensor] = partial(torch.zeros, dtype=torch.int64),  # noqa: B008
     **more: Any,
 ) -> Any:
     """A linear operator of curvlinops of the given class, of shape (p, p) for the p numbers in `loaded.parameters`."""
@@ -141,12 +106,10 @@ def hessian_operator(loaded: LoadedCheckpoint, kind: str) -> Any:
     f itself for every other task.
     """
     library, task = require_curvlinops(), loaded.task
-    if kind == "exact":
-        return make_operator(library.HessianLinearOperator, loaded, task.output, MeanLoss(task))
-    if has_cross_entropy(task):
-        assert isinstance(task, Classification)
-        return make_operator(library.GGNLinearOperator, loaded, logits_of(task), nn.CrossEntropyLoss())
-    return make_operator(library.GGNLinearOperator, loaded, task.output, MeanLoss(task))
+    operator = library.HessianLinearOperator if kind == "exact" else library.GGNLinearOperator
+    if kind == "ggn" and has_cross_entropy(task):
+        return make_operator(operator, loaded, logits_of(task), nn.CrossEntropyLoss())
+    return make_operator(operator, loaded, task.output, MeanLoss(task))
 
 
 def influences(
@@ -155,8 +118,6 @@ def influences(
     """Q_i ∇f_tᵀ (H + λI)⁻¹ ∇f_i / n, as blocks with their first training example and first target.
 
     Args:
-        loaded: the checkpoint.
-        gradients: of it.
         solve: (H + λI)⁻¹ v for columns v, (p, m).
         memory_budget: bytes that the targets' gradients, and what `solve` makes of them, may take.
         limit: how many targets to solve for at once, at most.

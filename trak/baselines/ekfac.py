@@ -2,8 +2,10 @@
 
 import math
 import warnings
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +16,7 @@ from trak.baselines.base import IndexedLoader, LoadedCheckpoint, register_baseli
 from trak.baselines.curvature import (
     RELATIVE_DAMPING,
     check_damping,
-    class_zero,
     has_cross_entropy,
-    has_squared_error,
     influences,
     logits_of,
     make_operator,
@@ -24,10 +24,9 @@ from trak.baselines.curvature import (
 )
 from trak.baselines.gradient_features import GradientBaseline, Gradients
 from trak.gradients import MEMORY_BUDGET, differentiable, select_parameters
-from trak.tasks import Task
+from trak.tasks import Regression, Task
 from trak.tasks.classification import Classification
 
-FISHERS, SHARINGS = ("type-2", "mc"), ("expand", "reduce")
 _TARGETS_AT_ONCE = 256
 
 
@@ -41,6 +40,8 @@ class EKFAC(GradientBaseline):
     share no parameter; a warning names the parameters that are left out. For classification by the
     cross-entropy of logits and for regression. Mean over checkpoints.
     """
+
+    _one_pass = False
 
     def __init__(
         self,
@@ -66,26 +67,26 @@ class EKFAC(GradientBaseline):
         Raises:
             ValueError, TypeError: for invalid arguments.
         """
-        self.fisher = check_option(fisher, "fisher", FISHERS)
-        self.sharing = check_option(sharing, "sharing", SHARINGS)
+        self.fisher = check_option(fisher, "fisher", ("type-2", "mc"))
+        self.sharing = check_option(sharing, "sharing", ("expand", "reduce"))
         self.damping, self.seed = check_damping(damping), seed
         super().__init__(grad_wrt, engine, memory_budget)
 
     def _check_task(self, task: Task) -> Task:
         require_curvlinops()
-        if not has_cross_entropy(task) and not has_squared_error(task):
+        if not (has_cross_entropy(task) or (isinstance(task, Regression) and type(task).loss is Regression.loss)):
             raise ValueError(
                 "EK-FAC knows the curvature of the cross-entropy of logits and of squared error, and "
                 f"{type(task).__name__} has another output or loss; use InfluenceFunctions, which takes any task"
             )
         return task
 
-    def _total(self, train: int, targets: int) -> None:
-        return None
-
     def _parameters(self, model: nn.Module, task: Task, train: IndexedLoader) -> Sequence[str]:
         wanted = select_parameters(model, self.grad_wrt)
-        called_once, owners = _called_once(model, task, train), _owners(model)
+        called_once, owners = _called_once(model, task, train), defaultdict[int, set[nn.Module]](set)
+        for module in model.modules():
+            for p in module.parameters(recurse=False):
+                owners[id(p)].add(module)
         covered = [name for name, p in wanted.items() if len(owners[id(p)]) == 1 and owners[id(p)] <= called_once]
         left = [name for name in wanted if name not in covered]
         if not covered:
@@ -106,20 +107,19 @@ class EKFAC(GradientBaseline):
     def blocks(self, loaded: LoadedCheckpoint) -> Iterator[tuple[int, int, Tensor]]:
         library, task = require_curvlinops(), loaded.task
         gradients = Gradients(loaded, self.engine, self.memory_budget)
-        settings = {
-            "fisher_type": self.fisher, "kfac_approx": self.sharing, "seed": self.seed,
-            "separate_weight_and_bias": False, "num_per_example_loss_terms": 1,
-        }  # fmt: skip
         if isinstance(task, Classification):
-            loss: nn.Module = nn.CrossEntropyLoss()
-            operator = make_operator(library.EKFACLinearOperator, loaded, logits_of(task), loss, class_zero, **settings)
+            arguments: Any = logits_of(task), nn.CrossEntropyLoss()
         else:
             dtype = next(loaded.model.parameters()).dtype
-            operator = make_operator(
-                library.EKFACLinearOperator, loaded,
+            arguments = (
                 lambda model, batch: task.output(model, batch)[:, None] / math.sqrt(2),  # its square is f²/2
-                nn.MSELoss(), lambda count: torch.zeros(count, 1, dtype=dtype), **settings,
-            )  # fmt: skip
+                nn.MSELoss(),
+                lambda count: torch.zeros(count, 1, dtype=dtype),
+            )
+        operator = make_operator(
+            library.EKFACLinearOperator, loaded, *arguments, fisher_type=self.fisher, kfac_approx=self.sharing,
+            seed=self.seed, separate_weight_and_bias=False, num_per_example_loss_terms=1,
+        )  # fmt: skip
         with _hooks_as_found(loaded.model):
             mean_eigenvalue = float(operator.trace) / operator.shape[0]
         damping = RELATIVE_DAMPING * mean_eigenvalue if self.damping is None else self.damping
@@ -147,24 +147,11 @@ def _hooks_as_found(model: nn.Module) -> Iterator[None]:
                     del hooks[key]
 
 
-def _owners(model: nn.Module) -> dict[int, set[nn.Module]]:
-    """The modules that have a parameter, by the parameter's id."""
-    found: dict[int, set[nn.Module]] = {}
-    for module in model.modules():
-        for p in module.parameters(recurse=False):
-            found.setdefault(id(p), set()).add(module)
-    return found
-
-
 def _called_once(model: nn.Module, task: Task, train: IndexedLoader) -> set[nn.Module]:
     """The layers that curvlinops has Kronecker factors for and that one forward pass calls once."""
-    calls: dict[nn.Module, int] = {}
-
-    def count(module: nn.Module, *_: object) -> None:
-        calls[module] = calls.get(module, 0) + 1
-
+    calls: Counter[nn.Module] = Counter()
     layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d) and getattr(m, "groups", 1) == 1]
-    handles = [layer.register_forward_hook(count) for layer in layers]
+    handles = [layer.register_forward_hook(lambda module, *_: calls.update([module])) for layer in layers]
     try:
         with torch.no_grad(), differentiable(model, ()):
             task.output(model, next(iter(train))[1])

@@ -25,15 +25,6 @@ class GradientBaseline(CheckpointBaseline):
     """A baseline that uses the gradients of some parameters."""
 
     def __init__(self, grad_wrt: str | Iterable[str] | None, engine: str, memory_budget: int) -> None:
-        """
-        Args:
-            grad_wrt: parameters to differentiate by, as for `trak.TRAKer`.
-            engine: as for `trak.TRAKer`.
-            memory_budget: bytes that gradients and activations may take; larger batches are split.
-
-        Raises:
-            ValueError: for an unknown engine, or an invalid budget.
-        """
         self.grad_wrt = list(grad_wrt) if grad_wrt is not None and not isinstance(grad_wrt, str) else grad_wrt
         self.engine, self.memory_budget = check_engine_name(engine), int(check_memory_budget(memory_budget))
 
@@ -45,12 +36,6 @@ class Gradients:
     """Gradients of f by `loaded.parameters`, for each example, projected."""
 
     def __init__(self, loaded: LoadedCheckpoint, engine: str, memory_budget: int) -> None:
-        """
-        Args:
-            loaded: the checkpoint.
-            engine: as for `trak.TRAKer`.
-            memory_budget: bytes that gradients and activations may take; larger batches are split.
-        """
         own = dict(loaded.model.named_parameters())
         self.shapes = {name: own[name].shape for name in loaded.parameters}
         self.sizes = {name: shape.numel() for name, shape in self.shapes.items()}
@@ -60,21 +45,16 @@ class Gradients:
         self._engine = EngineSelector(engine, loaded.model, loaded.task, loaded.parameters, memory_budget)
 
     def rows(self, projector: Projector, data: IndexedLoader) -> Iterator[tuple[int, ProjectedRows]]:
-        """The rows of all examples in order, a piece of a batch at a time, with the index of the first.
-
-        Raises:
-            ValueError: for NaN and infinity, naming the example, and for what the task finds wrong.
-        """
+        """The checked rows of all examples in order, a piece of a batch at a time, with the index of the first."""
         projector.bind(self.shapes)
-        per_example = self.dtype.itemsize * projector.proj_dim
-        step = max(1, self._memory_budget // 4 // per_example)
+        step = max(1, self._memory_budget // 4 // (self.dtype.itemsize * projector.proj_dim))
         for start, batch in data:
             engine = self._engine(batch)
             for first in range(0, batches.size(batch), step):
                 piece = batches.take(batch, first, first + step)
                 rows = featurize(engine, projector, piece, self._loaded.model_id, self._memory_budget, self.dtype)
                 indices = range(start + first, start + first + len(rows.features))
-                check_finite(rows, engine, piece, indices, f"{data.what}, {self._loaded.where}")
+                check_finite(rows, engine, piece, indices, f"{data.what}, checkpoint {self._loaded.model_id}")
                 yield start + first, rows
 
 
@@ -84,11 +64,7 @@ class Directions(Projector):
     name = "directions"
 
     def __init__(self, directions: Tensor, sizes: Mapping[str, int]) -> None:
-        """
-        Args:
-            directions: V, shape (p, m): the parameters one after the other.
-            sizes: names and numbers of elements of the parameters.
-        """
+        """The directions are V, shape (p, m), the parameters one after the other, whose elements `sizes` counts."""
         super().__init__(directions.shape[1])
         self._parts = dict(zip(sizes, directions.split(list(sizes.values())), strict=True))
 

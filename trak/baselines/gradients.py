@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,8 +51,7 @@ class GradientDot(GradientBaseline):
         super().__init__(grad_wrt, engine, memory_budget)
 
     def blocks(self, loaded: LoadedCheckpoint) -> Iterator[tuple[int, int, Tensor]]:
-        gradients = Gradients(loaded, self.engine, self.memory_budget)
-        projector = self._make_projector()
+        gradients, projector = Gradients(loaded, self.engine, self.memory_budget), self._make_projector()
         targets = torch.cat([rows.features for _, rows in gradients.rows(projector, loaded.targets)])
         for start, rows in gradients.rows(projector, loaded.train):
             yield start, 0, self._kernel(rows, targets)
@@ -71,27 +71,14 @@ class GradientCosine(GradientDot):
     which discounts examples that are fitted already. A gradient that is zero has cosine 0.
     """
 
-    def __init__(
-        self,
-        *,
-        weighted: bool = False,
-        projector: Projector | str | None = None,
-        proj_dim: int = 2048,
-        seed: int = 0,
-        grad_wrt: str | Iterable[str] | None = None,
-        engine: str = "auto",
-        memory_budget: int = MEMORY_BUDGET,
-    ) -> None:
+    def __init__(self, *, weighted: bool = False, **settings: Any) -> None:
         """
         Args:
             weighted: whether to multiply by Q_i and not by its sign alone.
-            projector, proj_dim, seed, grad_wrt, engine, memory_budget: as for `GradientDot`; lengths are
+            settings: projector, proj_dim, seed, grad_wrt, engine, memory_budget, as for `GradientDot`; lengths are
                 estimated from the projected gradients, as products are.
         """
-        super().__init__(
-            projector=projector, proj_dim=proj_dim, seed=seed, grad_wrt=grad_wrt, engine=engine,
-            memory_budget=memory_budget,
-        )  # fmt: skip
+        super().__init__(**settings)
         self.weighted = weighted
 
     def _kernel(self, rows: ProjectedRows, targets: Tensor) -> Tensor:
@@ -108,30 +95,17 @@ class TracIn(GradientDot):
     output itself, as everywhere in this library.
     """
 
-    def __init__(
-        self,
-        learning_rates: Sequence[float],
-        *,
-        projector: Projector | str | None = None,
-        proj_dim: int = 2048,
-        seed: int = 0,
-        grad_wrt: str | Iterable[str] | None = None,
-        engine: str = "auto",
-        memory_budget: int = MEMORY_BUDGET,
-    ) -> None:
+    def __init__(self, learning_rates: Sequence[float], **settings: Any) -> None:
         """
         Args:
             learning_rates: η of each checkpoint: the learning rate there, times the number of steps on
                 each example until the next checkpoint if the score is to be in units of f.
-            projector, proj_dim, seed, grad_wrt, engine, memory_budget: as for `GradientDot`.
+            settings: projector, proj_dim, seed, grad_wrt, engine, memory_budget, as for `GradientDot`.
 
         Raises:
             ValueError: for a learning rate that is negative or not finite.
         """
-        super().__init__(
-            projector=projector, proj_dim=proj_dim, seed=seed, grad_wrt=grad_wrt, engine=engine,
-            memory_budget=memory_budget,
-        )  # fmt: skip
+        super().__init__(**settings)
         self.learning_rates = [float(rate) for rate in learning_rates]
         for rate in self.learning_rates:
             if not 0 <= rate < float("inf"):

@@ -17,7 +17,6 @@ from trak.baselines.base import LoadedCheckpoint, register_baseline
 from trak.baselines.curvature import (
     RELATIVE_DAMPING,
     check_damping,
-    check_loss,
     hessian_operator,
     influences,
     require_curvlinops,
@@ -27,7 +26,6 @@ from trak.gradients import MEMORY_BUDGET
 from trak.gradients.layers import stepwise_recurrence
 from trak.tasks import Task
 
-SOLVERS, HESSIANS = ("cg", "arnoldi"), ("ggn", "exact")
 _COLUMNS = 16
 
 
@@ -44,6 +42,8 @@ class InfluenceFunctions(GradientBaseline):
     drops the rest (Schioppa et al., "Scaling up influence functions", 2022). H is multiplied with up to
     16 vectors at once, which takes the memory of training on 16 times the batch.
     """
+
+    _one_pass = False
 
     def __init__(
         self,
@@ -74,8 +74,8 @@ class InfluenceFunctions(GradientBaseline):
         Raises:
             ValueError, TypeError: for invalid arguments.
         """
-        self.solver = check_option(solver, "solver", SOLVERS)
-        self.hessian = check_option(hessian, "hessian", HESSIANS)
+        self.solver = check_option(solver, "solver", ("cg", "arnoldi"))
+        self.hessian = check_option(hessian, "hessian", ("ggn", "exact"))
         self.damping, self.tolerance = check_damping(damping), check_fraction(tolerance, "tolerance")
         self.rank, self.max_iterations = check_count(rank, "rank"), check_count(max_iterations, "max_iterations")
         self.seed = seed
@@ -83,10 +83,12 @@ class InfluenceFunctions(GradientBaseline):
 
     def _check_task(self, task: Task) -> Task:
         require_curvlinops()
-        return check_loss(task)
-
-    def _total(self, train: int, targets: int) -> None:
-        return None
+        if not task.has_loss:
+            raise ValueError(
+                f"{type(task).__name__} says how the loss changes with the output, not what the loss is; write a "
+                "trak.tasks.Task with output() and loss()"
+            )
+        return task
 
     def blocks(self, loaded: LoadedCheckpoint) -> Iterator[tuple[int, int, Tensor]]:
         gradients, matrix = Gradients(loaded, self.engine, self.memory_budget), _Matrix(loaded, self.hessian)
@@ -96,7 +98,20 @@ class InfluenceFunctions(GradientBaseline):
             yield from influences(loaded, gradients, solve, self.memory_budget, _COLUMNS)
             return
         values, vectors = _top_eigenpairs(matrix, self.rank, self.seed, self.tolerance)
-        values, vectors = _positive(values + damping, vectors)
+        values += damping
+        # Without those whose damped value is zero but for rounding, or negative.
+        least = len(vectors) * torch.finfo(torch.float32).eps * float(values.abs().max()) / 1e3
+        kept, negative = values > least, int((values < -least).sum())
+        if not kept.any():
+            raise ValueError(
+                f"no damped eigenvalue is positive, the largest is {float(values.max()):.3g}; use a larger damping, or "
+                "hessian='ggn'"
+            )
+        if negative:
+            warnings.warn(
+                f"{negative} negative eigenvalues are left out; use a larger damping, or hessian='ggn'", stacklevel=2
+            )
+        values, vectors = values[kept], vectors[:, kept]
         directions = Directions((vectors / values.sqrt()).to(gradients.dtype), gradients.sizes)
         targets = torch.cat([rows.features for _, rows in gradients.rows(directions, loaded.targets)])
         targets /= loaded.train.size
@@ -117,24 +132,19 @@ class _Matrix:
             # Fused attention and recurrent layers have no forward derivative.
             with sdpa_kernel(SDPBackend.MATH), stepwise_recurrence(self._model):
                 parts = [self._operator @ some for some in columns.to(self.dtype).split(_COLUMNS, dim=1)]
-        except (NotImplementedError, RuntimeError) as error:
+        except RuntimeError as error:
             # Tensors of torch.func have no storage, in which a packed sequence's lengths are looked up.
             known = any(part in str(error) for part in ("vmap", "have storage"))
-            if isinstance(error, NotImplementedError) or known:
-                raise ValueError(
-                    "torch.func can't differentiate the model twice, as products with its Hessian need "
-                    f"({first_line(error)}); use EKFAC or, where the model packs "
-                    "sequences, leave them padded"
-                ) from error
-            raise
+            if not known and not isinstance(error, NotImplementedError):
+                raise
+            raise ValueError(
+                "torch.func can't differentiate the model twice, as products with its Hessian need "
+                f"({first_line(error)}); use EKFAC or, where the model packs sequences, leave them padded"
+            ) from error
         return torch.cat(parts, dim=1).to(columns)
 
     def mean_eigenvalue(self, seed: int) -> float:
-        """trace(H)/p, estimated (Hutch++; Meyer et al., 2021, algorithm 1).
-
-        Raises:
-            ValueError: if it is not positive.
-        """
+        """trace(H)/p, estimated (Hutch++; Meyer et al., 2021, algorithm 1)."""
         rows = torch.arange(self.p, device=self.device)
         first, second = (
             random_signs(stream_key("hutch++", seed, i), rows, _COLUMNS).to(self.dtype) for i in ("range", "rest")
@@ -199,20 +209,3 @@ def _top_eigenpairs(matrix: _Matrix, rank: int, seed: int, tolerance: float) -> 
     except ArpackNoConvergence as error:
         raise ValueError(f"Arnoldi's iteration did not converge to rank={rank} eigenpairs; use fewer") from error
     return torch.from_numpy(values).to(matrix.device), torch.from_numpy(vectors).to(matrix.device)
-
-
-def _positive(values: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenpairs without those whose damped value is zero but for rounding, or negative."""
-    least = len(vectors) * torch.finfo(torch.float32).eps * float(values.abs().max()) / 1e3
-    kept = values > least
-    if not kept.any():
-        raise ValueError(
-            f"no damped eigenvalue is positive, the largest is {float(values.max()):.3g}; use a larger damping, or "
-            "hessian='ggn'"
-        )
-    if (values < -least).any():
-        warnings.warn(
-            f"{int((values < -least).sum())} negative eigenvalues are left out; use a larger damping, or hessian='ggn'",
-            stacklevel=2,
-        )
-    return values[kept], vectors[:, kept]

@@ -92,13 +92,8 @@ def shapley_of_neighbours(distances: Tensor, right: Tensor, k: int) -> Tensor:
     With α_1, α_2, ... the examples by distance: s(α_n) = right(α_n) min(k, n)/(n k), and
     s(α_i) = s(α_{i+1}) + (right(α_i) - right(α_{i+1})) min(k, i)/(i k).
 
-    Args:
-        distances: of n examples from each of m targets, (m, n).
-        right: whether the example has the target's label, (m, n).
-        k: number of neighbours.
-
-    Returns:
-        (m, n), float64.
+    `distances` (m, n) are those of n examples from m targets, `right` (m, n) says whether they have the same label;
+    returns (m, n) in float64.
     """
     order = distances.argsort(dim=1, stable=True)
     ranked = right.gather(1, order).to(torch.float64)

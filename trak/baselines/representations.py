@@ -45,22 +45,28 @@ class LayerFeatures:
         self, loaded: LoadedCheckpoint, data: IndexedLoader, forward: Callable[[Batch], T], like: Tensor | None = None
     ) -> Iterator[tuple[int, Tensor, T]]:
         """For each batch the index of its first example, its features (B, d) in float32, or float64 if they are, and
-        what `forward`, which runs the model on it, returned.
-
-        Args:
-            loaded: the checkpoint.
-            data: the batches.
-            forward: runs the model on a batch.
-            like: features of as many numbers, if there are such already.
-
-        Raises:
-            ValueError: if there is no such layer, or it did not compute finite features of one size for each example.
-        """
+        what `forward`, which runs the model on it, returned. Features must have as many numbers as those of `like`."""
         for start, batch in data:
             with torch.no_grad():
                 features, result = self._read(loaded.model, batch, partial(forward, batch))
             layer = f", layer {self.name!r}" if self.name else ""
-            like = features = check_features(features, like, f"{data.what}, {loaded.where}{layer}", start)
+            what = f"{data.what}, checkpoint {loaded.model_id}{layer}"
+            if not features.is_floating_point():
+                raise ValueError(
+                    f"features of {what} are {features.dtype}, such as token ids; name a layer behind the embedding"
+                )
+            if like is not None and features.shape[1] != like.shape[1]:
+                raise ValueError(
+                    f"features of {what} have {features.shape[1]} numbers an example, others {like.shape[1]}: inputs "
+                    "of several lengths; average over positions with pool, or pad all to one length"
+                )
+            bad = ~torch.isfinite(features).all(dim=1)
+            if bad.any():
+                raise ValueError(
+                    f"features of example {start + int(bad.nonzero()[0])}, {what}, are not finite; look for NaN or "
+                    "infinity in its input and in the checkpoint"
+                )
+            like = features = features if features.dtype == torch.float64 else features.float()
             yield start, features, result
 
     def _read(self, model: nn.Module, batch: Batch, forward: Callable[[], T]) -> tuple[Tensor, T]:
@@ -101,30 +107,6 @@ class LayerFeatures:
             weights = mask.to(features)[(...,) + (None,) * (features.ndim - 2)]
             return (features * weights).sum(1) / weights.sum(1).clamp_min(1)
         return features.mean(self.pool)
-
-
-def check_features(features: Tensor, like: Tensor | None, what: str, first: int) -> Tensor:
-    """The features (B, d) in float32, or float64 if they are.
-
-    Raises:
-        ValueError: if they are not floating-point numbers, not finite, or of another size than `like`.
-    """
-    if not features.is_floating_point():
-        raise ValueError(
-            f"features of {what} are {features.dtype}, such as token ids; name a layer behind the embedding"
-        )
-    if like is not None and features.shape[1] != like.shape[1]:
-        raise ValueError(
-            f"features of {what} have {features.shape[1]} numbers an example, others {like.shape[1]}: inputs of "
-            "several lengths; average over positions with pool, or pad all to one length"
-        )
-    bad = ~torch.isfinite(features).all(dim=1)
-    if bad.any():
-        raise ValueError(
-            f"features of example {first + int(bad.nonzero()[0])}, {what}, are not finite; look for NaN or infinity in "
-            "its input and in the checkpoint"
-        )
-    return features if features.dtype == torch.float64 else features.float()
 
 
 @register_baseline("representation_similarity")

@@ -17,7 +17,6 @@ from trak.inputs.checkpoints import Checkpoint
 from trak.inputs.loaders import count_examples
 from trak.tasks import Task
 
-REGRESSIONS = ("lasso", "ridge")
 _PENALTIES = 50
 
 
@@ -38,13 +37,6 @@ class RetrainedBaseline(Baseline):
     `train` and `targets`, if given, must have as many examples as the models know of."""
 
     def __init__(self, ground_truth: RetrainedModels) -> None:
-        """
-        Args:
-            ground_truth: what has `masks`, bool (m, n), and `outputs`, (m, seeds, n_targets).
-
-        Raises:
-            ValueError: if their shapes do not fit, or an output is not finite.
-        """
         self._masks, outputs = np.asarray(ground_truth.masks, bool), np.asarray(ground_truth.outputs, np.float64)
         if self._masks.ndim != 2 or outputs.ndim != 3 or len(outputs) != len(self._masks) or not outputs.size:
             raise ValueError(
@@ -95,7 +87,7 @@ class EmpiricalInfluence(RetrainedBaseline):
             ground_truth: what has `masks`, bool (m, n), and `outputs`, (m, seeds, n_targets).
 
         Raises:
-            ValueError: as for `RetrainedBaseline`, and if every subset, or none, holds an example.
+            ValueError: if their shapes do not fit, an output is not finite, or every subset, or none, holds an example.
         """
         super().__init__(ground_truth)
         counts = self._masks.sum(axis=0)
@@ -108,10 +100,8 @@ class EmpiricalInfluence(RetrainedBaseline):
 
     def compute_scores(self, inputs: BaselineInputs) -> Array:
         inside = self._masks.T.astype(np.float64)
-        outside = 1 - inside
-        return (inside @ self._outputs) / inside.sum(1, keepdims=True) - (
-            (outside @ self._outputs) / outside.sum(1, keepdims=True)
-        )
+        seen, unseen = (part @ self._outputs / part.sum(1, keepdims=True) for part in (inside, 1 - inside))
+        return seen - unseen
 
 
 @register_baseline("datamodel")
@@ -142,12 +132,12 @@ class Datamodel(RetrainedBaseline):
             seed: of the split into folds.
 
         Raises:
-            ValueError: for invalid arguments, or as for `RetrainedBaseline`.
+            ValueError: for invalid arguments, models of other shapes, or an output that is not finite.
             ImportError: if scikit-learn is not installed.
         """
         super().__init__(ground_truth)
         import_optional_dependency("sklearn", "datamodels need scikit-learn", "baselines")
-        self.regression = check_option(regression, "regression", REGRESSIONS)
+        self.regression = check_option(regression, "regression", ("lasso", "ridge"))
         if penalty is not None and not (is_number(penalty) and 0 < penalty < float("inf")):
             raise ValueError(
                 f"penalty must be positive and finite, or None to choose it, got {penalty!r}; give a positive number, "
@@ -170,8 +160,9 @@ class Datamodel(RetrainedBaseline):
         scores = np.zeros((x.shape[1], y.shape[1]))
         with tqdm(total=y.shape[1], desc=self.name, unit="target", disable=not inputs.progress) as bar:
             if self.regression == "ridge" and varies.any():
-                chosen = RidgeCV(ridge_penalties(x), alpha_per_target=True)
-                model = chosen if self.penalty is None else Ridge(self.penalty)
+                # From a thousandth of the mean squared singular value of the centred masks to a thousand times it.
+                penalties = ((x - x.mean(0)) ** 2).sum() / min(x.shape) * np.logspace(-3, 3, _PENALTIES)
+                model = Ridge(self.penalty) if self.penalty else RidgeCV(penalties, alpha_per_target=True)
                 scores[:, varies] = model.fit(x, y[:, varies] / unit[varies]).coef_.T * unit[varies]
                 bar.update(y.shape[1])
             else:
@@ -187,16 +178,6 @@ class Datamodel(RetrainedBaseline):
         if self.penalty is not None:
             return Lasso(self.penalty / unit, max_iter=10_000).fit(x, y).coef_
         folds = KFold(self.folds, shuffle=True, random_state=self.seed)
-        return LassoCV(alphas=lasso_penalties(x, y), cv=folds, max_iter=10_000).fit(x, y).coef_
-
-
-def lasso_penalties(x: Array, y: Array) -> Array:
-    """From the least that leaves no weight down to a thousandth of it, in equal ratios (Friedman et al., 2010)."""
-    largest = np.abs((x - x.mean(0)).T @ (y - y.mean())).max() / len(y)
-    return largest * np.logspace(0, -3, _PENALTIES)
-
-
-def ridge_penalties(x: Array) -> Array:
-    """From a thousandth of the mean squared singular value of the centred masks to a thousand times it."""
-    centred = x - x.mean(0)
-    return (centred**2).sum() / min(x.shape) * np.logspace(-3, 3, _PENALTIES)
+        # From the least that leaves no weight down to a thousandth of it, in equal ratios (Friedman et al., 2010).
+        largest = np.abs((x - x.mean(0)).T @ (y - y.mean())).max() / len(y)
+        return LassoCV(alphas=largest * np.logspace(0, -3, _PENALTIES), cv=folds, max_iter=10_000).fit(x, y).coef_

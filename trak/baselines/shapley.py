@@ -17,10 +17,6 @@ from trak.inputs.loaders import count_examples
 from trak.inputs.weights import device_of
 from trak.tasks import Task, make_task
 
-Train = Callable[[Array, int], nn.Module]
-
-UTILITIES = ("outputs", "mean")
-
 
 @register_baseline("data_shapley")
 class DataShapley(Baseline):
@@ -34,7 +30,7 @@ class DataShapley(Baseline):
 
     def __init__(
         self,
-        train: Train,
+        train: Callable[[Array, int], nn.Module],
         *,
         permutations: int = 100,
         tolerance: float = 0.01,
@@ -63,7 +59,7 @@ class DataShapley(Baseline):
         if not is_number(tolerance) or not 0 <= tolerance < 1:
             raise ValueError(f"tolerance must be 0 or more and below 1, got {tolerance!r}; use 0 for no truncation")
         self.permutations = check_count(permutations, "permutations")
-        self.utility = check_option(utility, "utility", UTILITIES)
+        self.utility = check_option(utility, "utility", ("outputs", "mean"))
         self.tolerance, self.seed, self._train = tolerance, seed, train
 
     def compute_scores(self, inputs: BaselineInputs) -> Array:

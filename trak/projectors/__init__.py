@@ -1,7 +1,6 @@
 """Random projections of per-example gradients."""
 
 from trak.projectors.base import PROJECTORS, Accumulator, Projector, examples_per_block, register_projector
-from trak.projectors.buffers import reusable_buffer
 from trak.projectors.compat_traker import (
     AbstractProjector,
     BasicProjector,
@@ -11,10 +10,9 @@ from trak.projectors.compat_traker import (
     NoOpProjector,
     ProjectionType,
 )
-from trak.projectors.dense import Gaussian, Rademacher
+from trak.projectors.dense import Gaussian, Identity, Rademacher
 from trak.projectors.factored import Factored
-from trak.projectors.gradient_blocks import Block, OuterProducts, SparseRows
-from trak.projectors.identity import Identity
+from trak.projectors.gradient_blocks import Block, OuterProducts, SparseRows, reusable_buffer
 from trak.projectors.sketch import Sketch
 
 

@@ -4,6 +4,8 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cache
+from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +22,35 @@ _PART_ROWS = 16
 def examples_per_block(elements: int, limit: int) -> int:
     """Return how many examples of this many elements fit within a limit: a power of two, so that parts begin alike."""
     return 1 << max(0, (limit // max(1, elements)).bit_length() - 1)
+
+
+def check_size(value: int, name: str, usual: int) -> int:
+    """The value as an int, if it is an integer of at least 1."""
+    value = check_integer(value, name)
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}; use {usual}, which is a good start")
+    return value
+
+
+def check_integer(value: int, name: str) -> int:
+    """The value as an int, if it is an integer."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, got {value!r}; pass int({name})")
+    return int(value)
+
+
+@cache
+def _kernels() -> ModuleType | None:
+    try:
+        from trak.projectors import triton_kernels
+    except ImportError:
+        return None
+    return triton_kernels
+
+
+def kernels_for(block: Tensor) -> ModuleType | None:
+    """`trak.projectors.triton_kernels` if it can take a block; plain torch gives the same numbers, slower."""
+    return _kernels() if block.is_cuda else None
 
 
 class Projector(ABC):
@@ -44,13 +75,7 @@ class Projector(ABC):
             ValueError: if `proj_dim` is less than 1.
             TypeError: if `seed` or `proj_dim` is not an integer.
         """
-        for name, value in (("proj_dim", proj_dim), ("seed", seed)):
-            if isinstance(value, bool) or not hasattr(value, "__index__"):
-                raise TypeError(f"{name} must be an integer, got {value!r}; pass int({name})")
-        if proj_dim < 1:
-            raise ValueError(f"proj_dim must be at least 1, got {proj_dim}; use 2048, which is a good start")
-        self.proj_dim = int(proj_dim)
-        self.seed = int(seed)
+        self.proj_dim, self.seed = check_size(proj_dim, "proj_dim", 2048), check_integer(seed, "seed")
 
     def bind(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Learn the parameters' names and shapes before the first projection."""

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from trak._utils.messages import suggest
 from trak.projectors.base import Projector
-from trak.projectors.dense import Gaussian, Rademacher
+from trak.projectors.dense import Gaussian, Identity, Rademacher
 from trak.projectors.gradient_blocks import OuterProducts
-from trak.projectors.identity import Identity
 
 
 class ProjectionType(str, Enum):
@@ -23,7 +22,12 @@ class ProjectionType(str, Enum):
     rademacher = "rademacher"
 
 
-class AbstractProjector(Projector):
+class _Published:
+    def free_memory(self) -> None:
+        """Nothing is held."""
+
+
+class AbstractProjector(_Published, Projector):
     """Base of projectors written for the published package: `project` takes whole gradients."""
 
     def __init__(
@@ -48,9 +52,6 @@ class AbstractProjector(Projector):
     def finish(self, total: "_WholeGradients") -> Tensor:
         return self.project(total.blocks, self._model_id)
 
-    def free_memory(self) -> None:
-        """Nothing is held."""
-
 
 class _WholeGradients:
     """Whole gradients by parameter, or those of some of the examples."""
@@ -67,7 +68,7 @@ class _WholeGradients:
         self.blocks[name][self._part] += block
 
 
-class BasicProjector(Projector):
+class BasicProjector(_Published, Projector):
     """A dense projection with the published constructor; `project` has entries of variance 1."""
 
     def __init__(
@@ -96,9 +97,6 @@ class BasicProjector(Projector):
         """Projection without the factor 1/√proj_dim, as published."""
         return super().project(grads, model_id) * math.sqrt(self.proj_dim)
 
-    def free_memory(self) -> None:
-        """Nothing is held."""
-
 
 class CudaProjector(BasicProjector):
     """The same numbers on whatever device the gradients are; no CUDA extension is needed."""
@@ -112,11 +110,8 @@ class BasicSingleBlockProjector(BasicProjector):
     """The same; matrices are generated in blocks in any case."""
 
 
-class NoOpProjector(Identity):
+class NoOpProjector(_Published, Identity):
     """`Identity` with the published constructor, whose arguments decide nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
-
-    def free_memory(self) -> None:
-        """Nothing is held."""

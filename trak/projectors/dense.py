@@ -1,14 +1,14 @@
-"""Dense random projections, the method's reference (Johnson-Lindenstrauss; TRAK, section 3.2)."""
+"""Dense random projections, the method's reference (Johnson-Lindenstrauss; TRAK, section 3.2), and none at all."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trak._utils.counter_random import random_normals, random_signs, stream_key
-from trak.projectors.base import Projector, register_projector
-from trak.projectors.triton_dispatch import kernels_for
+from trak.projectors.base import Projector, kernels_for, register_projector
 
 _MAX_ENTRIES = 1 << 22
 
@@ -46,3 +46,30 @@ class Gaussian(_Dense):
     """Dense projection with normal entries of variance 1/k."""
 
     _entries = staticmethod(random_normals)
+
+
+@register_projector("identity")
+class Identity(Projector):
+    """x ↦ x, parameters in the model's order; for small models and for checking the others."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(1, seed)
+        self._sizes: dict[str, int] = {}
+
+    def bind(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        self._sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+        self.proj_dim = sum(self._sizes.values())
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.name}
+
+    def add(self, total: Tensor, name: str, block: Tensor, model_id: int, first: int = 0) -> None:
+        stop = first + block.shape[1]
+        if stop > self._sizes.get(name, 0):
+            raise ValueError(
+                f"gradients of {name!r} have {stop} elements, expected {self._sizes.get(name)}; call bind() with the "
+                "model's parameter shapes first"
+            )
+        names = list(self._sizes)
+        before = sum(self._sizes[other] for other in names[: names.index(name)])
+        total[:, before + first : before + stop] += block

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trak._utils.counter_random import random_signs, stream_key
-from trak.projectors.base import Projector, register_projector
+from trak.projectors.base import Projector, check_size, register_projector
 from trak.projectors.gradient_blocks import OuterProducts, SparseRows
 from trak.projectors.sketch import Sketch
 
@@ -43,11 +43,7 @@ class Factored(Projector):
             ValueError, TypeError: as every projector, and for `inner_dim`.
         """
         super().__init__(proj_dim, seed)
-        if isinstance(inner_dim, bool) or not hasattr(inner_dim, "__index__"):
-            raise TypeError(f"inner_dim must be an integer, got {inner_dim!r}; pass int(inner_dim)")
-        if inner_dim < 1:
-            raise ValueError(f"inner_dim must be at least 1, got {inner_dim}; use 64, which is a good start")
-        self.inner_dim = int(inner_dim)
+        self.inner_dim = check_size(inner_dim, "inner_dim", 64)
         self._sketch = Sketch(proj_dim, seed)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._matrices: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
@@ -74,9 +70,7 @@ class Factored(Projector):
 
     def _matrix(self, name: str, model_id: int, like: Tensor) -> tuple[Tensor, int] | None:
         """Pᵀ, and the side along which it is applied, if the parameter is projected that way."""
-        shape = self._shapes.get(name, ())
-        side = self._side(shape)
-        if side is None:
+        if (side := self._side(shape := self._shapes.get(name, ()))) is None:
             return None
         if model_id != self._cached_for:
             self._matrices.clear()
@@ -85,9 +79,8 @@ class Factored(Projector):
         if key not in self._matrices:
             stream = stream_key("factored", self.seed, model_id, name)
             signs = random_signs(stream, torch.arange(shape[side], device=like.device), self.inner_dim)
-            self._matrices[key] = signs.t().to(like.dtype, memory_format=torch.contiguous_format) / math.sqrt(
-                self.inner_dim
-            )
+            signs = signs.t().to(like.dtype, memory_format=torch.contiguous_format)
+            self._matrices[key] = signs / math.sqrt(self.inner_dim)
         return self._matrices[key], side
 
     def new_sum(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -110,10 +103,10 @@ class Factored(Projector):
 
     def add_outer_products(self, total: Tensor, name: str, block: OuterProducts, model_id: int) -> None:
         found = self._matrix(name, model_id, block.right)
-        if found is not None:
-            matrix, side = found
-            left, right = block.left, block.right
-            block = OuterProducts(*((_linear(left, matrix), right) if side == 0 else (left, _linear(right, matrix))))
+        if found is not None and found[1] == 0:
+            block = OuterProducts(_linear(block.left, found[0]), block.right)
+        elif found is not None:
+            block = OuterProducts(block.left, _linear(block.right, found[0]))
         self._sketch.add_outer_products(total, name, block, model_id)
 
     def add_sparse_rows(self, total: Tensor, name: str, block: SparseRows, model_id: int) -> None:

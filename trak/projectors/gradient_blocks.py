@@ -1,12 +1,29 @@
 """Per-example gradients of one parameter, dense or in a form from which a projection may gain."""
 
+import math
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from trak.projectors.buffers import reusable_buffer
+_buffers = threading.local()
+
+
+def reusable_buffer(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Return uninitialized memory of the type and on the device of `like`, valid until this thread's next call.
+
+    Fresh memory costs more than what is done with it: the system clears every page at its first touch.
+    """
+    if like.device.type != "cpu":
+        return like.new_empty(shape)  # such devices keep their memory themselves
+    held: dict[torch.dtype, Tensor] = vars(_buffers).setdefault("held", {})
+    numel = math.prod(shape)
+    if like.dtype not in held or held[like.dtype].numel() < numel:
+        held[like.dtype] = torch.empty(numel, dtype=like.dtype)
+    return held[like.dtype][:numel].view(*shape)
 
 
 @dataclass(frozen=True)

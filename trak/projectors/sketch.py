@@ -8,9 +8,8 @@ from torch import Tensor
 
 from trak._utils.counter_random import random_words, stream_key
 from trak._utils.torch_private import foreach_addcmul_
-from trak.projectors.base import Projector, register_projector
+from trak.projectors.base import Projector, kernels_for, register_projector
 from trak.projectors.gradient_blocks import SparseRows
-from trak.projectors.triton_dispatch import kernels_for
 
 _POOL_BLOCKS = 65
 _MAX_VIEWS = 1 << 17
@@ -84,10 +83,9 @@ class Sketch(Projector):
             self._cached_for = model_id
         where = (like.device, like.dtype)
         if where not in self._pools:
-            words = random_words(
-                stream_key("sketch-signs", self.seed, model_id), torch.arange(_POOL_BLOCKS * self.proj_dim)
-            )
-            self._pools[where] = ((words & 1) * 2 - 1).to(device=like.device, dtype=like.dtype)
+            key = stream_key("sketch-signs", self.seed, model_id)
+            words = random_words(key, torch.arange(_POOL_BLOCKS * self.proj_dim))
+            self._pools[where] = ((words & 1) * 2 - 1).to(like)
         return self._pools[where]
 
     def _plan(self, name: str, numel: int, model_id: int, like: Tensor) -> _Plan:
@@ -118,8 +116,7 @@ class Sketch(Projector):
 
     def add(self, total: Tensor, name: str, block: Tensor, model_id: int, first: int = 0) -> None:
         k, width = self.proj_dim, block.shape[1]
-        kernels = kernels_for(block)
-        if kernels is not None:
+        if (kernels := kernels_for(block)) is not None:
             keys = _keys(self.seed, model_id, name)
             kernels.add_sketch(total, block, self._pool(model_id, block), first // k, *keys, _starts(k))
             return
@@ -128,13 +125,12 @@ class Sketch(Projector):
             these = slice(begin, begin + whole)
             windows = self._windows(total, plan.shift_list[these], (name, begin, whole))
             parts = block[:, : whole * k].unflatten(1, (whole, k)).unbind(1)
+            terms = windows, list(parts), plan.signs[these], plan.sign_list[these]
             if block.device.type == "cpu":
-                foreach_addcmul_(windows, list(parts), plan.signs[these], plan.sign_list[these])
+                foreach_addcmul_(*terms)
             else:
                 # There, a _foreach function may work on several at a time, and windows overlap.
-                for window, part, signs, sign in zip(
-                    windows, parts, plan.signs[these], plan.sign_list[these], strict=True
-                ):
+                for window, part, signs, sign in zip(*terms, strict=True):
                     window.addcmul_(part, signs, value=sign)
         if whole * k < width:
             rest, shift = block[:, whole * k :], plan.shift_list[begin + whole]
@@ -149,9 +145,8 @@ class Sketch(Projector):
             return self._views[key]
         windows = total.unfold(1, self.proj_dim, 1)
         views = [windows.select(1, shift) for shift in shifts]
-        kept = (
-            self._buffer is not None and self._buffer.untyped_storage().data_ptr() == total.untyped_storage().data_ptr()
-        )
+        buffer = self._buffer
+        kept = buffer is not None and buffer.untyped_storage().data_ptr() == total.untyped_storage().data_ptr()
         if kept and self._view_count + len(views) <= _MAX_VIEWS:
             self._views[key] = views
             self._view_count += len(views)

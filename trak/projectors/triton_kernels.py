@@ -66,16 +66,7 @@ def _sketch(  # type: ignore[no-untyped-def]
 def add_sketch(
     total: Tensor, block: Tensor, pool: Tensor, first: int, row_key: int, offset_key: int, starts: int
 ) -> None:
-    """What `Sketch.add` does, bit for bit.
-
-    Args:
-        total: (b, 2k), added to.
-        block: (b, width), from block number `first` of the parameter on.
-        pool: the checkpoint's signs.
-        first: the first block's number.
-        row_key, offset_key: of the streams of signs and shifts, and of places in the pool.
-        starts: number of places in the pool.
-    """
+    """What `Sketch.add` does, bit for bit, for a block (b, width) from block number `first` of the parameter on."""
     if not block.numel():
         return
     k, columns = total.shape[1] // 2, 128

@@ -10,11 +10,16 @@ are right for every model: loops of `torch.autograd.grad` over single examples a
 """
 
 from trak.testing import _pytest  # noqa: F401
-from trak.testing.baselines import BaselineContract
-from trak.testing.gradients import Curved, EngineContract, LayerRuleContract, assert_equals_loop
-from trak.testing.projectors import ProjectorContract
-from trak.testing.store import StoreContract
-from trak.testing.tasks import TaskContract
+from trak.testing.contracts import (
+    BaselineContract,
+    Curved,
+    EngineContract,
+    LayerRuleContract,
+    ProjectorContract,
+    TaskContract,
+    assert_equals_loop,
+    awkward_vectors,
+)
 
 __all__ = [
     "BaselineContract",
@@ -22,7 +27,7 @@ __all__ = [
     "EngineContract",
     "LayerRuleContract",
     "ProjectorContract",
-    "StoreContract",
     "TaskContract",
     "assert_equals_loop",
+    "awkward_vectors",
 ]

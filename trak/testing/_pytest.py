@@ -3,5 +3,4 @@
 from trak._utils.optional import import_optional_dependency
 
 pytest = import_optional_dependency("pytest", "trak.testing needs pytest", "testing")
-for _name in ("baselines", "gradients", "projectors", "store", "tasks"):
-    pytest.register_assert_rewrite(f"trak.testing.{_name}")
+pytest.register_assert_rewrite("trak.testing.contracts")

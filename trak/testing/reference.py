@@ -29,10 +29,9 @@ def gradients(model: nn.Module, task: Task, batch: Any, names: Sequence[str] | N
     own = {name: p.requires_grad_() for name, p in model.named_parameters() if names is None or name in names}
     rows = []
     for i in range(batches.size(batch)):
-        output = task.output(model, batches.take(batch, i, i + 1))
-        grads = torch.autograd.grad(output.sum(), list(own.values()), allow_unused=True)
-        rows.append([torch.zeros_like(p) if g is None else g for g, p in zip(grads, own.values(), strict=True)])
-    return {name: torch.stack([row[j] for row in rows]) for j, name in enumerate(own)}
+        output = task.output(model, batches.take(batch, i, i + 1)).sum()
+        rows.append(torch.autograd.grad(output, list(own.values()), allow_unused=True, materialize_grads=True))
+    return {name: torch.stack(grads) for name, grads in zip(own, zip(*rows, strict=True), strict=True)}
 
 
 def double(batch: Any) -> Any:
@@ -68,26 +67,22 @@ def scores(
     The arguments are those of `trak.attribute`; `lambda_reg` is λ itself, instead of relative to trace(K)/k.
     """
     kernels, qs, sizes = [], [], []
+    t = loss_temperature if task.has_loss_temperature else 1.0
     for model_id, checkpoint in enumerate(checkpoints):
         exact = copy.deepcopy(model).eval()
         exact.load_state_dict(checkpoint)
-        exact = exact.double()
-        phi = np.concatenate([features(exact, task, batch, projector, model_id, names) for batch in train])
-        phi_t = np.concatenate([features(exact, task, batch, projector, model_id, names) for batch in targets])
-        q, r = [], []
-        for batch in train:
-            with torch.no_grad():
-                output = task.output(exact, double(batch))
-            if not task.has_loss_temperature:
-                loss_temperature = 1.0
-            weights = task.weights(exact, double(batch), output / loss_temperature)
-            q.append(loss_temperature * weights[0].numpy())
-            r.append(weights[1].numpy())
-        w = np.concatenate(r) if weighting == "ggn" else np.ones(len(phi))
-        gram = phi.T @ np.diag(w) @ phi
+        exact.double()
+        phi, phi_t = (
+            np.concatenate([features(exact, task, batch, projector, model_id, names) for batch in data])
+            for data in (train, targets)
+        )
+        with torch.no_grad():
+            weights = [task.weights(exact, b, task.output(exact, b) / t) for b in map(double, train)]
+        q, r = (torch.cat(parts).numpy() for parts in zip(*weights, strict=True))
+        gram = phi.T @ np.diag(r if weighting == "ggn" else np.ones(len(phi))) @ phi
         lam = lambda_reg if lambda_reg is not None else damping * np.trace(gram) / len(gram)
         kernels.append(phi @ np.linalg.inv(gram + lam * np.eye(len(gram))) @ phi_t.T)
-        qs.append(np.concatenate(q))
+        qs.append(t * q)
         sizes.append(np.linalg.norm(phi_t, axis=1) / np.sqrt(np.trace(gram)))
     if normalize_checkpoints:
         kernels = [kernel * np.mean(sizes, axis=0) / size for kernel, size in zip(kernels, sizes, strict=True)]

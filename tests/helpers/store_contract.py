@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 import zarr
 
 from trak.scoring import Damping, Scorer, ScoringConfig, gram
 from trak.store import FeatureStore, RowValues, StoreConfig, StoreError, missing_rows, open_store
-from trak.testing._pytest import pytest
 
 
 class StoreContract(ABC):
-    """What a place for a store must do, such as a zarr store class. A subclass defines `fresh`."""
+    """What a place for a store must do. A subclass defines `fresh`."""
 
     config: ClassVar[StoreConfig] = StoreConfig(
         train_set_size=11,
