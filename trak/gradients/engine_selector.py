@@ -1,5 +1,6 @@
 """The engine of a checkpoint, batch by batch."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,7 @@ from trak.inputs.batches import Batch
 from trak.inputs.fsdp import is_sharded
 from trak.tasks import Task
 
-_POWER, _EXAMPLES = 4, 8
+_EXAMPLES = 8
 
 
 class EngineSelector:
@@ -30,11 +31,9 @@ class EngineSelector:
         memory_budget: int,
         warned: set[str] | None = None,
     ) -> None:
-        """Arguments as of `choose_engine`."""
         self._name, self._model, self._task, self._parameters = name, model, task, tuple(parameters)
         self._memory_budget, self._warned = memory_budget, warned
         self.engine: Engine | None = None
-        """The last one."""
         self._seen = 0
         """Batches of two examples or more."""
 
@@ -52,21 +51,16 @@ class EngineSelector:
             engine = self.engine = choose_engine(
                 self._name, self._model, self._task, self._parameters, batch, self._warned, self._memory_budget
             )
-        elif several and self._name == "auto" and _is_power(self._seen) and not is_sharded(self._model):
-            self._compare(engine, batch)
-        return engine
-
-    def _compare(self, engine: Engine, batch: Batch) -> None:
-        wrong = misassigned(engine, batch, self._memory_budget, _EXAMPLES)
-        if wrong:
+        elif (
+            several
+            and self._name == "auto"
+            and math.log2(self._seen) % 2 == 0
+            and not is_sharded(self._model)
+            and (wrong := misassigned(engine, batch, self._memory_budget, _EXAMPLES))
+        ):
             raise ValueError(
                 f"gradients of {shorten_names(wrong, 2)} are given to the wrong examples of a batch, though not in the "
                 f"first one: {type(self._model).__name__} changes the order of examples, as by sorting them by length; "
                 "use engine='loop', and another save_dir, since rows stored of earlier batches may be wrong, too"
             )
-
-
-def _is_power(count: int) -> bool:
-    while count % _POWER == 0:
-        count //= _POWER
-    return count == 1
+        return engine

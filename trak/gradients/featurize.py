@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trak._utils.validation import is_integer
 from trak.gradients.base import Engine
 from trak.gradients.loop import LoopEngine
 from trak.inputs import batches
@@ -22,7 +23,7 @@ def check_memory_budget(memory_budget: int) -> int:
     Raises:
         ValueError: if it is no positive integer.
     """
-    if isinstance(memory_budget, bool) or not hasattr(memory_budget, "__index__") or memory_budget < 1:
+    if not is_integer(memory_budget, 1):
         raise ValueError(
             f"memory_budget must be a positive integer, in bytes, got {memory_budget!r}; use 1 << 30 for a GiB"
         )
@@ -67,9 +68,8 @@ def featurize(
         total = Accumulator(projector, batches.size(piece), model_id, parameter.device, parameter.dtype)
         outputs = engine.gradients(piece, total.add)
         pieces.append((total.result(), outputs.to(total.dtype)))
-    output = torch.cat([outputs for _, outputs in pieces])
+    features, output = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     q, r = engine.task.weights_at_temperature(engine.model, batch, output, loss_temperature)
-    features = torch.cat([features for features, _ in pieces])
     return ProjectedRows(*(t.to(dtype) for t in (features, output, q, r)))
 
 

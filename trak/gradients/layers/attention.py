@@ -17,7 +17,7 @@ def multi_head_attention(
     value: Tensor,
     embed_dim_to_check: int,
     num_heads: int,
-    in_proj_weight: Tensor | None,
+    in_proj_weight: Any,
     in_proj_bias: Tensor | None,
     bias_k: Tensor | None,
     bias_v: Tensor | None,
@@ -45,34 +45,27 @@ def multi_head_attention(
     # Examples first, so that a row of every linear map belongs to one example.
     query = query.transpose(0, 1)
     key, value = (query, query) if same else (key.transpose(0, 1), value.transpose(0, 1))
-    width = query.shape[-1]
-    if use_separate_proj_weight:
-        weights: Any = (q_proj_weight, k_proj_weight, v_proj_weight)
     if same and not use_separate_proj_weight:
-        assert in_proj_weight is not None
         q, k, v = F.linear(query, in_proj_weight, in_proj_bias).chunk(3, dim=-1)
     else:
-        if not use_separate_proj_weight:
-            assert in_proj_weight is not None
-            weights = in_proj_weight.chunk(3)
+        weights = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else in_proj_weight.chunk(3)
         biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
         q, k, v = (F.linear(t, w, b) for t, w, b in zip((query, key, value), weights, biases, strict=True))
     examples, extra = len(query), 0
     if bias_k is not None and bias_v is not None:
-        k = torch.cat((k, bias_k.expand(examples, 1, width)), dim=1)
-        v = torch.cat((v, bias_v.expand(examples, 1, width)), dim=1)
+        k, v = (torch.cat((t, bias.expand(examples, 1, -1)), dim=1) for t, bias in ((k, bias_k), (v, bias_v)))
         extra += 1
     q, k, v = (t.unflatten(-1, (num_heads, -1)).transpose(1, 2) for t in (q, k, v))
     if add_zero_attn:
         k, v = (torch.cat((t, t.new_zeros(examples, num_heads, 1, t.shape[-1])), dim=2) for t in (k, v))
         extra += 1
     mask = _mask(attn_mask, key_padding_mask, q, examples, num_heads, extra)
+    attention = None
     if need_weights:
         logits = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         attention = (logits if mask is None else logits + mask).softmax(-1)
         mixed = attention @ v
     else:
-        attention = None
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal and mask is None)
     result = F.linear(mixed.transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias).transpose(0, 1)
     if attention is not None and average_attn_weights:
@@ -87,9 +80,7 @@ def scaled_dot_product_attention(
     """Attention with a learned bias that the examples share, as T5's relative positions."""
     if attn_mask is None or attn_mask.ndim > query.ndim or (attn_mask.ndim == query.ndim and len(attn_mask) > 1):
         return NotImplemented
-    missing = query.ndim - attn_mask.ndim
-    shape = (1,) * missing + tuple(attn_mask.shape)
-    bias = attn_mask.expand(len(query), *shape[1:])
+    bias = attn_mask[(None,) * (query.ndim - attn_mask.ndim)].expand(len(query), *[-1] * (query.ndim - 1))
     return F.scaled_dot_product_attention(query, key, value, bias, *args, **options)
 
 
