@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -31,8 +32,8 @@ class EngineSelector:
         memory_budget: int,
         warned: set[str] | None = None,
     ) -> None:
-        self._name, self._model, self._task, self._parameters = name, model, task, tuple(parameters)
-        self._memory_budget, self._warned = memory_budget, warned
+        self._name, self._model, self._task, self._memory_budget = name, model, task, memory_budget
+        self._choose = partial(choose_engine, name, model, task, parameters, warned=warned, memory_budget=memory_budget)
         self.engine: Engine | None = None
         self._seen = 0
         """Batches of two examples or more."""
@@ -48,9 +49,7 @@ class EngineSelector:
         if engine is None or (several and self._seen == 1 and not is_sharded(self._model)):
             with torch.no_grad():
                 self._task.check(self._model, batch)
-            engine = self.engine = choose_engine(
-                self._name, self._model, self._task, self._parameters, batch, self._warned, self._memory_budget
-            )
+            engine = self.engine = self._choose(batch=batch)
         elif (
             several
             and self._name == "auto"

@@ -31,7 +31,7 @@ class LoopEngine(Engine):
 
 
 def send_gradients(output: Tensor, weights: Mapping[str, Tensor], sink: GradientSink, example: int) -> bool:
-    """Give a sink the gradients of a scalar as those of one example; return whether it depends on any of the weights."""
+    """Give a sink the gradients of a scalar as those of one example; return whether it depends on any weight."""
     connected = False
     if output.requires_grad:
         with torch.enable_grad():  # the caller may have turned gradients off

@@ -125,11 +125,12 @@ class Capture(TorchFunctionMode):
         leading = [result, *(t for use in uses for t in use.saved)]
         if any(t.ndim == 0 or len(t) % self._examples or not len(t) for t in leading):
             return None
-        result = self._attach_to_graph(result)
+        result = self.attach_to_graph(result)
         self.watch(result, uses)
         return result
 
-    def _attach_to_graph(self, result: Tensor) -> Tensor:
+    def attach_to_graph(self, result: Tensor) -> Tensor:
+        """Return a result of examples as part of the graph, so that its gradient reaches `watch`."""
         if not result.requires_grad:
             own = result.clone() if is_view(result) else result
             result = _AttachToGraph.apply(own, self._anchor)  # type: ignore[no-untyped-call]
@@ -139,10 +140,6 @@ class Capture(TorchFunctionMode):
     def watches(self, parameters: Iterable[Tensor]) -> bool:
         """Whether the gradients of one of these tensors are to be found."""
         return any(id(p) in self._origins for p in parameters)
-
-    def addend(self, *shape: int, like: Tensor) -> Tensor:
-        """Zeros to be added to what parameters were used for unseen, so that their gradient reaches `watch`."""
-        return self._attach_to_graph(like.new_zeros(shape))
 
     def _has_batch_shape(self, uses: Sequence[ParameterUse], args: Any) -> bool:
         """Whether constants alone, such as token types all zero, were made for each example."""
@@ -229,7 +226,7 @@ class Capture(TorchFunctionMode):
                     "tensor; register the module inside of it that does, or use engine='functional'"
                 )
             inputs = tuple(t.detach() if isinstance(t, Tensor) else t for t in args)
-            result = self._attach_to_graph(result)
+            result = self.attach_to_graph(result)
             _when_reached(result, lambda g: send(module, inputs, g))
             return result
 
@@ -268,7 +265,7 @@ class Capture(TorchFunctionMode):
 def _when_reached(result: Tensor, hook: Callable[[Tensor], None]) -> None:
     """Call `hook` with the gradient of a result, after the result's own hooks: they may change it, and FSDP's gather
     what `hook` needs."""
-    position = result.output_nr  # of the result as it is now
+    position = result.output_nr
 
     def before(grads: tuple[Tensor | None, ...]) -> None:
         if (g := grads[position]) is not None:

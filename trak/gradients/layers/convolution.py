@@ -42,8 +42,7 @@ def convolution(
         # As torch does: what can't be split evenly goes to the end.
         totals = [d * (k - 1) for d, k in zip(spacing, kernel, strict=True)]
         around = tuple(total // 2 for total in totals)
-        for total in reversed(totals):
-            margins += [0, total % 2]
+        margins = [margin for total in reversed(totals) for margin in (0, total % 2)]
     else:
         around = (0,) * dims if isinstance(padding, str) else _tuple(padding, dims)
 

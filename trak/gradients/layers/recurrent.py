@@ -17,6 +17,7 @@ from trak.gradients.layers.registry import LAYERS, ParameterUse
 
 State = tuple[Tensor, ...]
 """h, and c of an LSTM, each (B, H)."""
+_Cell = Callable[[Tensor, Tensor, State], State]
 
 
 def _gru(x: Tensor, a: Tensor, state: State) -> State:
@@ -33,7 +34,7 @@ def _lstm(x: Tensor, a: Tensor, state: State) -> State:
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-_CELLS: dict[str, Callable[[Tensor, Tensor, State], State]] = {
+_CELLS: dict[str, _Cell] = {
     "GRU": _gru,
     "LSTM": _lstm,
     "RNN_TANH": lambda x, a, _: (torch.tanh(x + a),),
@@ -107,12 +108,12 @@ def _layers(
             w_ih, w_hh, *biases = weights[first : first + per_direction]
             b_ih, b_hh = biases or (None, None)
             gates = F.linear(x, w_ih, b_ih)
-            start = [
-                x.new_zeros(len(x), module.hidden_size) if hx is None else hx[i][len(states)]
-                for i in range(1 + (module.mode == "LSTM"))
-            ]
+            if hx is None:
+                start: State = (x.new_zeros(len(x), module.hidden_size),) * (1 + (module.mode == "LSTM"))
+            else:
+                start = tuple(part[len(states)] for part in hx)
             steps = range(x.shape[1])[:: -1 if reverse else 1]
-            output, state = _recurrence(capture, _CELLS[module.mode], gates, w_hh, b_hh, tuple(start), steps, mask)
+            output, state = _recurrence(capture, _CELLS[module.mode], gates, w_hh, b_hh, start, steps, mask)
             outputs.append(output)
             states.append(state)
         x = torch.cat(outputs, -1)
@@ -121,7 +122,7 @@ def _layers(
 
 def _recurrence(
     capture: Capture | None,
-    cell: Callable[[Tensor, Tensor, State], State],
+    cell: _Cell,
     gates: Tensor,
     w: Tensor,
     b: Tensor | None,
@@ -136,7 +137,7 @@ def _recurrence(
     before, after = [state[0]] * len(steps), [state[0]] * len(steps)
     # Out of sight of the capture, which would be asked about every operation of every step.
     with DisableTorchFunction():
-        added = None if capture is None else capture.addend(*gates.shape, like=gates)
+        added = None if capture is None else capture.attach_to_graph(gates.new_zeros(gates.shape))
         used = (w, b) if capture is None else (w.detach(), None if b is None else b.detach())
         for t in steps:
             before[t] = state[0]
@@ -148,9 +149,6 @@ def _recurrence(
             state = following
             after[t] = state[0]
         if capture is not None and added is not None:
-            uses = [
-                ParameterUse(w, outer_products, (torch.stack(before, 1),), 1),
-                *([] if b is None else [ParameterUse(b, summed)]),
-            ]
-            capture.watch(added, uses)
+            uses = [ParameterUse(w, outer_products, (torch.stack(before, 1),), 1)]
+            capture.watch(added, uses if b is None else [*uses, ParameterUse(b, summed)])
         return torch.stack(after, 1), state
