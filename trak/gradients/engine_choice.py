@@ -24,6 +24,11 @@ from trak.inputs.batches import Batch
 from trak.inputs.fsdp import is_sharded
 from trak.tasks import Task
 
+_DEPENDENT = (
+    "so that none has a gradient of its own; let normalizations use running statistics (track_running_stats=True, "
+    "eval()), or use GroupNorm"
+)
+
 logger = logging.getLogger("trak")
 
 
@@ -221,18 +226,11 @@ def check_independent(model: nn.Module, task: Task, batch: Batch) -> None:
         try:
             alone = task.output(model, first)
         except ValueError as error:  # torch's, of normalizations that need several values
-            raise ValueError(
-                f"the model can't run on one example alone ({error}), so that none has a gradient of its own; let "
-                "normalizations use running statistics (track_running_stats=True, eval()), or use GroupNorm"
-            ) from error
+            raise ValueError(f"the model can't run on one example alone ({error}), {_DEPENDENT}") from error
         if _allclose(together, alone, 1e-2):
             return
         source = _describe_difference(model, task, batch, first, 1e-2)
-    raise ValueError(
-        f"{source} gives an example another result without the other examples of its "
-        "batch, so that none has a gradient of its own; let normalizations use running statistics "
-        "(track_running_stats=True, eval()), or use GroupNorm"
-    )
+    raise ValueError(f"{source} gives an example another result without the other examples of its batch, {_DEPENDENT}")
 
 
 def _describe_difference(model: nn.Module, task: Task, batch: Batch, first: Batch, tolerance: float) -> str:

@@ -1,7 +1,7 @@
 """Recurrent layers, run a step at a time: the gradients of their weights are sums of outer products over steps."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -53,21 +53,15 @@ def stepwise_recurrence(model: nn.Module, capture: Capture | None = None) -> Ite
     examples without a batch dimension, and sequences packed with `enforce_sorted=True`, of which nothing tells in
     what order the examples were before they were sorted.
     """
-    changed = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.RNNBase)
-        and type(module).forward in _FORWARDS
-        and "forward" not in vars(module)
-        and (capture is None or not any(kind in LAYERS for kind in type(module).__mro__))
-    ]
-    for module in changed:
-        module.forward = partial(_forward, module, capture)
-    try:
+    with ExitStack() as stack:
+        for module in model.modules():
+            has_rule = capture is not None and any(kind in LAYERS for kind in type(module).__mro__)
+            if has_rule or not isinstance(module, nn.RNNBase) or "forward" in vars(module):
+                continue
+            if type(module).forward in _FORWARDS:
+                module.forward = partial(_forward, module, capture)
+                stack.callback(delattr, module, "forward")
         yield
-    finally:
-        for module in changed:
-            del module.forward
 
 
 def _forward(module: nn.RNNBase, capture: Capture | None, input: Any, hx: Any = None) -> Any:
