@@ -73,11 +73,7 @@ class MultiOutputTask(Task):
         return f if self.reduction == "mean" else f * mask.sum(1)
 
     def loss(self, output: Tensor) -> Tensor:
-        """ℓ(f): softplus(-f), or -f for the output "cross_entropy".
-
-        Raises:
-            ValueError: for a sum of margins, where it depends on the number of predictions too.
-        """
+        """ℓ(f): softplus(-f), or -f for "cross_entropy"; a ValueError for a sum of margins, whose f does not fix it."""
         if self.output_kind == "cross_entropy":
             return -output
         if not self.has_loss:
@@ -89,7 +85,6 @@ class MultiOutputTask(Task):
 
     @property
     def has_loss(self) -> bool:
-        """Whether `loss` says all of the training loss."""
         return self.reduction == "mean" or self.output_kind == "cross_entropy"
 
     def weights(self, model: nn.Module, batch: Batch, output: Tensor) -> tuple[Tensor, Tensor]:

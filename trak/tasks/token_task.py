@@ -28,11 +28,7 @@ class TokenTask(MultiOutputTask):
         """The model's logits (B, L, classes) for a batch as `fields` gives it."""
 
     def fields(self, batch: Batch) -> dict[str, Any]:
-        """The batch as a dict, complete, its labels (B, L) under "labels".
-
-        Raises:
-            ValueError: if it has no such form.
-        """
+        """The batch as a dict, complete, its labels (B, L) under "labels"."""
         fields = self._as_dict(batch)
         labels = fields[find_key(fields, LABEL_KEYS, "labels")]
         if not isinstance(labels, Tensor) or labels.ndim != 2:
