@@ -134,8 +134,7 @@ def collect(engine: Engine, batch: Batch) -> dict[str, Tensor]:
         found[name] = torch.zeros(batches.size(batch), *p.shape, dtype=dtype, device=p.device)
 
     def sink(name: str, block: Block, start: int) -> None:
-        dense = block if isinstance(block, Tensor) else block.dense()
-        found[name][start : start + len(dense)] += dense
+        found[name][start : start + len(block)] += block if isinstance(block, Tensor) else block.dense()
 
     engine.gradients(batch, sink)
     return found

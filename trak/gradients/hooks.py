@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,25 +26,20 @@ class HooksEngine(Engine):
         Raises:
             UnsupportedParameterError: if a parameter is used in a way that no rule covers.
         """
-        outputs, uncovered = self.capture(batch, sink)
-        if uncovered:
-            raise UnsupportedParameterError(uncovered)
-        return outputs
-
-    def capture(self, batch: Batch, sink: GradientSink) -> tuple[Tensor, list[str]]:
-        """Return the outputs, and the names of the parameters whose gradients the sink did not get, or not all."""
         # New objects, so that what the capture notes on them does not reach the caller's.
         batch = batches.take(batch, 0, batches.size(batch))
         capture = self._capture(self.named_weights(), batches.tensors(batch), batches.size(batch), sink)
         # Parameters of other engines would keep autograd from going through the operations that are watched.
         alone = differentiable(self.model, self.parameters)
-        # Compiled code does not tell what it does.
-        eager = torch.compiler.set_stance("force_eager") if compiler_is_loaded() else nullcontext()
         rules, stepwise = capture.layer_rules(self.model), stepwise_recurrence(self.model, capture)
-        with torch.enable_grad(), eager, alone, rules, stepwise, capture:
+        # Compiled code does not tell what it does.
+        eager = partial(torch.compiler.set_stance, "force_eager") if compiler_is_loaded() else nullcontext
+        with torch.enable_grad(), eager(), alone, rules, stepwise, capture:
             outputs = check_output(self.task, self.task.output(self.model, batch), batches.size(batch))
             uncovered = capture.backward(outputs)
-        return outputs.detach(), uncovered
+        if uncovered:
+            raise UnsupportedParameterError(uncovered)
+        return outputs.detach()
 
     def examples_within(self, memory_budget: int, batch: Batch) -> int:
         # Each activation is kept for the backward pass and meets its own gradient there.
