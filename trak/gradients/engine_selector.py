@@ -16,8 +16,6 @@ from trak.inputs.batches import Batch
 from trak.inputs.fsdp import is_sharded
 from trak.tasks import Task
 
-_EXAMPLES = 8
-
 
 class EngineSelector:
     """Chooses by the first batch, again by the first of two examples or more, and compares a little of the 4th, 16th,
@@ -55,7 +53,7 @@ class EngineSelector:
             and self._name == "auto"
             and math.log2(self._seen) % 2 == 0
             and not is_sharded(self._model)
-            and (wrong := misassigned(engine, batch, self._memory_budget, _EXAMPLES))
+            and (wrong := misassigned(engine, batch, self._memory_budget, examples=8))
         ):
             raise ValueError(
                 f"gradients of {shorten_names(wrong, 2)} are given to the wrong examples of a batch, though not in the "

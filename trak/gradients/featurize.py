@@ -107,23 +107,19 @@ def check_finite(rows: ProjectedRows, engine: Engine, batch: Batch, indices: Seq
         if buffer.isnan().any():
             raise ValueError(f"{where} holds NaN in {name!r}; attribute a checkpoint that trained without")
     output = f"its output f is {float(rows.output[row]):.4g}"
-    if is_sharded(model):  # of which nothing more can be known without the other ranks
-        raise ValueError(
-            f"{example}: its gradient, output or loss is not finite; {output}; look whether the example is sound, or "
-            "leave it out"
-        )
-    engine.task.check(model, batch)
-    single = batches.take(batch, row, row + 1)
-    broken: list[str] = []
+    what, hint, broken = "its gradient, output or loss is", "", list[str]()
 
     def note_if_broken(name: str, block: Block, _: int) -> None:
         assert isinstance(block, Tensor)
         if not torch.isfinite(block).all():
             broken.append(name)
 
-    LoopEngine(model, engine.task, engine.parameters).gradients(single, note_if_broken)
-    what = f"the gradient of {broken[-1]!r} is" if broken else "its output or loss is"
+    if not is_sharded(model):  # of which nothing more can be known without the other ranks
+        engine.task.check(model, batch)
+        single = batches.take(batch, row, row + 1)
+        LoopEngine(model, engine.task, engine.parameters).gradients(single, note_if_broken)
+        what = f"the gradient of {broken[-1]!r} is" if broken else "its output or loss is"
+        hint = " and the model computes it in float32"
     raise ValueError(
-        f"{example}: {what} not finite; {output}; look whether the example is sound and the model computes it in "
-        "float32, or leave it out"
+        f"{example}: {what} not finite; {output}; look whether the example is sound{hint}, or leave it out"
     )

@@ -17,8 +17,6 @@ from trak.projectors import Accumulator, Sketch
 
 _SKETCH_DIM = 2048
 """Numbers to which a parameter's gradient is reduced to be compared: its norm is then known to some percent."""
-EXAMPLES = 16
-"""Number of examples on which `misassigned` compares."""
 _MISASSIGNED = 0.03
 """Relative difference above which gradients are misassigned; rounding causes less."""
 
@@ -40,7 +38,7 @@ class _Weighted(LoopEngine):
         return outputs.detach()
 
 
-def misassigned(engine: Engine, batch: Batch, memory_budget: int, examples: int = EXAMPLES) -> list[str]:
+def misassigned(engine: Engine, batch: Batch, memory_budget: int, examples: int = 16) -> list[str]:
     """Return the parameters whose gradients an engine assigns to the wrong examples of a batch.
 
     This happens with models that sort their examples by length: rules that are right for two examples in order are
