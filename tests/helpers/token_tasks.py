@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from task_contract import CLASSES, CurvatureFromLoss
+from task_contract import CLASSES, ClassificationContract
 from torch import nn
 
 from trak.tasks import LanguageModeling
@@ -51,7 +51,7 @@ def losses_of(logits, labels):
     return nn.functional.cross_entropy(logits.double(), torch.as_tensor(labels), reduction="none").detach().numpy()
 
 
-class SeveralContract(CurvatureFromLoss):
+class SeveralContract(ClassificationContract):
     """The mean of margins that keeps the loss; subclasses say `losses`, a list of arrays, one an example."""
 
     kind, reduction = "margin", "mean"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from task_contract import CurvatureFromLoss, images
+from task_contract import ClassificationContract, images
 from torch import nn
 
 import trak
@@ -21,7 +21,7 @@ from trak.tasks import (
 )
 
 
-class TestUsersOwnTask(CurvatureFromLoss):
+class TestUsersOwnTask(ClassificationContract):
     """Poisson regression: ℓ(f) = exp(f) - 2f."""
 
     @pytest.fixture(autouse=True)

@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from task_contract import CLASSES, CurvatureFromLoss, IdentityByKeyword, OfSeries, labels, log_odds, series, sigmoid
+from task_contract import (
+    CLASSES,
+    ClassificationContract,
+    IdentityByKeyword,
+    OfSeries,
+    labels,
+    log_odds,
+    series,
+    sigmoid,
+)
 from torch import nn
 
 from trak.modelout_functions import (
@@ -19,7 +28,7 @@ from trak.tasks import (
 )
 
 
-class TestSeriesTuple(CurvatureFromLoss):
+class TestSeriesTuple(ClassificationContract):
     def task(self):
         return make_task("classification")
 
@@ -45,7 +54,7 @@ class TestSeriesDict(TestSeriesTuple):
         return log_odds(model(batch["x"], batch["lengths"]) / 2, batch["y"])
 
 
-class TestTable(CurvatureFromLoss):
+class TestTable(ClassificationContract):
     def task(self):
         return Classification()
 

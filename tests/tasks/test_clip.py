@@ -16,7 +16,7 @@ from clip_models import (
     pairs,
     without_caption,
 )
-from task_contract import CurvatureFromLoss, sigmoid
+from task_contract import ClassificationContract, sigmoid
 from torch import nn
 
 import trak
@@ -29,7 +29,7 @@ from trak.tasks import CLIP, make_task
 from trak.testing.reference import double
 
 
-class ClipContract(CurvatureFromLoss):
+class ClipContract(ClassificationContract):
     """With the bank as large as the simulated batch: every other example is a negative."""
 
     name: str

@@ -1,7 +1,7 @@
 """Image classification."""
 
 import torch
-from task_contract import CurvatureFromLoss, images, labels, log_odds
+from task_contract import ClassificationContract, images, labels, log_odds
 
 from trak.tasks import (
     ImageClassification,
@@ -9,12 +9,12 @@ from trak.tasks import (
 )
 
 
-class TestImageTuple(CurvatureFromLoss):
+class TestImageTuple(ClassificationContract):
     def task(self):
         return make_task("image_classification")
 
 
-class TestImageDict(CurvatureFromLoss):
+class TestImageDict(ClassificationContract):
     def task(self):
         return ImageClassification()
 
@@ -25,7 +25,7 @@ class TestImageDict(CurvatureFromLoss):
         return log_odds(model(batch["pixel_values"]), batch["labels"])
 
 
-class TestImageTemperature(CurvatureFromLoss):
+class TestImageTemperature(ClassificationContract):
     def task(self):
         return ImageClassification(temperature=2.5)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from task_contract import CurvatureFromLoss, images
+from task_contract import ClassificationContract, images
 from torch import nn
 
 from trak.tasks import (
@@ -12,7 +12,7 @@ from trak.tasks import (
 )
 
 
-class TestRegression(CurvatureFromLoss):
+class TestRegression(ClassificationContract):
     def task(self):
         return make_task("regression")
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from task_contract import CurvatureFromLoss, MeanOfEmbeddings, bert, distilbert, labels, log_odds, tokens
+from task_contract import ClassificationContract, MeanOfEmbeddings, bert, distilbert, labels, log_odds, tokens
 from torch import nn
 
 from trak.tasks import (
@@ -11,7 +11,7 @@ from trak.tasks import (
 )
 
 
-class TestPlainTextModel(CurvatureFromLoss):
+class TestPlainTextModel(ClassificationContract):
     def task(self):
         return make_task("text_classification")
 
@@ -25,7 +25,7 @@ class TestPlainTextModel(CurvatureFromLoss):
         return log_odds(model(batch[0], batch[1]), batch[2])
 
 
-class TestBertWithTokenTypes(CurvatureFromLoss):
+class TestBertWithTokenTypes(ClassificationContract):
     def task(self):
         return TextClassification()
 
@@ -44,7 +44,7 @@ class TestBertWithTokenTypes(CurvatureFromLoss):
         return log_odds(model(**inputs).logits, batch["labels"])
 
 
-class TestBertWithoutTokenTypes(CurvatureFromLoss):
+class TestBertWithoutTokenTypes(ClassificationContract):
     def task(self):
         return TextClassification(temperature=0.5)
 

@@ -1,13 +1,14 @@
 """What a gradient engine promises."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from trak._utils.registry import Registry
+from trak._utils.torch_private import storage_key
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.projectors import Block
@@ -38,6 +39,11 @@ class Engine(ABC):
         self.model, self.task, self.parameters = model, task, tuple(parameters)
         self._activation_bytes: dict[tuple[torch.Size, ...], int] = {}
 
+    def named_weights(self) -> dict[str, Tensor]:
+        """Return the model's tensors of `parameters`, in their order."""
+        own = dict(self.model.named_parameters())
+        return {name: own[name] for name in self.parameters}
+
     @abstractmethod
     def gradients(self, batch: Batch, sink: GradientSink) -> Tensor:
         """Call `sink(name, block, start)` with the gradients of the examples from `start` on, a block of shape
@@ -65,8 +71,39 @@ class Engine(ABC):
         return pieces
 
     def _measure(self, batch: Batch) -> int:
-        own = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
-        return activation_bytes(self.model, self.task, batch, lambda storage: storage.data_ptr() in own)
+        weights, seen = self._weight_storages(), dict[int, int]()
+
+        def pack(saved: Tensor) -> Tensor:
+            storage = saved.untyped_storage()
+            if storage_key(storage) not in weights:
+                seen[storage.data_ptr()] = storage.nbytes()
+            return saved
+
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+            # Copied, since a view would be taken for as large as the whole batch.
+            self.task.output(self.model, batches.map_tensors(torch.clone, batches.take(batch, 0, 1)))
+        return sum(seen.values())
+
+    def _weight_storages(self) -> Collection[int]:
+        return {storage_key(p.untyped_storage()) for p in self.model.parameters()}
+
+
+class MixedEngine(Engine):
+    """Some parameters by one engine, the others by another."""
+
+    name = "mixed"
+
+    def __init__(self, first: Engine, second: Engine) -> None:
+        super().__init__(first.model, first.task, (*first.parameters, *second.parameters))
+        self.first, self.second = first, second
+
+    def gradients(self, batch: Batch, sink: GradientSink) -> Tensor:
+        outputs = self.first.gradients(batch, sink)
+        self.second.gradients(batch, sink)
+        return outputs
+
+    def examples_within(self, memory_budget: int, batch: Batch) -> int:
+        return min(engine.examples_within(memory_budget, batch) for engine in (self.first, self.second))
 
 
 ENGINES = Registry(Engine, "engine")
@@ -79,11 +116,7 @@ def example_shapes(batch: Batch) -> tuple[torch.Size, ...]:
 
 
 def check_output(task: Task, output: Tensor, batch_size: int) -> Tensor:
-    """The output, if it has shape (B,).
-
-    Raises:
-        TypeError: otherwise.
-    """
+    """Return the output, or raise a TypeError unless it has shape (B,)."""
     if not isinstance(output, Tensor) or output.shape != (batch_size,):
         got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         raise TypeError(
@@ -95,34 +128,13 @@ def check_output(task: Task, output: Tensor, batch_size: int) -> Tensor:
 
 def collect(engine: Engine, batch: Batch) -> dict[str, Tensor]:
     """The gradients as dense tensors `(B, *shape)` by parameter; for small models."""
-    own, found = dict(engine.model.named_parameters()), {}
-    for name in engine.parameters:
-        p = own[name]
+    found = {}
+    for name, p in engine.named_weights().items():
         dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
         found[name] = torch.zeros(batches.size(batch), *p.shape, dtype=dtype, device=p.device)
 
     def sink(name: str, block: Block, start: int) -> None:
-        dense = block if isinstance(block, Tensor) else block.dense()
-        found[name][start : start + len(dense)] += dense
+        found[name][start : start + len(block)] += block if isinstance(block, Tensor) else block.dense()
 
     engine.gradients(batch, sink)
     return found
-
-
-def activation_bytes(
-    model: nn.Module, task: Task, batch: Batch, is_weight: Callable[[torch.UntypedStorage], bool]
-) -> int:
-    """Bytes that autograd keeps of the forward pass of a batch's first example, but for weights."""
-    seen: dict[int, int] = {}
-
-    def pack(saved: Tensor) -> Tensor:
-        storage = saved.untyped_storage()
-        if not is_weight(storage):
-            seen[storage.data_ptr()] = storage.nbytes()
-        return saved
-
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
-        # Copied, since a view would be taken for as large as the whole batch.
-        output = task.output(model, batches.map_tensors(torch.clone, batches.take(batch, 0, 1)))
-    del output
-    return sum(seen.values())

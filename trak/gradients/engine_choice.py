@@ -4,26 +4,30 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial, reduce
 
 import torch
 from torch import Tensor, nn
 
 from trak._utils.messages import first_line, shorten_names
-from trak.gradients.base import ENGINES, Engine, check_output, collect
+from trak.gradients.base import ENGINES, Engine, MixedEngine, check_output, collect
 from trak.gradients.featurize import MEMORY_BUDGET
 from trak.gradients.fsdp import ShardedHooksEngine, ShardedLoopEngine
 from trak.gradients.functional import FunctionalEngine
 from trak.gradients.hooks import HooksEngine
 from trak.gradients.layers import UnsupportedParameterError
 from trak.gradients.loop import LoopEngine
-from trak.gradients.mixed import MixedEngine
 from trak.gradients.verification import disagreeing, misassigned, sketch_gradients, tolerance
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.inputs.fsdp import is_sharded
 from trak.tasks import Task
 
-CollectGradients = Callable[[Engine, Batch], dict[str, Tensor]]
+_DEPENDENT = (
+    "so that none has a gradient of its own; let normalizations use running statistics (track_running_stats=True, "
+    "eval()), or use GroupNorm"
+)
 
 logger = logging.getLogger("trak")
 
@@ -101,10 +105,7 @@ def choose_engine(
         "engine: %s, equal to single-example autograd on the first batch",
         ", ".join(f"{engine.name} for {len(engine.parameters)} parameters" for engine in chosen),
     )
-    engine, *others = chosen
-    for other in others:
-        engine = MixedEngine(engine, other)
-    return engine
+    return reduce(MixedEngine, chosen)
 
 
 def _warn(message: str, warned: set[str], stacklevel: int = 3) -> None:
@@ -161,13 +162,20 @@ def _wrong_parameters(
     batch: Batch,
     truth: dict[str, Tensor],
     tolerances: Mapping[str, float],
-    collect_gradients: CollectGradients = collect,
+    collect_gradients: Callable[[Engine, Batch], dict[str, Tensor]] = collect,
 ) -> tuple[Sequence[str], str]:
     """Return the parameters whose gradients an engine computes wrong or not at all, and the reason."""
+    found, uncovered = dict[str, Tensor](), tuple[str, ...]()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.vmap's, about models that it will not be used for
-            found, uncovered = _collect_covered(engine, batch, collect_gradients)
+            try:
+                found = collect_gradients(engine, batch)
+            except UnsupportedParameterError as error:
+                uncovered = error.names
+                covered = tuple(name for name in engine.parameters if name not in uncovered)
+                if covered:
+                    found = collect_gradients(type(engine)(engine.model, engine.task, covered), batch)
     except Exception as error:  # plain autograd just ran this model
         what = f"{type(error).__name__}: {first_line(error)}"
         return engine.parameters, f"the {engine.name} engine can't run this model ({what})"
@@ -187,19 +195,6 @@ def _misassigned(engine: Engine, batch: Batch, memory_budget: int) -> Sequence[s
         return engine.parameters
 
 
-def _collect_covered(
-    engine: Engine, batch: Batch, collect_gradients: CollectGradients
-) -> tuple[dict[str, Tensor], Sequence[str]]:
-    """Return the gradients of the parameters that an engine supports, and the names of the others."""
-    try:
-        return collect_gradients(engine, batch), ()
-    except UnsupportedParameterError as error:
-        covered = tuple(name for name in engine.parameters if name not in error.names)
-        if not covered:
-            return {}, error.names
-        return collect_gradients(type(engine)(engine.model, engine.task, covered), batch), error.names
-
-
 def _describe_modules(model: nn.Module, parameters: Sequence[str]) -> str:
     """Describe the first modules that own these parameters, each with its number of parameters."""
     counts = Counter(name.rpartition(".")[0] for name in parameters)
@@ -211,12 +206,11 @@ def check_repeatable(model: nn.Module, task: Task, batch: Batch) -> None:
     """Raise a ValueError naming the first module whose result changes when the same batch comes again."""
     with torch.no_grad():
         first, second = (check_output(task, task.output(model, batch), batches.size(batch)) for _ in range(2))
-        if _allclose(first, second):
+        if _allclose(first, second, 1e-3):
             return
-        pairs = zip(*(_module_outputs(model, task, batch) for _ in range(2)), strict=False)
-    name = next((a[0] for a, b in pairs if not _allclose(a[1], b[1])), None)
+        source = _describe_difference(model, task, batch, batch, 1e-3)
     raise ValueError(
-        f"{_describe_source(model, task, name)} gives another result when the same batch comes again, though the model "
+        f"{source} gives another result when the same batch comes again, though the model "
         "is in evaluation mode: dropout called with training=True, or other randomness; make it deterministic"
     )
 
@@ -232,26 +226,21 @@ def check_independent(model: nn.Module, task: Task, batch: Batch) -> None:
         try:
             alone = task.output(model, first)
         except ValueError as error:  # torch's, of normalizations that need several values
-            raise ValueError(
-                f"the model can't run on one example alone ({error}), so that none has a gradient of its own; let "
-                "normalizations use running statistics (track_running_stats=True, eval()), or use GroupNorm"
-            ) from error
+            raise ValueError(f"the model can't run on one example alone ({error}), {_DEPENDENT}") from error
         if _allclose(together, alone, 1e-2):
             return
-        pairs = zip(_module_outputs(model, task, batch), _module_outputs(model, task, first), strict=False)
-    name = next((a[0] for a, b in pairs if not _allclose(a[1][: len(b[1])], b[1], 1e-2)), None)
-    raise ValueError(
-        f"{_describe_source(model, task, name)} gives an example another result without the other examples of its "
-        "batch, so that none has a gradient of its own; let normalizations use running statistics "
-        "(track_running_stats=True, eval()), or use GroupNorm"
-    )
+        source = _describe_difference(model, task, batch, first, 1e-2)
+    raise ValueError(f"{source} gives an example another result without the other examples of its batch, {_DEPENDENT}")
 
 
-def _describe_source(model: nn.Module, task: Task, name: str | None) -> str:
-    """Describe a module, or the task if no module is named."""
-    if name is None:
-        return f"the output f of {type(task).__name__}, with the same tensors from every module,"
-    return _describe_module(model, name)
+def _describe_difference(model: nn.Module, task: Task, batch: Batch, first: Batch, tolerance: float) -> str:
+    """Describe the first module, or else the task, whose result for `first` is not that for the batch it begins."""
+    for (name, found), (_, alone) in zip(
+        _module_outputs(model, task, batch), _module_outputs(model, task, first), strict=False
+    ):
+        if not _allclose(found[: len(alone)] if alone.ndim else found, alone, tolerance):
+            return _describe_module(model, name)
+    return f"the output f of {type(task).__name__}, with the same tensors from every module,"
 
 
 def _describe_module(model: nn.Module, name: str) -> str:
@@ -262,24 +251,17 @@ def _module_outputs(model: nn.Module, task: Task, batch: Batch) -> list[tuple[st
     """Return the name and output of each module, in the order of the calls."""
     found: list[tuple[str, Tensor]] = []
 
-    def record(name: str, result: object) -> None:
+    def record(name: str, module: nn.Module, args: object, result: object) -> None:
         if isinstance(result, Tensor):
             found.append((name, result.clone()))
 
-    handles = [
-        module.register_forward_hook(lambda _module, _args, result, name=name: record(name, result))
-        for name, module in model.named_modules()
-    ]
-    try:
+    with ExitStack() as handles:
+        for name, module in model.named_modules():
+            handles.enter_context(module.register_forward_hook(partial(record, name)))
         task.output(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
     return found
 
 
-def _allclose(a: Tensor, b: Tensor, tolerance: float = 1e-3) -> bool:
+def _allclose(a: Tensor, b: Tensor, rtol: float) -> bool:
     """Whether two tensors are equal but for rounding, as by the order of a parallel sum."""
-    return a.shape == b.shape and torch.allclose(
-        a.double(), b.double(), rtol=tolerance, atol=tolerance / 100, equal_nan=True
-    )
+    return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol, rtol / 100, equal_nan=True)

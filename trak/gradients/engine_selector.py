@@ -1,6 +1,8 @@
 """The engine of a checkpoint, batch by batch."""
 
+import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -13,8 +15,6 @@ from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.inputs.fsdp import is_sharded
 from trak.tasks import Task
-
-_POWER, _EXAMPLES = 4, 8
 
 
 class EngineSelector:
@@ -30,11 +30,9 @@ class EngineSelector:
         memory_budget: int,
         warned: set[str] | None = None,
     ) -> None:
-        """Arguments as of `choose_engine`."""
-        self._name, self._model, self._task, self._parameters = name, model, task, tuple(parameters)
-        self._memory_budget, self._warned = memory_budget, warned
+        self._name, self._model, self._task, self._memory_budget = name, model, task, memory_budget
+        self._choose = partial(choose_engine, name, model, task, parameters, warned=warned, memory_budget=memory_budget)
         self.engine: Engine | None = None
-        """The last one."""
         self._seen = 0
         """Batches of two examples or more."""
 
@@ -49,24 +47,17 @@ class EngineSelector:
         if engine is None or (several and self._seen == 1 and not is_sharded(self._model)):
             with torch.no_grad():
                 self._task.check(self._model, batch)
-            engine = self.engine = choose_engine(
-                self._name, self._model, self._task, self._parameters, batch, self._warned, self._memory_budget
-            )
-        elif several and self._name == "auto" and _is_power(self._seen) and not is_sharded(self._model):
-            self._compare(engine, batch)
-        return engine
-
-    def _compare(self, engine: Engine, batch: Batch) -> None:
-        wrong = misassigned(engine, batch, self._memory_budget, _EXAMPLES)
-        if wrong:
+            engine = self.engine = self._choose(batch=batch)
+        elif (
+            several
+            and self._name == "auto"
+            and math.log2(self._seen) % 2 == 0
+            and not is_sharded(self._model)
+            and (wrong := misassigned(engine, batch, self._memory_budget, examples=8))
+        ):
             raise ValueError(
                 f"gradients of {shorten_names(wrong, 2)} are given to the wrong examples of a batch, though not in the "
                 f"first one: {type(self._model).__name__} changes the order of examples, as by sorting them by length; "
                 "use engine='loop', and another save_dir, since rows stored of earlier batches may be wrong, too"
             )
-
-
-def _is_power(count: int) -> bool:
-    while count % _POWER == 0:
-        count //= _POWER
-    return count == 1
+        return engine

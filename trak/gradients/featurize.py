@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trak._utils.validation import is_integer
 from trak.gradients.base import Engine
 from trak.gradients.loop import LoopEngine
 from trak.inputs import batches
@@ -22,7 +23,7 @@ def check_memory_budget(memory_budget: int) -> int:
     Raises:
         ValueError: if it is no positive integer.
     """
-    if isinstance(memory_budget, bool) or not hasattr(memory_budget, "__index__") or memory_budget < 1:
+    if not is_integer(memory_budget, 1):
         raise ValueError(
             f"memory_budget must be a positive integer, in bytes, got {memory_budget!r}; use 1 << 30 for a GiB"
         )
@@ -67,9 +68,8 @@ def featurize(
         total = Accumulator(projector, batches.size(piece), model_id, parameter.device, parameter.dtype)
         outputs = engine.gradients(piece, total.add)
         pieces.append((total.result(), outputs.to(total.dtype)))
-    output = torch.cat([outputs for _, outputs in pieces])
+    features, output = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     q, r = engine.task.weights_at_temperature(engine.model, batch, output, loss_temperature)
-    features = torch.cat([features for features, _ in pieces])
     return ProjectedRows(*(t.to(dtype) for t in (features, output, q, r)))
 
 
@@ -107,23 +107,19 @@ def check_finite(rows: ProjectedRows, engine: Engine, batch: Batch, indices: Seq
         if buffer.isnan().any():
             raise ValueError(f"{where} holds NaN in {name!r}; attribute a checkpoint that trained without")
     output = f"its output f is {float(rows.output[row]):.4g}"
-    if is_sharded(model):  # of which nothing more can be known without the other ranks
-        raise ValueError(
-            f"{example}: its gradient, output or loss is not finite; {output}; look whether the example is sound, or "
-            "leave it out"
-        )
-    engine.task.check(model, batch)
-    single = batches.take(batch, row, row + 1)
-    broken: list[str] = []
+    what, hint, broken = "its gradient, output or loss is", "", list[str]()
 
     def note_if_broken(name: str, block: Block, _: int) -> None:
         assert isinstance(block, Tensor)
         if not torch.isfinite(block).all():
             broken.append(name)
 
-    LoopEngine(model, engine.task, engine.parameters).gradients(single, note_if_broken)
-    what = f"the gradient of {broken[-1]!r} is" if broken else "its output or loss is"
+    if not is_sharded(model):  # of which nothing more can be known without the other ranks
+        engine.task.check(model, batch)
+        single = batches.take(batch, row, row + 1)
+        LoopEngine(model, engine.task, engine.parameters).gradients(single, note_if_broken)
+        what = f"the gradient of {broken[-1]!r} is" if broken else "its output or loss is"
+        hint = " and the model computes it in float32"
     raise ValueError(
-        f"{example}: {what} not finite; {output}; look whether the example is sound and the model computes it in "
-        "float32, or leave it out"
+        f"{example}: {what} not finite; {output}; look whether the example is sound{hint}, or leave it out"
     )

@@ -5,8 +5,8 @@ FSDP gathers the parameters of a unit before it runs and before its backward pas
 projected on the rank that has the example. FSDP sees no gradient, so that nothing is reduced.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from trak._utils.ranks import all_gather_object
 from trak._utils.torch_private import DisableTorchFunction, storage_key
-from trak.gradients.base import Engine, GradientSink, activation_bytes, check_output, example_shapes
+from trak.gradients.base import GradientSink, check_output, example_shapes
 from trak.gradients.hooks import HooksEngine
 from trak.gradients.layers import OPERATIONS, Capture
 from trak.gradients.layers.capture import tensors_in
-from trak.gradients.loop import not_connected
+from trak.gradients.loop import LoopEngine, not_connected
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.inputs.fsdp import is_dtensor
@@ -33,10 +33,6 @@ class GatheredParameters:
     every pass, with other memory."""
 
     def __init__(self, model: nn.Module) -> None:
-        """
-        Args:
-            model: in parts.
-        """
         self._model = model
         first = {id(p): name for name, p in model.named_parameters()}
         self._first = {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
@@ -44,12 +40,9 @@ class GatheredParameters:
         """By name, those that were seen."""
         # With the tensors, so that no other comes to have the id of one.
         self._names: dict[int, tuple[str, Tensor]] = {}
-        self._storages: set[int] = set()
-        self.record_all()
-
-    def record_all(self) -> None:
-        """Record all parameters that are gathered now."""
-        self.record(self._model)
+        self.storages: set[int] = set()
+        """Keys of their memory."""
+        self.record(model)
 
     def record(self, module: nn.Module, prefix: str = "") -> None:
         """Record the parameters of a module that is about to run."""
@@ -57,49 +50,30 @@ class GatheredParameters:
             if not is_dtensor(p) and id(p) not in self._names:
                 self.parameters[self._first[name]] = p
                 self._names[id(p)] = self._first[name], p
-                self._storages.add(storage_key(p.untyped_storage()))
+                self.storages.add(storage_key(p.untyped_storage()))
 
     def name(self, t: Tensor) -> str | None:
         """The name of a parameter, if it is gathered."""
         if id(t) not in self._names and not is_dtensor(t):
-            self.record_all()
+            self.record(self._model)
         return self._names.get(id(t), (None,))[0]
-
-    def holds(self, storage: torch.UntypedStorage) -> bool:
-        """Whether memory is that of one of them."""
-        return storage_key(storage) in self._storages
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """While entered, record the parameters of every module before it runs."""
-
-        def before(prefix: str, module: nn.Module, args: Any) -> None:
-            self.record(module, prefix)
-
-        handles = [
-            module.register_forward_pre_hook(partial(before, name))
-            for name, module in self._model.named_modules()
-            if any(True for _ in module.parameters(recurse=False))
-        ]
-        try:
+        with ExitStack() as handles:
+            for name, module in self._model.named_modules():
+                if any(True for _ in module.parameters(recurse=False)):
+                    hook = partial(lambda prefix, module, _args: self.record(module, prefix), name)
+                    handles.enter_context(module.register_forward_pre_hook(hook))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 class _GatheredCapture(Capture):
     """The same for parameters that are there only while they are used."""
 
-    def __init__(
-        self,
-        gathered: GatheredParameters,
-        parameters: Mapping[str, Tensor],
-        inputs: Sequence[Tensor],
-        batch_size: int,
-        sink: GradientSink,
-    ) -> None:
-        super().__init__(parameters, inputs, batch_size, sink)
+    def __init__(self, gathered: GatheredParameters, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._gathered = gathered
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -134,6 +108,7 @@ class ShardedHooksEngine(HooksEngine):
     def __init__(self, model: nn.Module, task: Task, parameters: Sequence[str]) -> None:
         super().__init__(model, task, parameters)
         self._gathered = GatheredParameters(model)
+        self._capture = partial(_GatheredCapture, self._gathered)
 
     def activation_bytes(self, batch: Batch) -> int:
         """The same, measured by all ranks if one of them has a batch of another shape than before."""
@@ -148,28 +123,21 @@ class ShardedHooksEngine(HooksEngine):
 
     def _measure(self, batch: Batch) -> int:
         with self._gathered.recording():
-            return activation_bytes(self.model, self.task, batch, self._gathered.holds)
+            return super()._measure(batch)
 
-    def _make_capture(self, inputs: Sequence[Tensor], batch_size: int, sink: GradientSink) -> Capture:
-        own = dict(self.model.named_parameters())
-        return _GatheredCapture(self._gathered, {name: own[name] for name in self.parameters}, inputs, batch_size, sink)
+    def _weight_storages(self) -> Collection[int]:
+        return self._gathered.storages
 
 
-class ShardedLoopEngine(Engine):
+class ShardedLoopEngine(LoopEngine):
     """A loop of `torch.autograd.grad` on a sharded model, whose every gradient is dropped before FSDP forms the next
     unit's; only to compare with."""
-
-    name = "loop"
 
     def __init__(self, model: nn.Module, task: Task, parameters: Sequence[str]) -> None:
         super().__init__(model, task, parameters)
         self.gathered = GatheredParameters(model)
 
     def gradients(self, batch: Batch, sink: GradientSink) -> Tensor:
-        """
-        Raises:
-            ValueError: if the output depends on no parameter.
-        """
         gathered, outputs, connected = self.gathered, [], False
         for i in range(batches.size(batch)):
             with torch.enable_grad(), gathered.recording():
@@ -178,19 +146,14 @@ class ShardedLoopEngine(Engine):
             seen = {name: gathered.parameters[name] for name in self.parameters if name in gathered.parameters}
             if not seen or not output.requires_grad:
                 continue
-            handles = [p.register_hook(partial(_pass_to_sink, sink, name, i)) for name, p in seen.items()]
-            try:
+            with ExitStack() as handles:
+                for name, p in seen.items():
+                    handles.enter_context(p.register_hook(partial(_pass_to_sink, sink, name, i)))
                 grads = torch.autograd.grad(output[0], list(seen.values()), allow_unused=True)
-            finally:
-                for handle in handles:
-                    handle.remove()
             connected = connected or any(g is not None for g in grads)
         if not connected:
             raise not_connected(self)
         return torch.stack(outputs)
-
-    def examples_within(self, memory_budget: int, batch: Batch) -> int:
-        return 1
 
 
 def _pass_to_sink(sink: GradientSink, name: str, example: int, g: Tensor) -> Tensor:

@@ -35,8 +35,7 @@ class FunctionalEngine(Engine):
         if batches.has_plain_fields(batch):
             raise NotImplementedError("a batch with fields that are not tensors")
         module = _TaskOutput(self.model, self.task)
-        own = dict(self.model.named_parameters())
-        weights = {f"model.{name}": own[name].detach() for name in self.parameters}
+        weights = {f"model.{name}": weight.detach() for name, weight in self.named_weights().items()}
 
         def output(weights: dict[str, Tensor], example: list[Tensor]) -> Tensor:
             single = batches.replace_tensors(batch, [t.unsqueeze(0) for t in example])
@@ -58,9 +57,7 @@ class FunctionalEngine(Engine):
         return outputs
 
     def examples_within(self, memory_budget: int, batch: Batch) -> int:
-        own = dict(self.model.named_parameters())
-        gradient_bytes = sum(own[name].numel() * own[name].element_size() for name in self.parameters)
+        gradient_bytes = sum(weight.nbytes for weight in self.named_weights().values())
         # Each gradient exists once as vmap returns it and up to once more while it is formed;
         # each activation is kept for the backward pass and meets its own gradient there.
-        per_example = 2 * gradient_bytes + 3 * self.activation_bytes(batch)
-        return max(1, memory_budget // max(1, per_example))
+        return max(1, memory_budget // max(1, 2 * gradient_bytes + 3 * self.activation_bytes(batch)))

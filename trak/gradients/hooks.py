@@ -1,7 +1,8 @@
 """Per-example gradients from one batched forward and backward pass, captured operation by operation."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,43 +19,28 @@ from trak.inputs.batches import Batch
 class HooksEngine(Engine):
     """One forward and one backward pass for the batch; see `trak.gradients.layers.Capture`."""
 
+    _capture: Callable[..., Capture] = Capture
+
     def gradients(self, batch: Batch, sink: GradientSink) -> Tensor:
         """
         Raises:
             UnsupportedParameterError: if a parameter is used in a way that no rule covers.
         """
-        outputs, uncovered = self.capture(batch, sink)
-        if uncovered:
-            raise UnsupportedParameterError(uncovered)
-        return outputs
-
-    def capture(self, batch: Batch, sink: GradientSink) -> tuple[Tensor, list[str]]:
-        """Return the outputs, and the names of the parameters whose gradients the sink did not get, or not all."""
         # New objects, so that what the capture notes on them does not reach the caller's.
         batch = batches.take(batch, 0, batches.size(batch))
-        capture = self._make_capture(batches.tensors(batch), batches.size(batch), sink)
+        capture = self._capture(self.named_weights(), batches.tensors(batch), batches.size(batch), sink)
         # Parameters of other engines would keep autograd from going through the operations that are watched.
         alone = differentiable(self.model, self.parameters)
         rules, stepwise = capture.layer_rules(self.model), stepwise_recurrence(self.model, capture)
-        with torch.enable_grad(), _eager(), alone, rules, stepwise, capture:
+        # Compiled code does not tell what it does.
+        eager = partial(torch.compiler.set_stance, "force_eager") if compiler_is_loaded() else nullcontext
+        with torch.enable_grad(), eager(), alone, rules, stepwise, capture:
             outputs = check_output(self.task, self.task.output(self.model, batch), batches.size(batch))
             uncovered = capture.backward(outputs)
-        return outputs.detach(), uncovered
-
-    def _make_capture(self, inputs: Sequence[Tensor], batch_size: int, sink: GradientSink) -> Capture:
-        own = dict(self.model.named_parameters())
-        return Capture({name: own[name] for name in self.parameters}, inputs, batch_size, sink)
+        if uncovered:
+            raise UnsupportedParameterError(uncovered)
+        return outputs.detach()
 
     def examples_within(self, memory_budget: int, batch: Batch) -> int:
         # Each activation is kept for the backward pass and meets its own gradient there.
         return max(1, memory_budget // max(1, 3 * self.activation_bytes(batch)))
-
-
-@contextmanager
-def _eager() -> Iterator[None]:
-    """Compiled models run as they were written, since compiled code does not tell what it does."""
-    if compiler_is_loaded():
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    else:
-        yield

@@ -1,5 +1,7 @@
 """Per-example gradients by plain autograd, one example at a time: exact for every model."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -14,25 +16,31 @@ class LoopEngine(Engine):
     """A loop of `torch.autograd.grad`; the reference that other engines are compared with."""
 
     def gradients(self, batch: Batch, sink: GradientSink) -> Tensor:
-        own = dict(self.model.named_parameters())
-        weights = [own[name] for name in self.parameters]
-        outputs, connected = [], False
+        weights, outputs, connected = self.named_weights(), [], False
         for i in range(batches.size(batch)):
             with torch.enable_grad():
-                output = check_output(self.task, self.task.output(self.model, batches.take(batch, i, i + 1)), 1)
-                # Here too, since the caller may have turned gradients off.
-                grads = torch.autograd.grad(output[0], weights, allow_unused=True) if output.requires_grad else ()
-            for name, grad in zip(self.parameters, grads, strict=bool(grads)):
-                if grad is not None:
-                    connected = True
-                    sink(name, (grad.to_dense() if grad.is_sparse else grad).unsqueeze(0), i)
-            outputs.append(output[0].detach())
+                output = check_output(self.task, self.task.output(self.model, batches.take(batch, i, i + 1)), 1)[0]
+            connected |= send_gradients(output, weights, sink, i)
+            outputs.append(output.detach())
         if not connected:
             raise not_connected(self)
         return torch.stack(outputs)
 
     def examples_within(self, memory_budget: int, batch: Batch) -> int:
         return 1
+
+
+def send_gradients(output: Tensor, weights: Mapping[str, Tensor], sink: GradientSink, example: int) -> bool:
+    """Give a sink the gradients of a scalar as those of one example; return whether it depends on any weight."""
+    connected = False
+    if output.requires_grad:
+        with torch.enable_grad():  # the caller may have turned gradients off
+            grads = torch.autograd.grad(output, list(weights.values()), allow_unused=True)
+        for name, grad in zip(weights, grads, strict=True):
+            if grad is not None:
+                connected = True
+                sink(name, (grad.to_dense() if grad.is_sparse else grad).unsqueeze(0), example)
+    return connected
 
 
 def not_connected(engine: Engine) -> ValueError:

@@ -58,14 +58,16 @@ def select_parameters(model: nn.Module, grad_wrt: object = None) -> Mapping[str,
         # A parameter shared by several modules may be named by any of them.
         first = {id(p): name for name, p in own.items()}
         alias = {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
+        named: set[str] = set()
         for pattern in patterns:
             if not isinstance(pattern, str):
                 raise TypeError(
                     f"grad_wrt must hold parameter names, got {pattern!r:.40}; use names of model.named_parameters()"
                 )
-            if not any(fnmatchcase(name, pattern) for name in alias):
+            matching = {own_name for name, own_name in alias.items() if fnmatchcase(name, pattern)}
+            if not matching:
                 raise ValueError(f"grad_wrt names {pattern!r}, which no parameter matches: {suggest(pattern, alias)}")
-        named = {alias[name] for name in alias if any(fnmatchcase(name, pattern) for pattern in patterns)}
+            named |= matching
         chosen = {name: p for name, p in own.items() if name in named}
         if not chosen:
             raise ValueError("grad_wrt is empty: name at least one parameter, or leave it out for all")

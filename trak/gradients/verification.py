@@ -8,19 +8,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from trak.gradients.base import Engine, GradientSink
+from trak.gradients.base import Engine, GradientSink, MixedEngine
 from trak.gradients.hooks import HooksEngine
-from trak.gradients.loop import LoopEngine
-from trak.gradients.mixed import MixedEngine
+from trak.gradients.loop import LoopEngine, send_gradients
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.projectors import Accumulator, Sketch
 
-TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 _SKETCH_DIM = 2048
 """Numbers to which a parameter's gradient is reduced to be compared: its norm is then known to some percent."""
-EXAMPLES = 16
-"""Number of examples on which `misassigned` compares."""
 _MISASSIGNED = 0.03
 """Relative difference above which gradients are misassigned; rounding causes less."""
 
@@ -32,32 +28,23 @@ class _Weighted(LoopEngine):
 
     def __init__(self, engine: Engine, weights: Tensor) -> None:
         super().__init__(engine.model, engine.task, engine.parameters)
-        self._weights = weights
+        self._factors = weights
 
     def gradients(self, batch: Batch, sink: GradientSink) -> Tensor:
-        own = {name: p for name, p in self.model.named_parameters() if name in self.parameters}
         with torch.enable_grad():
             outputs = self.task.output(self.model, batch)
-            total = (outputs * self._weights).sum()
-            grads = torch.autograd.grad(total, list(own.values()), allow_unused=True) if total.requires_grad else ()
-        for name, grad in zip(own, grads, strict=bool(grads)):
-            if grad is not None:
-                sink(name, (grad.to_dense() if grad.is_sparse else grad).unsqueeze(0), 0)
+            total = (outputs * self._factors).sum()
+        send_gradients(total, self.named_weights(), sink, 0)
         return outputs.detach()
 
 
-def misassigned(engine: Engine, batch: Batch, memory_budget: int, examples: int = EXAMPLES) -> list[str]:
+def misassigned(engine: Engine, batch: Batch, memory_budget: int, examples: int = 16) -> list[str]:
     """Return the parameters whose gradients an engine assigns to the wrong examples of a batch.
 
     This happens with models that sort their examples by length: rules that are right for two examples in order are
     wrong for more. Σ_i w_i ∇f_i is compared with autograd's ∇ Σ_i w_i f_i, for w_i that all differ; parameters that
-    differ there are compared example by example.
-
-    Args:
-        engine: of which just `HooksEngine` is compared, since others go through the model an example at a time.
-        batch: its first examples are compared.
-        memory_budget: bytes that their activations may take.
-        examples: how many, or as many as fit.
+    differ there are compared example by example. Just `HooksEngine` is compared, since other engines go through the
+    model an example at a time, on the batch's first `examples`, or as many as fit in `memory_budget` bytes.
     """
     if isinstance(engine, MixedEngine):
         return [
@@ -99,27 +86,22 @@ def _compare_weighted_sums(engine: Engine, sample: Batch) -> list[str]:
 
 def sketch_gradients(engine: Engine, batch: Batch) -> dict[str, Tensor]:
     """Return a small batch's gradients by parameter, each sketched to `_SKETCH_DIM` numbers: (B, _SKETCH_DIM)."""
-    own = dict(engine.model.named_parameters())
-    sketch = Sketch(_SKETCH_DIM)
-    sketch.bind({name: own[name].shape for name in engine.parameters})
-    count = batches.size(batch)
-    sums = {name: Accumulator(sketch, count, 0, own[name].device, own[name].dtype) for name in engine.parameters}
+    weights, sketch, count = engine.named_weights(), Sketch(_SKETCH_DIM), batches.size(batch)
+    sketch.bind({name: weight.shape for name, weight in weights.items()})
+    sums = {name: Accumulator(sketch, count, 0, weight.device, weight.dtype) for name, weight in weights.items()}
     engine.gradients(batch, lambda name, block, start: sums[name].add(name, block, start))
     return {name: total.result() for name, total in sums.items()}
 
 
 def tolerance(parameter: Tensor) -> float:
     """Return how far gradients may differ, relative to their norm, in a parameter's precision."""
-    return TOLERANCE.get(parameter.dtype, 3e-2)
+    return {torch.float64: 1e-8, torch.float32: 1e-3}.get(parameter.dtype, 3e-2)
 
 
 def disagreeing(found: Mapping[str, Tensor], truth: Mapping[str, Tensor], tolerances: Mapping[str, float]) -> list[str]:
     """Return the parameters whose gradients differ from the truth."""
-    whole = float(torch.stack([expected.norm() for expected in truth.values()]).norm())
-    return [name for name, g in found.items() if not _agree(g, truth[name], whole, tolerances[name])]
-
-
-def _agree(found: Tensor, expected: Tensor, whole: float, tolerance: float) -> bool:
-    """A gradient that is zero but for rounding is compared with the whole gradient's norm."""
-    size = float(expected.norm()) + whole / 100
-    return float((found - expected).norm()) <= tolerance * size + 1e-12
+    sizes = {name: float(expected.norm()) for name, expected in truth.items()}
+    # A gradient that is zero but for rounding is compared with the whole gradient's norm.
+    least = math.hypot(*sizes.values()) / 100
+    errors = {name: float((g - truth[name]).norm()) for name, g in found.items()}
+    return [name for name in found if not errors[name] <= tolerances[name] * (sizes[name] + least) + 1e-12]

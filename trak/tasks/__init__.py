@@ -1,17 +1,15 @@
 """Tasks: what is differentiated."""
 
 from trak.tasks.base import Task
-from trak.tasks.classification import Classification
+from trak.tasks.classification import Classification, ImageClassification, TextClassification
 from trak.tasks.clip import CLIP
-from trak.tasks.image_classification import ImageClassification
 from trak.tasks.language_modeling import LanguageModeling
 from trak.tasks.logits import margins
 from trak.tasks.multi_label import MultiLabel
 from trak.tasks.registry import TASKS, make_task, register_task
 from trak.tasks.regression import Regression
 from trak.tasks.seq2seq import Seq2Seq
-from trak.tasks.text_classification import TextClassification
-from trak.tasks.token_classification import TokenClassification
+from trak.tasks.token_task import TokenClassification
 
 __all__ = [
     "CLIP",

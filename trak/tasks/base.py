@@ -70,11 +70,11 @@ class Task(ABC):
                     "numpy from it"
                 )
             (slope,) = torch.autograd.grad(loss.sum(), f, create_graph=True)
-            curvature: Tensor | None = None
+            curvature = torch.zeros_like(f)
             if slope.requires_grad:
-                (curvature,) = torch.autograd.grad(slope.sum(), f, allow_unused=True)
+                (curvature,) = torch.autograd.grad(slope.sum(), f, materialize_grads=True)
         # Added to zeros, since autograd may return a zero without memory.
-        return -slope.detach(), torch.zeros_like(f) if curvature is None else curvature.detach() + torch.zeros_like(f)
+        return -slope.detach(), curvature.detach() + torch.zeros_like(f)
 
     def correct(self, model: nn.Module, batch: Batch, output: Tensor) -> Tensor | None:
         """Whether each example is predicted right, bool (B,); None for a task without right and wrong.

@@ -1,4 +1,4 @@
-"""Classification by logits, of inputs of any kind."""
+"""Classification by logits: of inputs of any kind, of images and of texts."""
 
 from collections.abc import Mapping
 
@@ -6,12 +6,18 @@ from torch import Tensor, nn
 
 from trak._utils.validation import is_number
 from trak.inputs.batches import Batch, check_tuple
-from trak.inputs.fields import LABEL_KEYS, find_key
-from trak.inputs.model_calls import call_by_keyword, call_model
+from trak.inputs.fields import INPUT_KEYS, LABEL_KEYS, find_key
+from trak.inputs.model_calls import TupleLayouts, batch_as_dict, call_by_keyword, call_model
 from trak.inputs.token_batches import check_text, ignore_empty_texts
 from trak.tasks.base import Task
 from trak.tasks.logits import check_labels, extract_logits, margins
 from trak.tasks.registry import register_task
+
+LAYOUTS: TupleLayouts = {
+    2: ("input_ids", "labels"),
+    3: ("input_ids", "attention_mask", "labels"),
+    4: ("input_ids", "token_type_ids", "attention_mask", "labels"),
+}
 
 
 @register_task("classification")
@@ -64,3 +70,39 @@ class Classification(Task):
         if isinstance(batch, Mapping):
             check_text(model, batch)
         check_labels(*self.logits_and_labels(model, batch))
+
+
+@register_task("image_classification")
+@register_task("iterative_image_classification")  # its name in traker 0.3.2
+class ImageClassification(Classification):
+    """The margin of the labelled class, for models that take a batch of images.
+
+    Batches are (images, labels) or a dict with one of "pixel_values", "images", "image", "x",
+    "inputs" and one of "labels", "label", "y", "target", "targets". The model returns logits
+    (B, classes), or an object with `.logits`.
+    """
+
+    def logits_and_labels(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        if isinstance(batch, Mapping):
+            images = batch[find_key(batch, INPUT_KEYS, "images")]
+            labels = batch[find_key(batch, LABEL_KEYS, "labels")]
+        else:
+            images, labels, *_ = check_tuple(batch, "image classification", "(images, labels)")
+        return extract_logits(call_model(model, images)), labels
+
+
+@register_task("text_classification")
+class TextClassification(Classification):
+    """The margin of the labelled class, for models called by keyword: classifiers of sequences, and of choices
+    (inputs (B, choices, L), logits (B, choices)).
+
+    Batches are dicts or a Hugging Face BatchEncoding with the labels inside, or tuples
+    (input_ids, [[token_type_ids,] attention_mask,] labels). Only inputs that the model's forward
+    names are passed, as Hugging Face's Trainer does, and never the labels.
+    """
+
+    def logits_and_labels(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        return super().logits_and_labels(model, batch_as_dict(batch, LAYOUTS, "text classification"))
+
+    def check(self, model: nn.Module, batch: Batch) -> None:
+        super().check(model, batch_as_dict(batch, LAYOUTS, "text classification"))

@@ -17,42 +17,32 @@ TEXT_KEYS = ("input_ids", "tokens", "text", "texts", "captions")
 
 
 class ImageTextBatch(NamedTuple):
-    """A batch's images and captions."""
+    """Images (B, ...), the token ids of their captions (B, L), and a mask (B, L), nonzero for captions' own tokens."""
 
     images: Tensor
-    """(B, ...)."""
     tokens: Tensor
-    """Ids, (B, L)."""
     mask: Tensor | None
-    """Nonzero for the caption's own tokens, (B, L)."""
 
     @property
     def layout(self) -> str:
         """The shapes and types that examples must share to be compared, for messages."""
-        text = f"captions of {self.tokens.shape[-1]} tokens without an attention_mask"
-        return (
-            f"images of shape {tuple(self.images.shape[1:])} and {self.images.dtype}, "
-            f"{text if self.mask is None else 'captions with an attention_mask'}"
-        )
+        text = "" if self.mask is not None else f" of {self.tokens.shape[-1]} tokens"
+        mask = "without" if self.mask is None else "with"
+        images = f"images of shape {tuple(self.images.shape[1:])} and {self.images.dtype}"
+        return f"{images}, captions{text} {mask} an attention_mask"
 
     def has_no_tokens(self) -> Tensor:
         """Whether each caption has no token, bool (B,)."""
         if self.mask is None:
-            return torch.zeros(len(self.tokens), dtype=torch.bool, device=self.tokens.device)
-        return ~(self.mask != 0).any(1)
+            return self.tokens.new_zeros(len(self.tokens), dtype=torch.bool)
+        return (self.mask == 0).all(1)
 
     def hashes(self) -> Tensor:
-        """A 64-bit hash of each pair, int64 (B,), whatever device it is on and however its caption is padded.
-
-        Made of tensor operations alone, so that it can be taken where a pair's bytes are not at hand:
-        inside of torch.vmap.
-        """
-        pixels = self.images.flatten(1).double().view(torch.int64)
+        """A 64-bit hash of each pair, int64 (B,), whatever device it is on and however its caption is padded."""
+        # Of tensor operations alone, since a pair's bytes are not at hand inside of torch.vmap.
+        pixels, ids = self.images.flatten(1).double().view(torch.int64), self.tokens.long()
         found = _random_words("image", pixels, torch.arange(pixels.shape[1], device=pixels.device)).sum(1)
-        ids = self.tokens.long()
-        if self.mask is None:
-            return found + _random_words("text", ids, torch.arange(ids.shape[1], device=ids.device)).sum(1)
-        own = self.mask != 0
+        own = torch.ones_like(ids) if self.mask is None else self.mask != 0
         return found + (_random_words("text", ids, own.cumsum(1) - 1) * own).sum(1)
 
 
@@ -62,28 +52,23 @@ def _random_words(what: str, values: Tensor, positions: Tensor) -> Tensor:
 
 
 def read_image_text_batch(batch: Batch) -> ImageTextBatch:
-    """The images and captions of (images, tokens), (images, tokens, attention_mask) or a dict with one of `IMAGE_KEYS`,
-    one of `TEXT_KEYS` and perhaps "attention_mask".
-
-    Raises:
-        ValueError: for anything else.
-    """
+    """Read (images, tokens), (images, tokens, attention_mask) or a dict of one of `IMAGE_KEYS`, one of `TEXT_KEYS` and
+    perhaps "attention_mask"."""
     if isinstance(batch, Mapping):
-        members = (batch[find_key(batch, IMAGE_KEYS, "images")], batch[find_key(batch, TEXT_KEYS, "captions")])
+        images, tokens = batch[find_key(batch, IMAGE_KEYS, "images")], batch[find_key(batch, TEXT_KEYS, "captions")]
         mask = batch.get("attention_mask")
     elif isinstance(batch, tuple | list) and len(batch) in (2, 3):
-        members, mask = (batch[0], batch[1]), batch[2] if len(batch) == 3 else None
+        images, tokens, mask = (*batch, None)[:3]
     else:
         raise ValueError(
             "a batch of image-text pairs is (images, tokens), (images, tokens, attention_mask) or a dict of them, got "
             f"{describe_batch(batch)}; yield such batches, or write a Task that reads yours"
         )
-    for what, value in zip(("images", "captions"), members, strict=True):
+    for what, value in (("images", images), ("captions", tokens)):
         if not isinstance(value, Tensor) or value.ndim == 0:
             raise ValueError(
                 f"expected {what} as a tensor, got {type(value).__name__}; tokenize and collate them first"
             )
-    images, tokens = members
     if tokens.ndim != 2 or tokens.is_floating_point():
         raise ValueError(
             f"expected captions as token ids of shape (B, length), got {tokens.dtype} of shape {tuple(tokens.shape)}; "
@@ -111,16 +96,13 @@ def check_captions(pairs: ImageTextBatch, what: str) -> None:
 
 
 class Embeddings(NamedTuple):
-    """Embeddings of B pairs by a model."""
+    """Embeddings (B, d) of length 1 of images and texts, and the model's own factor of ⟨image, text⟩ and, if it was
+    trained by the sigmoid loss, the bias that is added; None for what it has not."""
 
     images: Tensor
-    """Of length 1, (B, d)."""
     texts: Tensor
-    """Of length 1, (B, d)."""
     scale: Tensor | None
-    """The model's own factor of ⟨image, text⟩; None if it has none."""
     bias: Tensor | None
-    """The bias of a model that was trained by the sigmoid loss, which is added to it."""
 
 
 def embed(model: nn.Module, batch: Batch) -> Embeddings:
@@ -130,14 +112,11 @@ def embed(model: nn.Module, batch: Batch) -> Embeddings:
     - open_clip's: `encode_image` and `encode_text`, whose results are normalised here as they are by
       its forward; else a forward of (images, tokens) that returns (image_features, text_features,
       logit_scale[, logit_bias]) or a dict of them.
-
-    Raises:
-        TypeError: if it has none of these.
-        ValueError: for a batch that is not of pairs, and captions longer than the model takes.
     """
     pairs = read_image_text_batch(batch)
-    longest = _context_length(model)
-    if longest is not None and pairs.tokens.shape[1] > longest:
+    config = getattr(getattr(model, "config", None), "text_config", None)
+    longest = getattr(config, "max_position_embeddings", None) or getattr(model, "context_length", None)
+    if isinstance(longest, int) and pairs.tokens.shape[1] > longest:
         raise ValueError(
             f"captions have {pairs.tokens.shape[1]} tokens, and the model ({type(model).__name__}) takes {longest} at "
             "most; truncate them"
@@ -146,9 +125,8 @@ def embed(model: nn.Module, batch: Batch) -> Embeddings:
         return _embed_by_keyword(model, batch, pairs)
     if hasattr(model, "encode_image") and hasattr(model, "encode_text"):
         clip: Any = model
-        images, texts = (
-            F.normalize(t, dim=-1) for t in (clip.encode_image(pairs.images), clip.encode_text(pairs.tokens))
-        )
+        found = clip.encode_image(pairs.images), clip.encode_text(pairs.tokens)
+        images, texts = (F.normalize(t, dim=-1) for t in found)
         return Embeddings(images, texts, *_scale_and_bias(model))
     return _embed_by_position(model, pairs)
 
@@ -195,9 +173,3 @@ def _unsupported_model(model: nn.Module, why: str) -> TypeError:
         f"(images, tokens) that returns image_features, text_features and logit_scale): {why}. Wrap it in a module "
         "that has one"
     )
-
-
-def _context_length(model: nn.Module) -> int | None:
-    config = getattr(getattr(model, "config", None), "text_config", None)
-    length = getattr(config, "max_position_embeddings", None) or getattr(model, "context_length", None)
-    return length if isinstance(length, int) else None

@@ -5,29 +5,31 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from trak.inputs.batches import first_row
+from trak.inputs.batches import Batch, first_row
+from trak.inputs.model_calls import call_with_inputs, read_labels
 
 
 def extract_logits(output: Any) -> Tensor:
-    """The logits in a model's result: a tensor, an object or mapping with `logits`, or a tuple.
-
-    Raises:
-        TypeError: if there are none.
-    """
-    if isinstance(output, Tensor):
-        return output
+    """Return the logits in a model's result: a tensor, an object or mapping with `logits`, or a tuple."""
     if isinstance(output, Mapping) and "logits" in output:
         return output["logits"]
     if hasattr(output, "logits"):
         return output.logits
-    if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
-        return output[0]
+    first = output[0] if isinstance(output, tuple | list) and output else output
+    if isinstance(first, Tensor):
+        return first
     raise TypeError(
         f"the model returned {type(output).__name__} without logits; "
         "return a tensor or an object with `.logits`, or write a Task whose output() reads it"
     )
+
+
+def logits_and_labels(model: nn.Module, batch: Batch, what: str) -> tuple[Tensor, Tensor]:
+    """Return the model's logits and the labels of (inputs, labels) or a dict of both."""
+    labels = read_labels(batch, what)
+    return extract_logits(call_with_inputs(model, batch, what)), labels
 
 
 def check_tensor(labels: Any, of: str) -> None:
@@ -50,20 +52,19 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
     if logits.ndim != 2:
         raise ValueError(f"{expected}; let the model return such logits, or write a Task")
     check_tensor(labels, "class indices")
-    if labels.ndim == 2 and labels.shape[1] > 1 and _are_one_hot(labels):
-        raise ValueError(
-            f"expected labels of shape {tuple(logits.shape[:1])}, got {tuple(labels.shape)}, which look one-hot; use "
-            "labels.argmax(1)"
-        )
-    if labels.shape == logits.shape:
-        raise ValueError(
-            f'expected labels of shape {tuple(logits.shape[:1])}, got {tuple(labels.shape)}; use task="multi_label" '
-            "for a vector of labels in {0, 1}"
-        )
-    check_classes(labels, logits)
-    if not (logits < 0).any() and torch.allclose(
-        logits.double().sum(1), logits.new_ones((), dtype=torch.float64), atol=1e-2
+    got = f"expected labels of shape {tuple(logits.shape[:1])}, got {tuple(labels.shape)}"
+    if (
+        labels.ndim == 2
+        and labels.shape[1] > 1
+        and ((labels == 0) | (labels == 1)).all()
+        and (labels.sum(1) == 1).all()
     ):
+        raise ValueError(f"{got}, which look one-hot; use labels.argmax(1)")
+    if labels.shape == logits.shape:
+        raise ValueError(f'{got}; use task="multi_label" for a vector of labels in {{0, 1}}')
+    check_classes(labels, logits)
+    one = logits.new_ones((), dtype=torch.float64)
+    if not (logits < 0).any() and torch.allclose(logits.double().sum(1), one, atol=1e-2):
         warnings.warn(
             "the model's outputs look like probabilities (none is below 0, and each row adds up to 1), and tasks read "
             "them as logits; leave the softmax at the end of the model out",
@@ -71,21 +72,14 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
         )
 
 
-def _are_one_hot(labels: Tensor) -> bool:
-    return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all())
-
-
 def check_classes(labels: Tensor, logits: Tensor, ignored: int | None = None) -> None:
     """Raise unless labels, shape (B, ...), are class indices for logits of shape (B, ..., classes), or `ignored`."""
     check_tensor(labels, "class indices")
-    if labels.shape == (*logits.shape[:-1], 1):
-        raise ValueError(
-            f"expected labels of shape {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}; use labels.squeeze(-1)"
-        )
     if labels.shape != logits.shape[:-1]:
+        column = labels.shape == (*logits.shape[:-1], 1)
         raise ValueError(
-            f"expected labels of shape {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}; give one label for each "
-            "position"
+            f"expected labels of shape {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}; "
+            f"{'use labels.squeeze(-1)' if column else 'give one label for each position'}"
         )
     if labels.dtype.is_floating_point or labels.dtype == torch.bool:
         raise ValueError(f"expected labels as integer class indices, got {labels.dtype}; use labels.long()")

@@ -9,11 +9,9 @@ from torch import Tensor, nn
 
 from trak.inputs import batches
 from trak.inputs.batches import Batch
-from trak.tasks.classification import Classification
+from trak.tasks.classification import Classification, ImageClassification, TextClassification
 from trak.tasks.clip import CLIP
-from trak.tasks.image_classification import ImageClassification
 from trak.tasks.negatives import NegativeBank
-from trak.tasks.text_classification import TextClassification
 
 __all__ = [
     "TASK_TO_MODELOUT",

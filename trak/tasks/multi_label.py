@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from trak.inputs.batches import Batch, first_row
 from trak.inputs.fields import IGNORED
-from trak.inputs.model_calls import call_with_inputs, read_labels
+from trak.inputs.model_calls import read_labels
 from trak.inputs.token_batches import check_text, is_text
-from trak.tasks.logits import check_tensor, extract_logits, half_to_float32
+from trak.tasks.logits import check_tensor, half_to_float32, logits_and_labels
 from trak.tasks.multi_output import MultiOutputTask
 from trak.tasks.registry import register_task
 
@@ -22,7 +22,7 @@ class MultiLabel(MultiOutputTask):
     """
 
     def margins(self, model: nn.Module, batch: Batch) -> Tensor:
-        logits, labels = self._logits_and_labels(model, batch)
+        logits, labels = logits_and_labels(model, batch, "multi-label")
         logits = half_to_float32(logits).reshape(labels.shape)
         signed = logits.where(labels == 1, -logits)
         return signed.where((labels == 0) | (labels == 1), torch.nan).reshape(len(labels), -1)
@@ -38,7 +38,7 @@ class MultiLabel(MultiOutputTask):
     def check(self, model: nn.Module, batch: Batch) -> None:
         if is_text(batch):
             check_text(model, batch)
-        logits, labels = self._logits_and_labels(model, batch)
+        logits, labels = logits_and_labels(model, batch, "multi-label")
         check_tensor(labels, "zeros and ones")
         one_each = labels.ndim > 0 and labels.numel() == logits.numel() == len(labels)
         if labels.shape != logits.shape and not one_each:
@@ -56,6 +56,3 @@ class MultiLabel(MultiOutputTask):
         without = ~self.prediction_mask(batch).any(1)
         if without.any():
             raise ValueError(f"row {first_row(without)} of the batch has no known label; leave it out")
-
-    def _logits_and_labels(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        return extract_logits(call_with_inputs(model, batch, "multi-label")), read_labels(batch, "multi-label")

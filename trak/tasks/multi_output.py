@@ -8,14 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trak._utils.messages import suggest
+from trak._utils.validation import check_option
 from trak.inputs.batches import Batch
 from trak.tasks.base import Task, margin_weights
 
-REDUCTIONS = ("mean", "sum")
 # Beyond it softplus(-m) and exp(-m) are equal, in float64 too.
 _FAR = 30.0
-
 
 _OUTPUT_DESCRIPTIONS = {
     "margin": "log-odds of the right tokens or labels, of the geometric mean of their probabilities",
@@ -25,7 +23,6 @@ _OUTPUT_DESCRIPTIONS = {
 
 
 def _describe_mean_or_sum(settings: Mapping[str, Any]) -> str | None:
-    """Describe f for the settings `output_kind` and `reduction`."""
     found = _OUTPUT_DESCRIPTIONS.get(str(settings.get("output_kind")))
     return f"{found}, times their number" if found and settings.get("reduction") == "sum" else found
 
@@ -59,10 +56,8 @@ class MultiOutputTask(Task):
         Raises:
             ValueError: for other names.
         """
-        for what, value, known in (("output", output, OUTPUTS), ("reduction", reduction, REDUCTIONS)):
-            if value not in known:
-                raise ValueError(f"unknown {what} {value!r}: {suggest(str(value), known)}")
-        self.output_kind, self.reduction = output, reduction
+        self.output_kind = check_option(output, "output", OUTPUTS)
+        self.reduction = check_option(reduction, "reduction", ("mean", "sum"))
 
     @abstractmethod
     def margins(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -78,11 +73,7 @@ class MultiOutputTask(Task):
         return f if self.reduction == "mean" else f * mask.sum(1)
 
     def loss(self, output: Tensor) -> Tensor:
-        """ℓ(f): softplus(-f), or -f for the output "cross_entropy".
-
-        Raises:
-            ValueError: for a sum of margins, where it depends on the number of predictions too.
-        """
+        """ℓ(f): softplus(-f), or -f for "cross_entropy"; a ValueError for a sum of margins, whose f does not fix it."""
         if self.output_kind == "cross_entropy":
             return -output
         if not self.has_loss:
@@ -94,7 +85,6 @@ class MultiOutputTask(Task):
 
     @property
     def has_loss(self) -> bool:
-        """Whether `loss` says all of the training loss."""
         return self.reduction == "mean" or self.output_kind == "cross_entropy"
 
     def weights(self, model: nn.Module, batch: Batch, output: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +18,6 @@ from trak.tasks.image_text import ImageTextBatch, check_captions, embed, read_im
 _BATCH_SIZE = 64
 
 
-class _DrawnExample(NamedTuple):
-    hash: int
-    example: Batch
-
-
-class _BankEmbeddings(NamedTuple):
-    weights: WeightsSnapshot
-    images: Tensor
-    texts: Tensor
-
-
 class NegativeBank:
     """Examples of a data set, drawn uniformly without replacement, and their embeddings by one model.
 
@@ -37,15 +26,7 @@ class NegativeBank:
     """
 
     def __init__(self, data: Iterable[Batch] | Dataset[Any], size: int, seed: int) -> None:
-        """
-        Args:
-            data: yields batches of pairs, or is a Dataset of single pairs; read once.
-            size: how many examples to draw.
-            seed: of the draw.
-
-        Raises:
-            ValueError: if it holds fewer different examples, or what are no pairs, or pairs of different forms.
-        """
+        """Draw `size` examples of `data`, which yields batches of pairs, or is a Dataset of single pairs; read once."""
         self.size = size
         drawn, self.layout = _draw(data, size, stream_key("trak bank", seed))
         if len(drawn) < size:
@@ -53,10 +34,10 @@ class NegativeBank:
                 f"the bank holds {len(drawn)} different examples, and the simulated batch has {size}: give a larger "
                 "bank or a smaller batch_size"
             )
-        hashes = torch.tensor([one.hash for one in drawn])
-        self.digest = hashlib.blake2b(batches.raw_bytes(hashes).tobytes(), digest_size=8).hexdigest()
-        self.hashes, self._groups = hashes, list(_group_by_shape([one.example for one in drawn]))
-        self._embedded: _BankEmbeddings | None = None
+        self.hashes = torch.tensor([found for found, _ in drawn])
+        self.digest = hashlib.blake2b(batches.raw_bytes(self.hashes).tobytes(), digest_size=8).hexdigest()
+        self._groups = list(_group_by_shape([example for _, example in drawn]))
+        self._embedded: tuple[WeightsSnapshot, Tensor, Tensor] | None = None
 
     def check_layout(self, pairs: ImageTextBatch) -> None:
         """Raise a ValueError for pairs of another layout, whose own pair could not be found in the bank."""
@@ -77,12 +58,8 @@ class NegativeBank:
 
     def embeddings(self, model: nn.Module) -> tuple[Tensor, Tensor]:
         """The embeddings of the bank's images and texts, (size, d) each, constants; computed again when the model's
-        weights have changed since the last call.
-
-        Raises:
-            ValueError: if they would have to be computed inside of a transform of torch.func.
-        """
-        if self._embedded is None or not self._embedded.weights.matches(model):
+        weights have changed since the last call."""
+        if self._embedded is None or not self._embedded[0].matches(model):
             self._embedded = None
             if are_functorch_wrapped(model):
                 raise ValueError(
@@ -91,27 +68,27 @@ class NegativeBank:
                     "the weights"
                 )
             self._embedded = self._embed(model)
-        return self._embedded.images, self._embedded.texts
+        _, images, texts = self._embedded
+        return images, texts
 
-    def _embed(self, model: nn.Module) -> _BankEmbeddings:
-        rows: list[tuple[Tensor, Tensor] | None] = [None] * self.size
+    def _embed(self, model: nn.Module) -> tuple[WeightsSnapshot, Tensor, Tensor]:
+        rows: dict[int, tuple[Tensor, Tensor]] = {}
         device = device_of(model)
         with torch.inference_mode(False), torch.no_grad(), eval_mode(model):
             for places, batch in self._groups:
                 found = embed(model, batches.to_device(batch, device))
-                for place, image, text in zip(places, found.images, found.texts, strict=True):
-                    rows[place] = image, text
-            images, texts = (torch.stack(part) for part in zip(*(row for row in rows if row), strict=True))
-            return _BankEmbeddings(WeightsSnapshot(model), images, texts)
+                rows |= zip(places, zip(found.images, found.texts, strict=True), strict=True)
+            images, texts = (torch.stack(part) for part in zip(*(rows[i] for i in range(self.size)), strict=True))
+            return WeightsSnapshot(model), images, texts
 
     def __getstate__(self) -> dict[str, Any]:
         # The embeddings belong to a model of this process.
         return {**vars(self), "_embedded": None}
 
 
-def _draw(data: Iterable[Batch] | Dataset[Any], size: int, key: int) -> tuple[list[_DrawnExample], str]:
-    """The examples of the smallest priorities, and the layout that all examples share."""
-    kept: dict[int, _DrawnExample] = {}
+def _draw(data: Iterable[Batch] | Dataset[Any], size: int, key: int) -> tuple[list[tuple[int, Batch]], str]:
+    """The hash and the example of the smallest priorities, and the layout that all examples share."""
+    kept: dict[int, tuple[int, Batch]] = {}
     bound, layout = float("inf"), ""
     for batch in DataLoader(data, _BATCH_SIZE) if isinstance(data, Dataset) else data:
         if isinstance(batch, Tensor | str):
@@ -132,7 +109,7 @@ def _draw(data: Iterable[Batch] | Dataset[Any], size: int, key: int) -> tuple[li
         for i, (found, priority) in enumerate(zip(hashes.tolist(), random_words(key, hashes).tolist(), strict=True)):
             if priority < bound and priority not in kept:
                 # A copy, since a view would hold the whole batch.
-                kept[priority] = _DrawnExample(found, batches.map_tensors(torch.clone, batches.take(batch, i, i + 1)))
+                kept[priority] = found, batches.map_tensors(torch.clone, batches.take(batch, i, i + 1))
         if len(kept) > size:
             kept = dict(sorted(kept.items())[:size])
             bound = max(kept)

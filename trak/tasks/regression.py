@@ -3,10 +3,9 @@
 from torch import Tensor, nn
 
 from trak.inputs.batches import Batch
-from trak.inputs.model_calls import call_with_inputs, read_labels
 from trak.inputs.token_batches import check_text, is_text
 from trak.tasks.base import Task
-from trak.tasks.logits import extract_logits
+from trak.tasks.logits import logits_and_labels
 from trak.tasks.registry import register_task
 
 
@@ -22,7 +21,7 @@ class Regression(Task):
     output_description = "prediction − label: up means a higher prediction, not a better one"
 
     def output(self, model: nn.Module, batch: Batch) -> Tensor:
-        prediction, y = self._prediction_and_y(model, batch)
+        prediction, y = logits_and_labels(model, batch, "regression")
         return prediction.reshape(-1) - y.reshape(-1)
 
     def loss(self, output: Tensor) -> Tensor:
@@ -34,7 +33,7 @@ class Regression(Task):
     def check(self, model: nn.Module, batch: Batch) -> None:
         if is_text(batch):
             check_text(model, batch)
-        prediction, y = self._prediction_and_y(model, batch)
+        prediction, y = logits_and_labels(model, batch, "regression")
         for what, value in (("prediction", prediction), ("y", y)):
             if value.ndim == 0 or value.numel() != len(value):
                 raise ValueError(
@@ -45,7 +44,3 @@ class Regression(Task):
             raise ValueError(
                 f"the model gave {len(prediction)} predictions for {len(y)} values of y; give one for each"
             )
-
-    def _prediction_and_y(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        y = read_labels(batch, "regression")
-        return extract_logits(call_with_inputs(model, batch, "regression")), y

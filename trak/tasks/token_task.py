@@ -1,4 +1,4 @@
-"""Base of the tasks that predict tokens."""
+"""Base of the tasks that predict tokens, and classification of tokens."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.inputs.fields import IGNORED, LABEL_KEYS, find_key
-from trak.inputs.model_calls import TupleLayouts, batch_as_dict
+from trak.inputs.model_calls import TupleLayouts, batch_as_dict, call_by_keyword
 from trak.inputs.token_batches import check_text, ignore_empty_texts
-from trak.tasks.logits import check_classes, margins
+from trak.tasks.classification import LAYOUTS
+from trak.tasks.logits import check_classes, extract_logits, margins
 from trak.tasks.multi_output import MultiOutputTask
+from trak.tasks.registry import register_task
 
 
 class TokenTask(MultiOutputTask):
@@ -26,11 +28,7 @@ class TokenTask(MultiOutputTask):
         """The model's logits (B, L, classes) for a batch as `fields` gives it."""
 
     def fields(self, batch: Batch) -> dict[str, Any]:
-        """The batch as a dict, complete, its labels (B, L) under "labels".
-
-        Raises:
-            ValueError: if it has no such form.
-        """
+        """The batch as a dict, complete, its labels (B, L) under "labels"."""
         fields = self._as_dict(batch)
         labels = fields[find_key(fields, LABEL_KEYS, "labels")]
         if not isinstance(labels, Tensor) or labels.ndim != 2:
@@ -107,3 +105,17 @@ class TokenTask(MultiOutputTask):
         return (self.name or type(self).__name__).replace("_", " ")
 
     _missing_label_note: ClassVar[str] = ""
+
+
+@register_task("token_classification")
+class TokenClassification(TokenTask):
+    """A class for each token, such as transformers' `AutoModelForTokenClassification`, or for masked ones
+    (`AutoModelForMaskedLM`).
+
+    Batches are as for `TextClassification`, with labels (B, L), -100 for tokens without.
+    """
+
+    layouts = LAYOUTS
+
+    def logits(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
+        return extract_logits(call_by_keyword(model, batch))

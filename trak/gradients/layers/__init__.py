@@ -3,14 +3,7 @@
 from trak.gradients.layers import attention, convolution, elementwise, embedding, linear, normalization
 from trak.gradients.layers.capture import Capture, UnsupportedParameterError
 from trak.gradients.layers.recurrent import stepwise_recurrence
-from trak.gradients.layers.registry import (
-    LAYERS,
-    OPERATIONS,
-    ParameterUse,
-    register_decomposition,
-    register_layer,
-    register_operation,
-)
+from trak.gradients.layers.registry import LAYERS, OPERATIONS, ParameterUse, register_layer, register_operation
 
 __all__ = [
     "LAYERS",
@@ -24,7 +17,6 @@ __all__ = [
     "embedding",
     "linear",
     "normalization",
-    "register_decomposition",
     "register_layer",
     "register_operation",
     "stepwise_recurrence",

@@ -1,7 +1,7 @@
 """Watches a forward pass for uses of parameters, and its backward pass for their gradients."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -30,11 +30,10 @@ class UnsupportedParameterError(ValueError):
 
 
 class _ParameterOrigin(NamedTuple):
-    """Where a tensor that an operation used as its parameter comes from."""
+    """The parameters that a tensor is, or was computed of alone, and that tensor, with its graph."""
 
     names: tuple[str, ...]
     value: Tensor
-    """The parameter, or what was computed of parameters alone, with its graph."""
 
 
 class _AttachToGraph(torch.autograd.Function):
@@ -56,20 +55,13 @@ class Capture(TorchFunctionMode):
 
     What no rule covers is left to autograd and noticed: `backward` returns the parameters that it
     reached. Tensors computed from parameters alone (a transposed weight, 1 + w) are parameters too,
-    and their gradients are pulled back. Which tensors depend on the batch is tracked from the
-    batch's own; examples are counted along the first dimension.
+    and their gradients are pulled back. Which tensors depend on the batch is tracked from its own
+    (`inputs`); examples are counted along the first dimension.
     """
 
     def __init__(
         self, parameters: Mapping[str, Tensor], inputs: Sequence[Tensor], batch_size: int, sink: GradientSink
     ) -> None:
-        """
-        Args:
-            parameters: by name, those that require gradients.
-            inputs: the batch's tensors.
-            batch_size: number of examples.
-            sink: gets each block of gradients.
-        """
         super().__init__()
         self._parameters: dict[str, Tensor] = {}
         self._origins: dict[int, _ParameterOrigin] = {}
@@ -104,9 +96,8 @@ class Capture(TorchFunctionMode):
             if result is not NotImplemented:
                 return result
         per_example = any(hasattr(t, _MARK) or (t.requires_grad and id(t) not in self._origins) for t in given)
-        rule = OPERATIONS.get(func)
-        if rule is not None:
-            result = self._captured(func, rule, args, kwargs, per_example)
+        if func in OPERATIONS:
+            result = self._captured(func, args, kwargs, per_example)
             if result is not None:
                 return result
         result = func(*args, **kwargs)
@@ -119,8 +110,8 @@ class Capture(TorchFunctionMode):
                     self._origins[id(t)] = _ParameterOrigin(names, t)
         return result
 
-    def _captured(self, func: Any, rule: Any, args: Any, kwargs: Any, per_example: bool) -> Tensor | None:
-        uses: list[ParameterUse] | None = rule(*args, **kwargs)
+    def _captured(self, func: Any, args: Any, kwargs: Any, per_example: bool) -> Tensor | None:
+        uses = OPERATIONS[func](*args, **kwargs)
         # Autograd would go on through an argument that is a parameter and has no use.
         used = {id(use.parameter) for use in uses or ()}
         if not uses or not {id(t) for t in tensors_in(args, kwargs) if id(t) in self._origins} <= used:
@@ -134,12 +125,12 @@ class Capture(TorchFunctionMode):
         leading = [result, *(t for use in uses for t in use.saved)]
         if any(t.ndim == 0 or len(t) % self._examples or not len(t) for t in leading):
             return None
-        result = self._attach_to_graph(result)
-        self._watch(result, uses)
+        result = self.attach_to_graph(result)
+        self.watch(result, uses)
         return result
 
-    def _attach_to_graph(self, result: Tensor) -> Tensor:
-        """A result of examples as part of the graph."""
+    def attach_to_graph(self, result: Tensor) -> Tensor:
+        """Return a result of examples as part of the graph, so that its gradient reaches `watch`."""
         if not result.requires_grad:
             own = result.clone() if is_view(result) else result
             result = _AttachToGraph.apply(own, self._anchor)  # type: ignore[no-untyped-call]
@@ -150,27 +141,17 @@ class Capture(TorchFunctionMode):
         """Whether the gradients of one of these tensors are to be found."""
         return any(id(p) in self._origins for p in parameters)
 
-    def addend(self, *shape: int, like: Tensor) -> Tensor:
-        """Zeros to be added to what parameters were used for unseen, so that their gradient reaches `watch`."""
-        return self._attach_to_graph(like.new_zeros(shape))
-
-    def watch(self, result: Tensor, uses: Sequence[ParameterUse]) -> None:
-        """Give the sink the gradients of what `uses` tells of a result, when its own gradient is known."""
-        self._watch(result, [use for use in uses if id(use.parameter) in self._origins])
-
     def _has_batch_shape(self, uses: Sequence[ParameterUse], args: Any) -> bool:
         """Whether constants alone, such as token types all zero, were made for each example."""
         if any(use.copies > 0 and use.copies % self._examples == 0 for use in uses):
             return True
-        return any(isinstance(t, Tensor) and id(t) not in self._origins and self._one_for_each_example(t) for t in args)
+        constants = (t for t in args if isinstance(t, Tensor) and id(t) not in self._origins and t.ndim > 1)
+        # Equal rows, unlike a table of relative positions, of which there may be as many as examples.
+        return any(len(t) and len(t) % self._examples == 0 and (t == t[:1]).all() for t in constants)
 
-    def _one_for_each_example(self, constant: Tensor) -> bool:
-        # Not so a table of relative positions, of which there may be as many as examples.
-        if constant.ndim < 2 or not len(constant) or len(constant) % self._examples:
-            return False
-        return bool((constant == constant[:1]).all())
-
-    def _watch(self, result: Tensor, uses: Sequence[ParameterUse]) -> None:
+    def watch(self, result: Tensor, uses: Sequence[ParameterUse]) -> None:
+        """Give the sink the gradients of what `uses` tells of a result, when its own gradient is known."""
+        uses = [use for use in uses if id(use.parameter) in self._origins]
         saved = [tuple(t.detach() for t in use.saved) for use in uses]
         versions = [version(t) for group in saved for t in group]
 
@@ -204,16 +185,10 @@ class Capture(TorchFunctionMode):
             self._sink(origin.names[0], block, start)
             return
         dense = block if isinstance(block, Tensor) else block.dense()
-        sources = [self._parameters[name] for name in origin.names]
+        sources, dense = [self._parameters[name] for name in origin.names], dense.to(origin.value.dtype)
+        options = {"is_grads_batched": True, "retain_graph": True, "allow_unused": True}
         with torch.enable_grad():
-            pulled = torch.autograd.grad(
-                origin.value,
-                sources,
-                dense.to(origin.value.dtype),
-                is_grads_batched=True,
-                retain_graph=True,
-                allow_unused=True,
-            )
+            pulled = torch.autograd.grad(origin.value, sources, dense, **options)
         for name, part in zip(origin.names, pulled, strict=True):
             if part is not None:
                 self._sink(name, part, start)
@@ -221,18 +196,16 @@ class Capture(TorchFunctionMode):
     @contextmanager
     def layer_rules(self, model: nn.Module) -> Iterator[None]:
         """While entered, the model's layers that users registered are captured by their own rules."""
-        handles = []
-        for module in model.modules() if LAYERS else ():
-            rule = next((LAYERS[kind] for kind in type(module).__mro__ if kind in LAYERS), None)
-            if rule is not None:
-                handles += self._hook_layer(module, rule)
-        try:
+        with ExitStack() as handles:
+            for module in model.modules() if LAYERS else ():
+                rule = next((LAYERS[kind] for kind in type(module).__mro__ if kind in LAYERS), None)
+                if rule is not None:
+                    before, after = self._layer_hooks(rule)
+                    handles.enter_context(module.register_forward_pre_hook(before))
+                    handles.enter_context(module.register_forward_hook(after))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
-    def _hook_layer(self, module: nn.Module, rule: LayerRule) -> list[Any]:
+    def _layer_hooks(self, rule: LayerRule) -> tuple[Callable[..., Any], Callable[..., Any]]:
         own: dict[str, Tensor] = {}
 
         def before(module: nn.Module, args: Any) -> None:
@@ -253,11 +226,11 @@ class Capture(TorchFunctionMode):
                     "tensor; register the module inside of it that does, or use engine='functional'"
                 )
             inputs = tuple(t.detach() if isinstance(t, Tensor) else t for t in args)
-            result = self._attach_to_graph(result)
-            _when_reached(result, lambda g: send(inputs, g))
+            result = self.attach_to_graph(result)
+            _when_reached(result, lambda g: send(module, inputs, g))
             return result
 
-        def send(inputs: Any, g: Tensor) -> None:
+        def send(module: nn.Module, inputs: Any, g: Tensor) -> None:
             with DisableTorchFunction():
                 for name, block in rule(module, inputs, g).items():
                     if name not in own:
@@ -270,7 +243,7 @@ class Capture(TorchFunctionMode):
                         )
                     self._send(self._origins[id(own[name])], block, 0)
 
-        return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+        return before, after
 
     def _own(self, module: nn.Module) -> dict[str, Tensor]:
         """The watched parameters of a module that is about to run."""
@@ -284,15 +257,8 @@ class Capture(TorchFunctionMode):
         sources = (self._anchor, *(self._parameters[name] for name in names))
         # What torch.autograd.grad calls. That one would leave this mode, under which activations that were
         # checkpointed have to be computed again.
-        _, *reached = run_backward(
-            (outputs,),
-            (torch.ones_like(outputs),),
-            False,
-            False,
-            sources,
-            allow_unreachable=True,
-            accumulate_grad=False,
-        )
+        ones, options = torch.ones_like(outputs), {"allow_unreachable": True, "accumulate_grad": False}
+        _, *reached = run_backward((outputs,), (ones,), False, False, sources, **options)
         return [name for name, gradient in zip(names, reached, strict=True) if gradient is not None]
 
 
@@ -302,8 +268,7 @@ def _when_reached(result: Tensor, hook: Callable[[Tensor], None]) -> None:
     position = result.output_nr
 
     def before(grads: tuple[Tensor | None, ...]) -> None:
-        g = grads[position]
-        if g is not None:
+        if (g := grads[position]) is not None:
             hook(g)
 
     assert result.grad_fn is not None  # results are joined to the graph

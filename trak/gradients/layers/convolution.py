@@ -42,8 +42,7 @@ def convolution(
         # As torch does: what can't be split evenly goes to the end.
         totals = [d * (k - 1) for d, k in zip(spacing, kernel, strict=True)]
         around = tuple(total // 2 for total in totals)
-        for total in reversed(totals):
-            margins += [0, total % 2]
+        margins = [margin for total in reversed(totals) for margin in (0, total % 2)]
     else:
         around = (0,) * dims if isinstance(padding, str) else _tuple(padding, dims)
 
@@ -65,36 +64,24 @@ def convolution(
     def convolved(g: Tensor, x: Tensor) -> Block:
         if any(margins):
             x = F.pad(x.flatten(0, 1), margins).unflatten(0, x.shape[:2])
-        return _example_by_example(g, x, weight, step, around, spacing, groups)
+        result = reusable_buffer((len(g), *shape), g)
+        none: Any = [0] * dims
+        for i in range(len(g)):
+            result[i] = torch.ops.aten.convolution_backward(
+                g[i], x[i], weight, None, step, around, spacing, False, none, groups, (False, True, False)
+            )[1]
+        return result
 
     plain = groups == 1 and not any(margins)
+    block, elements = convolved, 0
     if plain and patch == weight.shape[1] and not any(around):
-        uses = [ParameterUse(weight, pointwise, (input,), elements=1)]
+        block, elements = pointwise, 1
     elif plain and dims == 2 and positions <= _FEW_POSITIONS:
-        uses = [ParameterUse(weight, unfolded, (input,), elements=positions * patch)]
-    else:
-        uses = [ParameterUse(weight, convolved, (input,))]
+        block, elements = unfolded, positions * patch
+    uses = [ParameterUse(weight, block, (input,), elements)]
     return uses if bias is None else [*uses, ParameterUse(bias, lambda g: g.sum((1, *range(3, g.ndim))))]
 
 
 def _pixels(t: Tensor) -> Tensor:
     """(b, c, channels, *space) as (b, c · positions, channels)."""
     return t.flatten(3).transpose(2, 3).reshape(len(t), -1, t.shape[2])
-
-
-def _example_by_example(
-    g: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Tensor:
-    result = reusable_buffer((len(g), *weight.shape), g)
-    none: Any = [0] * len(stride)
-    for i in range(len(g)):
-        result[i] = torch.ops.aten.convolution_backward(
-            g[i], x[i], weight, None, stride, padding, dilation, False, none, groups, (False, True, False)
-        )[1]
-    return result

@@ -23,27 +23,23 @@ def _reduced(t: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _binary(
-    by_first: Callable[..., Tensor] | None, by_second: Callable[..., Tensor] | None, needs_other: bool
+    by_first: Callable[..., Tensor], by_second: Callable[..., Tensor], needs_other: bool
 ) -> Callable[..., list[ParameterUse] | None]:
     """The rule of an elementwise y = op(u, v), from ∂u(g, v, u) and ∂v(g, u, v)."""
 
     def rule(input: Any, other: Any, *, alpha: float = 1, **options: Any) -> list[ParameterUse] | None:
         if options or alpha != 1 or not (isinstance(input, Tensor) and isinstance(other, Tensor)):
             return None
-        ndim, uses = max(input.ndim, other.ndim), []
-        for parameter, rest, slope in ((input, other, by_first), (other, input, by_second)):
-            if slope is not None and _broadcast(parameter, ndim) and rest.ndim == ndim:
-                uses.append(_use(parameter, rest, slope, needs_other))
-        return uses
+        ndim, pairs = max(input.ndim, other.ndim), ((input, other, by_first), (other, input, by_second))
+        return [use(u, v, slope) for u, v, slope in pairs if _broadcast(u, ndim) and v.ndim == ndim]
+
+    def use(parameter: Tensor, rest: Tensor, slope: Callable[..., Tensor]) -> ParameterUse:
+        shape, value = parameter.shape, parameter.detach()
+        if needs_other:
+            return ParameterUse(parameter, lambda g, x: _reduced(slope(g, x, value), shape), (rest,))
+        return ParameterUse(parameter, lambda g: _reduced(slope(g), shape))
 
     return rule
-
-
-def _use(parameter: Tensor, rest: Tensor, slope: Callable[..., Tensor], needs_other: bool) -> ParameterUse:
-    shape, value = parameter.shape, parameter.detach()
-    if needs_other:
-        return ParameterUse(parameter, lambda g, x: _reduced(slope(g, x, value), shape), (rest,))
-    return ParameterUse(parameter, lambda g: _reduced(slope(g), shape))
 
 
 register_operation(torch.add, torch.Tensor.add, torch.Tensor.add_, torch.Tensor.__radd__)(

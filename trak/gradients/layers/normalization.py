@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,28 +10,25 @@ from torch.nn import functional as F
 
 from trak.gradients.layers.registry import ParameterUse, register_operation
 
-Dims = Callable[[Tensor], Sequence[int]]
+_Product = Callable[[Tensor, Tensor], Tensor]
+
+
+def _summed(g: Tensor, trailing: int | None = None) -> Tensor:
+    """Sum (b, c, ...) over all but examples and the last `trailing` dimensions; for None over all but channels."""
+    return g.sum((1, *range(3, g.ndim)) if trailing is None else tuple(range(1, g.ndim - trailing)))
 
 
 def _affine(
-    by_weight: Callable[[Tensor, Tensor], Tensor], dims: Dims, input: Tensor, weight: Tensor | None, bias: Tensor | None
+    by_weight: _Product, input: Tensor, weight: Tensor | None, bias: Tensor | None, trailing: int | None = None
 ) -> list[ParameterUse]:
-    """y = w · x̂ + b: ∂w is what `by_weight` says, ∂b = Σ g over the dimensions of (b, c, ...) that `dims` gives."""
+    """y = w · x̂ + b: ∂w is what `by_weight` says, ∂b = Σ g."""
     found = [] if weight is None else [ParameterUse(weight, by_weight, (input,))]
-    return found if bias is None else [*found, ParameterUse(bias, lambda g: g.sum(tuple(dims(g))))]
+    return found if bias is None else [*found, ParameterUse(bias, partial(_summed, trailing=trailing))]
 
 
-def _product(normalize: Callable[[Tensor], Tensor], dims: Dims) -> Callable[[Tensor, Tensor], Tensor]:
+def _product(normalize: Callable[[Tensor], Tensor], trailing: int | None = None) -> _Product:
     """∂w = Σ g x̂."""
-    return lambda g, x: (g * normalize(x.flatten(0, 1)).view_as(g)).sum(tuple(dims(g)))
-
-
-def _leading(shape: Sequence[int]) -> Dims:
-    return lambda g: range(1, g.ndim - len(shape))
-
-
-def _all_but_channels(g: Tensor) -> Sequence[int]:
-    return (1, *range(3, g.ndim))
+    return lambda g, x: _summed(g * normalize(x.flatten(0, 1)).view_as(g), trailing)
 
 
 @register_operation(F.layer_norm, torch.layer_norm)
@@ -44,8 +42,8 @@ def layer_norm(
 ) -> list[ParameterUse]:
     """LayerNorm (Ba et al., 2016)."""
     shape = tuple(normalized_shape)
-    dims = _leading(shape)
-    return _affine(_product(lambda x: F.layer_norm(x, shape, None, None, eps), dims), dims, input, weight, bias)
+    product = _product(lambda x: F.layer_norm(x, shape, None, None, eps), len(shape))
+    return _affine(product, input, weight, bias, len(shape))
 
 
 @register_operation(F.rms_norm, torch.rms_norm)
@@ -54,8 +52,7 @@ def rms_norm(
 ) -> list[ParameterUse]:
     """RMSNorm (Zhang & Sennrich, 2019)."""
     shape = tuple(normalized_shape)
-    dims = _leading(shape)
-    return _affine(_product(lambda x: F.rms_norm(x, shape, None, eps), dims), dims, input, weight, None)
+    return _affine(_product(lambda x: F.rms_norm(x, shape, None, eps), len(shape)), input, weight, None)
 
 
 @register_operation(F.group_norm, torch.group_norm)
@@ -68,8 +65,7 @@ def group_norm(
     cudnn_enabled: bool = True,
 ) -> list[ParameterUse]:
     """GroupNorm (Wu & He, 2018)."""
-    product = _product(lambda x: F.group_norm(x, num_groups, None, None, eps), _all_but_channels)
-    return _affine(product, _all_but_channels, input, weight, bias)
+    return _affine(_product(lambda x: F.group_norm(x, num_groups, None, None, eps)), input, weight, bias)
 
 
 @register_operation(F.batch_norm)
@@ -94,7 +90,7 @@ def batch_norm(
         dots = torch.matmul(g.unsqueeze(-2), x.unsqueeze(-1)).flatten(2).squeeze(-1)
         return (dots - mean * g.sum(-1)) * scale
 
-    return _affine(by_weight, _all_but_channels, input, weight, bias)
+    return _affine(by_weight, input, weight, bias)
 
 
 @register_operation(F.instance_norm)
@@ -112,5 +108,5 @@ def instance_norm(
     if use_input_stats and math.prod(input.shape[2:]) == 1:
         return None
     kept = (None, None) if use_input_stats else (running_mean, running_var)
-    product = _product(lambda x: F.instance_norm(x, *kept, use_input_stats=use_input_stats, eps=eps), _all_but_channels)
-    return _affine(product, _all_but_channels, input, weight, bias)
+    product = _product(lambda x: F.instance_norm(x, *kept, use_input_stats=use_input_stats, eps=eps))
+    return _affine(product, input, weight, bias)

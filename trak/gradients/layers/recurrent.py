@@ -1,7 +1,7 @@
 """Recurrent layers, run a step at a time: the gradients of their weights are sums of outer products over steps."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from trak.gradients.layers.registry import LAYERS, ParameterUse
 
 State = tuple[Tensor, ...]
 """h, and c of an LSTM, each (B, H)."""
+_Cell = Callable[[Tensor, Tensor, State], State]
 
 
 def _gru(x: Tensor, a: Tensor, state: State) -> State:
@@ -33,7 +34,7 @@ def _lstm(x: Tensor, a: Tensor, state: State) -> State:
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-_CELLS: dict[str, Callable[[Tensor, Tensor, State], State]] = {
+_CELLS: dict[str, _Cell] = {
     "GRU": _gru,
     "LSTM": _lstm,
     "RNN_TANH": lambda x, a, _: (torch.tanh(x + a),),
@@ -52,21 +53,15 @@ def stepwise_recurrence(model: nn.Module, capture: Capture | None = None) -> Ite
     examples without a batch dimension, and sequences packed with `enforce_sorted=True`, of which nothing tells in
     what order the examples were before they were sorted.
     """
-    changed = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.RNNBase)
-        and type(module).forward in _FORWARDS
-        and "forward" not in vars(module)
-        and (capture is None or not any(kind in LAYERS for kind in type(module).__mro__))
-    ]
-    for module in changed:
-        module.forward = partial(_forward, module, capture)
-    try:
+    with ExitStack() as stack:
+        for module in model.modules():
+            has_rule = capture is not None and any(kind in LAYERS for kind in type(module).__mro__)
+            if has_rule or not isinstance(module, nn.RNNBase) or "forward" in vars(module):
+                continue
+            if type(module).forward in _FORWARDS:
+                module.forward = partial(_forward, module, capture)
+                stack.callback(delattr, module, "forward")
         yield
-    finally:
-        for module in changed:
-            del module.forward
 
 
 def _forward(module: nn.RNNBase, capture: Capture | None, input: Any, hx: Any = None) -> Any:
@@ -107,12 +102,12 @@ def _layers(
             w_ih, w_hh, *biases = weights[first : first + per_direction]
             b_ih, b_hh = biases or (None, None)
             gates = F.linear(x, w_ih, b_ih)
-            start = [
-                x.new_zeros(len(x), module.hidden_size) if hx is None else hx[i][len(states)]
-                for i in range(1 + (module.mode == "LSTM"))
-            ]
+            if hx is None:
+                start: State = (x.new_zeros(len(x), module.hidden_size),) * (1 + (module.mode == "LSTM"))
+            else:
+                start = tuple(part[len(states)] for part in hx)
             steps = range(x.shape[1])[:: -1 if reverse else 1]
-            output, state = _recurrence(capture, _CELLS[module.mode], gates, w_hh, b_hh, tuple(start), steps, mask)
+            output, state = _recurrence(capture, _CELLS[module.mode], gates, w_hh, b_hh, start, steps, mask)
             outputs.append(output)
             states.append(state)
         x = torch.cat(outputs, -1)
@@ -121,7 +116,7 @@ def _layers(
 
 def _recurrence(
     capture: Capture | None,
-    cell: Callable[[Tensor, Tensor, State], State],
+    cell: _Cell,
     gates: Tensor,
     w: Tensor,
     b: Tensor | None,
@@ -136,7 +131,7 @@ def _recurrence(
     before, after = [state[0]] * len(steps), [state[0]] * len(steps)
     # Out of sight of the capture, which would be asked about every operation of every step.
     with DisableTorchFunction():
-        added = None if capture is None else capture.addend(*gates.shape, like=gates)
+        added = None if capture is None else capture.attach_to_graph(gates.new_zeros(gates.shape))
         used = (w, b) if capture is None else (w.detach(), None if b is None else b.detach())
         for t in steps:
             before[t] = state[0]
@@ -148,9 +143,6 @@ def _recurrence(
             state = following
             after[t] = state[0]
         if capture is not None and added is not None:
-            uses = [
-                ParameterUse(w, outer_products, (torch.stack(before, 1),), 1),
-                *([] if b is None else [ParameterUse(b, summed)]),
-            ]
-            capture.watch(added, uses)
+            uses = [ParameterUse(w, outer_products, (torch.stack(before, 1),), 1)]
+            capture.watch(added, uses if b is None else [*uses, ParameterUse(b, summed)])
         return torch.stack(after, 1), state
