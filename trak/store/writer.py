@@ -18,7 +18,7 @@ class Writer:
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
-        self._rows: np.ndarray = np.empty(0, np.int64)
+        self._rows = np.empty(0, np.int64)
         self._kept: _Kept | None = None
 
     @contextmanager
