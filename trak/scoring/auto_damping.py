@@ -30,14 +30,10 @@ def resolve(scoring: ScoringConfig, experiment: Experiment, model_ids: Sequence[
 
     The first process that chooses records its value, which every process and every later session uses from then on.
     """
-    damping = scoring.damping
-    if not damping.auto:
-        return damping
-    recorded = recorded_damping(scoring, experiment, model_ids)
-    if recorded is not None:
+    if (recorded := recorded_damping(scoring, experiment, model_ids)) is not None:
         return recorded
     value, why = choose(experiment, model_ids, scoring.weighting)
-    record = {"value": damping.value if value is None else value, "why": why}
+    record = {"value": scoring.damping.value if value is None else value, "why": why}
     try:
         record = experiment.record_damping(_decided_by(scoring, experiment, model_ids), record)
     except OSError as error:  # a store that cannot be written to

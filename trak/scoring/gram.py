@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trak._utils.messages import suggest
+from trak._utils.validation import check_option
 from trak.store import Table
 
 WEIGHTINGS = ("ggn", "identity")
@@ -20,9 +20,7 @@ def check_weighting(weighting: str) -> str:
     Raises:
         ValueError: otherwise.
     """
-    if weighting not in WEIGHTINGS:
-        raise ValueError(f"unknown weighting {weighting!r}: {suggest(str(weighting), WEIGHTINGS)}")
-    return weighting
+    return check_option(weighting, "weighting", WEIGHTINGS)
 
 
 def gram(table: Table, weighting: str, device: torch.device | str = "cpu") -> np.ndarray[Any, np.dtype[np.float64]]:

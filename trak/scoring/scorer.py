@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from trak._utils.typing import Array
 from trak.scoring.auto_damping import resolve
 from trak.scoring.config import DEFAULT_SCORING, ScoringConfig
 from trak.scoring.damping import factorize
-from trak.scoring.top_k import RunningTopK, TopK, TopKQuery
+from trak.scoring.top_k import RunningTopK, TopK, TopKQuery, check_k
 from trak.store import Executor, Experiment, MemoryMatrix, ScoreMatrix, SerialExecutor, Table, TileBlock, Tiles
 
 MEMORY_BUDGET = 512 * 2**20
@@ -52,10 +53,8 @@ class Scorer:
             ValueError: if a checkpoint is not finalized, or its targets are not all featurized.
             StoreError: if what is stored is damaged.
         """
-        self._experiment, self._ids = experiment, model_ids
-        self._scoring, self._device = scoring, device
+        self._experiment, self._ids, self._scoring, self._device = experiment, model_ids, scoring, device
         self._memory_budget, self._factors = memory_budget, dict[int, Tensor]()
-        self._traces: dict[int, float] = {}
         # Of the last range of targets, since top, bottom and all scores are often asked for one after the other.
         self._solved: dict[tuple[int, int], list[Tensor]] = {}
         store = experiment.store
@@ -90,19 +89,19 @@ class Scorer:
         self._rows_at_once = max(1, min(8192, memory_budget // 4 // (itemsize * (k + 4 * targets))))
 
     def _check_same_data(self) -> None:
-        first, *others = zip(self._ids, self._tables, self._targets, strict=True)
-        for other, table, targets in others:
-            different = _first_difference(first[2], targets)
+        for model_id, table, targets in zip(self._ids[1:], self._tables[1:], self._targets[1:], strict=True):
+            is_other = f"is other data for model_id {model_id} than for model_id {self._ids[0]}"
+            different = _first_difference(self._targets[0], targets)
             if different is not None:
                 raise ValueError(
-                    f"target {different} of experiment {self._experiment.name!r} is other data "
-                    f"for model_id {other} than for model_id {first[0]}; score the same targets in the same order"
+                    f"target {different} of experiment {self._experiment.name!r} {is_other}; score the same targets in "
+                    "the same order"
                 )
-            different = _first_difference(first[1], table)
+            different = _first_difference(self._tables[0], table)
             if different is not None:
                 warnings.warn(
-                    f"training example {different} is other data for model_id {other} than for "
-                    f"model_id {first[0]}: a shuffled loader, which makes the scores wrong, or random augmentation",
+                    f"training example {different} {is_other}: a shuffled loader, which makes the scores wrong, or "
+                    "random augmentation",
                     stacklevel=2,
                 )
 
@@ -112,25 +111,29 @@ class Scorer:
         targets = [table.take(np.arange(start, stop), np.float64) for table in self._targets]
         if self._scoring.normalize_checkpoints and len(self._ids) > 1:
             norms = np.stack([np.linalg.norm(features, axis=1) for features in targets])
-            norms /= np.sqrt([max(self._trace(i), np.finfo(float).tiny) for i in self._ids])[:, None]
+            norms /= self._root_traces
             wanted, norms = norms.mean(axis=0), np.where(norms > 0, norms, 1)
             targets = [features * (wanted / own)[:, None] for features, own in zip(targets, norms, strict=True)]
-        found = []
-        for model_id, features in zip(self._ids, targets, strict=True):
-            columns = torch.from_numpy(features).to(self._device).T
-            found.append(torch.cholesky_solve(columns, self._factor(model_id)).to(self._wide))
+        found = [
+            torch.cholesky_solve(torch.from_numpy(features).to(self._device).T, self._factor(model_id)).to(self._wide)
+            for model_id, features in zip(self._ids, targets, strict=True)
+        ]
         self._solved = {(start, stop): found}
         return found
 
-    def _trace(self, model_id: int) -> float:
-        if model_id not in self._traces:
-            self._traces[model_id] = float(np.trace(self._experiment.store.gram(model_id, self._scoring.weighting)))
-        return self._traces[model_id]
+    def _gram(self, model_id: int) -> Array:
+        return self._experiment.store.gram(model_id, self._scoring.weighting)
+
+    @cached_property
+    def _root_traces(self) -> Array:
+        """√trace(K_c) of each checkpoint, in a column."""
+        traces = [float(np.trace(self._gram(model_id))) for model_id in self._ids]
+        return np.sqrt(np.maximum(traces, np.finfo(float).tiny))[:, None]
 
     def _factor(self, model_id: int) -> Tensor:
         if model_id in self._factors:
             return self._factors[model_id]
-        gram = torch.from_numpy(self._experiment.store.gram(model_id, self._scoring.weighting)).to(self._device)
+        gram = torch.from_numpy(self._gram(model_id)).to(self._device)
         factor = factorize(gram, self.damping)
         if 8 * gram.numel() * len(self._ids) <= self._memory_budget // 4:
             self._factors[model_id] = factor
@@ -170,10 +173,6 @@ class Scorer:
         for start in range(0, self._experiment.num_targets, self._targets_at_once):
             yield start, min(start + self._targets_at_once, self._experiment.num_targets)
 
-    def settings(self) -> dict[str, Any]:
-        """Everything that decides the scores besides features and targets; see `scoring_settings`."""
-        return scoring_settings(self._experiment, self._ids, self._scoring)
-
     def fill(self, out: Array) -> None:
         """Write all scores into an array of shape (n, n_targets)."""
         MemoryMatrix(out).compute(self.score_tiles(), SerialExecutor())
@@ -189,11 +188,12 @@ class Scorer:
                 incomplete.
             progress: told the number of scores that were computed in this process; only if all are.
         """
+        settings = scoring_settings(self._experiment, self._ids, self._scoring)
         if query is None:
-            matrix, tiles = self._experiment.score_matrix(self.settings()), self.score_tiles(progress)
+            matrix, tiles = self._experiment.score_matrix(settings), self.score_tiles(progress)
         else:
             tiles, shape = self._top_tiles(query, min(self._chunks, TOP_GROUPS))
-            matrix = self._experiment.top_matrix({**self.settings(), **query._asdict()}, shape)
+            matrix = self._experiment.top_matrix(settings | query._asdict(), shape)
         matrix.compute(tiles, executor)
         return matrix
 
@@ -209,7 +209,7 @@ class Scorer:
             TypeError: if k is not an integer.
             ValueError: if k is not between 1 and the number of training examples.
         """
-        query = query.checked(len(self._tables[0]))
+        query = TopKQuery(check_k(query.k, len(self._tables[0])), bool(query.bottom))
         if executor is not None:
             return query.merge(self.compute(query, executor).read())
         tiles, shape = self._top_tiles(query, 1)

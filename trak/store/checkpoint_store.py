@@ -60,15 +60,12 @@ class CheckpointStore:
                     f"{group.attrs.get('fingerprint')}, the one loaded has {fingerprint}: other weights, or the same "
                     f"in another dtype; {remedy}"
                 )
-            return Table.create(group, *self.table_layout(self.config.train_set_size))
+            return Table.create(group, self.config.train_set_size, self.config.proj_dim, self.config.dtype)
 
     def table(self, model_id: int) -> Table:
         """The table of a checkpoint; a ValueError if there is no such checkpoint."""
-        return Table(self._checkpoint(model_id), *self.table_layout(self.config.train_set_size))
-
-    def table_layout(self, rows: int) -> tuple[int, int, str]:
-        """The arguments of a `Table` of so many rows, after its group."""
-        return rows, self.config.proj_dim, self.config.dtype
+        config = self.config
+        return Table(self._checkpoint(model_id), config.train_set_size, config.proj_dim, config.dtype)
 
     def is_finalized(self, model_id: int, weighting: str) -> bool:
         """Whether the checkpoint's Gram matrix is stored."""

@@ -43,12 +43,10 @@ class Experiment:
         path = f"targets/{model_id}"
         fingerprint = self.store.fingerprint(model_id)
         with places.locked(self.store.location):
-            found = checked(self._group, path)
-            if found is not None and found.attrs.get("fingerprint") != fingerprint:
-                check_inside(self._group, path)
-                del self._group[path]
+            if self._record(path).get("fingerprint") != fingerprint:
+                self._delete(path)
             group = subgroup(self._group, path, {"fingerprint": fingerprint})
-            return Table.create(group, *self.store.table_layout(self.num_targets))
+            return Table.create(group, self.num_targets, self.store.config.proj_dim, self.store.config.dtype)
 
     def targets(self, model_id: int) -> Table:
         """The table of the targets' rows for one checkpoint.
@@ -69,7 +67,7 @@ class Experiment:
                 f"the targets of experiment {self.name!r} were featurized with other weights than model_id {model_id} "
                 "has now; call start_scoring_checkpoint and score for it again"
             )
-        return Table(group, *self.store.table_layout(self.num_targets))
+        return Table(group, self.num_targets, self.store.config.proj_dim, self.store.config.dtype)
 
     def faithfulness_record(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The faithfulness recorded for one way of scoring; empty if none is. Settings as for `score_matrix`."""

@@ -4,7 +4,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import Any
@@ -82,11 +82,10 @@ def exists(location: Location) -> bool:
     if root is not None:
         return (root / "zarr.json").exists()
     try:
-        open_group(location, mode="r")
+        with suppress(*UNREADABLE):  # damaged, which is said when it is opened
+            open_group(location, mode="r")
     except FileNotFoundError:
         return False
-    except UNREADABLE:
-        return True  # damaged, which is said when it is opened
     return True
 
 

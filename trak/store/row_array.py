@@ -90,9 +90,10 @@ class RowArray(ABC):
 
     def read(self) -> Array:
         """All rows, in memory; a StoreError if hardly any of them are stored."""
+        self.check_stored()
         found = np.empty(self.shape, self.dtype)
-        for start, stop, rows in self.blocks(self.chunk_rows):
-            found[start:stop] = rows
+        for chunk in range(self.chunks):
+            found[chunk * self.chunk_rows : (chunk + 1) * self.chunk_rows] = self.read_chunk(chunk)
         return found
 
     def take(self, indices: Array | None) -> Array:
