@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -70,8 +70,7 @@ class Scorer:
                     "first"
                 )
             table = experiment.targets(model_id)
-            done = table.is_done()
-            if not done.all():
+            if not (done := table.is_done()).all():
                 raise ValueError(
                     f"experiment {experiment.name!r}, model_id {model_id}: {int((~done).sum())} of {len(done)} targets "
                     f"are not featurized, the first is {int(np.argmin(done))}; call score for them"
@@ -81,12 +80,12 @@ class Scorer:
             self._targets.append(table)
         self._check_same_data()
         self.damping = resolve(scoring, experiment, model_ids)
-        self._wide = torch.float64 if self._tables[0].features.dtype == np.float64 else torch.float32
-        k = self._tables[0].features.shape[1]
-        itemsize = 8 if self._wide == torch.float64 else 4
-        self._targets_at_once = max(1, memory_budget // 4 // (k * itemsize * len(model_ids)))
-        targets = min(self._targets_at_once, experiment.num_targets)
-        self._rows_at_once = max(1, min(8192, memory_budget // 4 // (itemsize * (k + 4 * targets))))
+        self._features = self._tables[0].features
+        self._wide = torch.float64 if self._features.dtype == np.float64 else torch.float32
+        k, m, itemsize = self._features.shape[1], experiment.num_targets, self._wide.itemsize
+        step = self._targets_at_once = max(1, memory_budget // 4 // (k * itemsize * len(model_ids)))
+        self._target_ranges = [(start, min(start + step, m)) for start in range(0, m, step)]
+        self._rows_at_once = max(1, min(8192, memory_budget // 4 // (itemsize * (k + 4 * min(step, m)))))
 
     def _check_same_data(self) -> None:
         for model_id, table, targets in zip(self._ids[1:], self._tables[1:], self._targets[1:], strict=True):
@@ -110,8 +109,7 @@ class Scorer:
             return self._solved[start, stop]
         targets = [table.take(np.arange(start, stop), np.float64) for table in self._targets]
         if self._scoring.normalize_checkpoints and len(self._ids) > 1:
-            norms = np.stack([np.linalg.norm(features, axis=1) for features in targets])
-            norms /= self._root_traces
+            norms = np.stack([np.linalg.norm(features, axis=1) for features in targets]) / self._root_traces
             wanted, norms = norms.mean(axis=0), np.where(norms > 0, norms, 1)
             targets = [features * (wanted / own)[:, None] for features, own in zip(targets, norms, strict=True)]
         found = [
@@ -149,12 +147,11 @@ class Scorer:
             for pieces in zip(*blocks, strict=True):
                 start, stop, _ = pieces[0]
                 these = slice(start - indices[0], stop - indices[0])
-                total: Tensor | None = None
-                for (_, _, rows), factor, solution in zip(pieces, factors, solutions, strict=True):
-                    part = self._product(rows, solution).mul_(factor[these, None])
-                    total = part if total is None else total.add_(part)
-                if total is not None:
-                    yield start, stop, total
+                parts = (
+                    self._product(rows, solution).mul_(factor[these, None])
+                    for (_, _, rows), factor, solution in zip(pieces, factors, solutions, strict=True)
+                )
+                yield start, stop, reduce(Tensor.add_, parts)
 
     def _row_factors(self, indices: Array) -> list[Tensor]:
         """What products of some rows are to be multiplied by, for each checkpoint: mean Q times the rows' scale."""
@@ -168,10 +165,6 @@ class Scorer:
             # NumPy's BLAS reads the rows at the memory's speed for a few columns, torch's at half of it on some CPUs.
             return torch.from_numpy(rows @ solution.numpy())
         return torch.from_numpy(rows).to(device=self._device, dtype=self._wide) @ solution
-
-    def _target_ranges(self) -> Iterator[tuple[int, int]]:
-        for start in range(0, self._experiment.num_targets, self._targets_at_once):
-            yield start, min(start + self._targets_at_once, self._experiment.num_targets)
 
     def fill(self, out: Array) -> None:
         """Write all scores into an array of shape (n, n_targets)."""
@@ -192,7 +185,7 @@ class Scorer:
         if query is None:
             matrix, tiles = self._experiment.score_matrix(settings), self.score_tiles(progress)
         else:
-            tiles, shape = self._top_tiles(query, min(self._chunks, TOP_GROUPS))
+            tiles, shape = self._top_tiles(query, min(self._features.chunks, TOP_GROUPS))
             matrix = self._experiment.top_matrix(settings | query._asdict(), shape)
         matrix.compute(tiles, executor)
         return matrix
@@ -217,14 +210,10 @@ class Scorer:
         matrix.compute(tiles, SerialExecutor())
         return query.merge(matrix.read())
 
-    @property
-    def _chunks(self) -> int:
-        return self._tables[0].features.chunks
-
     def score_tiles(self, progress: Callable[[int], None] = lambda scores: None) -> Tiles:
         """The tiles of all scores: a chunk of training examples for some targets each."""
-        self._tables[0].features.check_stored()
-        numbered = [(*targets, chunk) for targets in self._target_ranges() for chunk in range(self._chunks)]
+        self._features.check_stored()
+        numbered = [(*targets, chunk) for targets in self._target_ranges for chunk in range(self._features.chunks)]
 
         def compute(tile: int) -> Iterator[TileBlock]:
             first, last, chunk = numbered[tile]
@@ -232,17 +221,17 @@ class Scorer:
                 yield slice(start, stop), slice(first, last), scores.cpu().numpy()
                 progress((stop - start) * (last - first))
 
-        return Tiles(len(numbered), (self._tables[0].features.chunk_rows, self._targets_at_once), compute)
+        return Tiles(len(numbered), (self._features.chunk_rows, self._targets_at_once), compute)
 
     def _top_tiles(self, query: TopKQuery, count: int) -> tuple[Tiles, tuple[int, int]]:
         """The tiles of the matrix that `TopKQuery.merge` takes, a row for each of `count` groups of chunks, and its
         shape; a tile is a group for some targets."""
-        self._tables[0].features.check_stored()
-        k, groups = query.k, np.array_split(np.arange(self._chunks), count)
-        numbered = [(targets, group) for targets in self._target_ranges() for group in range(count)]
+        self._features.check_stored()
+        k, groups = query.k, np.array_split(np.arange(self._features.chunks), count)
+        numbered = [(*targets, group) for targets in self._target_ranges for group in range(count)]
 
         def compute(tile: int) -> Iterator[TileBlock]:
-            (first, last), group = numbered[tile]
+            first, last, group = numbered[tile]
             best, solutions = RunningTopK(last - first, k, self._wide, self._device), self._solutions(first, last)
             for chunk in groups[group].tolist():
                 for start, _, scores in self._blocks(solutions, chunk):
