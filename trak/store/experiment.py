@@ -15,9 +15,8 @@ from trak.store.score_matrix import CHECKSUM, StoredMatrix, open_matrix
 from trak.store.table import Table
 from trak.store.zarr_groups import child_names, is_written, model_ids, subgroup
 
-_FAITHFULNESS = "faithfulness"
-_SCORING, _DAMPING = "scoring", "damping"
-"""The recorded scoring settings, and the damping that was chosen for "auto"."""
+_FAITHFULNESS, _SCORING, _DAMPING = "faithfulness", "scoring", "damping"
+"""Measured faithfulness, recorded scoring settings, and the damping that was chosen for "auto"."""
 
 
 class Experiment:

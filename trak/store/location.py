@@ -15,7 +15,7 @@ from zarr.storage import LocalStore, ObjectStore
 
 from trak._utils import platform
 from trak.store.checks import UNREADABLE, check_is_file
-from trak.store.object_store import Bucket, is_bucket, open_bucket, without_secrets
+from trak.store.object_store import BUCKETS, Bucket, open_bucket, without_secrets
 
 Location = str | os.PathLike[str] | Store
 
@@ -52,7 +52,7 @@ def local_root(location: Location) -> Path | None:
     zarr takes a relative root out of keys wherever they contain it, and a process may change its working directory.
     """
     path = _path(location)
-    return None if path is None else path.absolute()
+    return path and path.absolute()
 
 
 def resolved(location: Location) -> Location:
@@ -111,7 +111,7 @@ def _store(location: Location) -> Any:
     root = local_root(location)
     if root is not None:
         return LocalStore(root)
-    if isinstance(location, str) and is_bucket(location):
+    if isinstance(location, str) and location.partition("://")[0].lower() in BUCKETS:
         return open_bucket(location)
     if isinstance(location, ObjectStore) and not isinstance(location, Bucket):
         return Bucket(location.store, read_only=location.read_only)
@@ -130,11 +130,10 @@ def make_directory(location: Location) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         raise NotADirectoryError(f"save_dir {str(root)!r} is no directory; choose another") from error
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
-            raise OSError(
-                error.errno, f"save_dir {str(root)!r} can't be made ({error.strerror}); choose another"
-            ) from error
-        raise explained(error, root) from error
+        if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
+            raise explained(error, root) from error
+        why = f"save_dir {str(root)!r} can't be made ({error.strerror}); choose another"
+        raise OSError(error.errno, why) from error
 
 
 def explained(error: OSError, root: Path) -> OSError:
@@ -164,16 +163,12 @@ def locked(location: Location, what: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def shared(location: Location, what: str, alone: Callable[[], None]) -> Iterator[None]:
+def shared(root: Path, what: str, alone: Callable[[], None]) -> Iterator[None]:
     """Exclusive of `locked`, but not among the processes that do this; the first of them calls `alone` before.
 
     Each process locks a file of its own, chosen while it has the lock of `locked`: locks that several may have at the
     same time are not available on every system.
     """
-    root = local_root(location)
-    if root is None:
-        yield
-        return
     with naming_full_disk(str(root)), ExitStack() as held:
         with ExitStack() as choosing:
             _lock(choosing, root, f"{LOCK}{what}")

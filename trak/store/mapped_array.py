@@ -52,13 +52,13 @@ class MappedArray(RowArray):
                 if not path.exists():
                     path.parent.mkdir(parents=True, exist_ok=True)
                     partial = path.with_name(path.name + PARTIAL)
-                    reserve(partial, self.chunk_rows * self._row_bytes)
+                    reserve(partial, self._chunk_bytes)
                     replace(partial, path)
         self._check_size(path)
         return path
 
     def _check_size(self, path: Path) -> None:
-        status, expected = path.stat(), self.chunk_rows * self._row_bytes
+        status, expected = path.stat(), self._chunk_bytes
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"chunk {str(path)!r} is no file; restore it from a copy")
         if status.st_size < expected:
@@ -96,10 +96,10 @@ class MappedArray(RowArray):
     def fill_up(self) -> None:
         self._mapped = None
         for chunk in self.stored_chunks():
-            path, size = self._file(chunk), self.chunk_rows * self._row_bytes
-            if path.is_file() and path.stat().st_size < size:
+            path = self._file(chunk)
+            if path.is_file() and path.stat().st_size < self._chunk_bytes:
                 check_path_inside(path, self._root)
-                os.truncate(path, size)
+                os.truncate(path, self._chunk_bytes)
 
     def read_chunk(self, chunk: int) -> Array:
         rows = min(self.chunk_rows, len(self) - chunk * self.chunk_rows)

@@ -21,7 +21,8 @@ from trak._utils.messages import first_line
 from trak._utils.optional import import_optional_dependency
 from trak._utils.zarr_private import Buffer, BufferPrototype, default_buffer_prototype, sync
 
-_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
+BUCKETS = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
+"""Schemes of the URLs of object stores."""
 _SECRET = re.compile(r"(?<=://)[^/@?\s]*@|[?#]\S*")
 _RETRY_SECONDS = 120
 """How long obstore repeats a request that fails; nothing above it waits or counts failures of a server."""
@@ -40,11 +41,6 @@ _CLIENT = {"timeout": timedelta(seconds=300), "connect_timeout": timedelta(secon
 T = TypeVar("T")
 M = TypeVar("M", bound=Callable[..., Any])
 _Buffers = list[Buffer | None]
-
-
-def is_bucket(url: str) -> bool:
-    """Whether a URL is one of an object store: s3://, gs://, az:// and others."""
-    return url.partition("://")[0].lower() in _SCHEMES
 
 
 def without_secrets(url: str) -> str:

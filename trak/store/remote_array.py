@@ -61,9 +61,8 @@ class RemoteArray(RowArray):
     def fill_up(self) -> None:
         for chunk in self.stored_chunks():
             found = sync(self.array.store.get(self._key(chunk), default_buffer_prototype()))
-            size = self.chunk_rows * self._row_bytes
-            if found is not None and len(found) < size <= SPARE + 64 * len(found):
-                whole = found.to_bytes().ljust(size, b"\0")
+            if found is not None and len(found) < self._chunk_bytes <= SPARE + 64 * len(found):
+                whole = found.to_bytes().ljust(self._chunk_bytes, b"\0")
                 sync(self.array.store.set(self._key(chunk), default_buffer_prototype().buffer.from_bytes(whole)))
 
     def _damaged(self, chunk: int, why: str) -> StoreError:

@@ -43,19 +43,12 @@ class RowArray(ABC):
     def __init__(self, array: zarr.Array[Any]) -> None:
         self.array = array
         self.shape, self.dtype = array.shape, np.dtype(array.dtype)
-        self.chunk_rows = array.chunks[0]
+        self.chunk_rows, self.chunks = array.chunks[0], -(-array.shape[0] // array.chunks[0])
+        self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        self._chunk_bytes = self.chunk_rows * self._row_bytes
 
     def __len__(self) -> int:
         return self.shape[0]
-
-    @property
-    def chunks(self) -> int:
-        """Number of chunks."""
-        return -(-len(self) // self.chunk_rows)
-
-    @property
-    def _row_bytes(self) -> int:
-        return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     @abstractmethod
     def stored_chunks(self) -> list[int]:
@@ -63,8 +56,8 @@ class RowArray(ABC):
 
     def check_stored(self) -> None:
         """Before reading it all, since metadata can claim any size: a StoreError if hardly any rows are stored."""
-        present, chunk = len(self.stored_chunks()), self.chunk_rows * self._row_bytes
-        if (self.chunks - present) * chunk > SPARE + 64 * present * chunk:
+        present = len(self.stored_chunks())
+        if (self.chunks - present) * self._chunk_bytes > SPARE + 64 * present * self._chunk_bytes:
             raise StoreError(
                 f"{self.array.path} in {self.array.store} should have {len(self):,} rows, and {present} of its "
                 f"{self.chunks:,} chunks are there; featurize what is missing, or restore it from a copy"

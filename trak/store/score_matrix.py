@@ -152,7 +152,6 @@ class LocalMatrix(StoredMatrix):
         del self._group[self._name]
 
     def _delete_partial(self) -> None:
-        """Delete half-written files, while no process writes."""
         delete(self._partial)
         delete(self._done)
 

@@ -81,10 +81,7 @@ class Table:
     """
 
     def __init__(self, group: zarr.Group, rows: int, proj_dim: int, dtype: str) -> None:
-        """
-        Raises:
-            StoreError: if an array is missing, or of another shape than these say.
-        """
+        """Raise a StoreError if an array is missing, or of another shape than these say."""
         layout = _layout(rows, proj_dim, dtype)
         self.group, self._arrays = group, {name: row_array(group, name) for name in layout}
         self.features, self.done = self._arrays["features"], self._arrays["done"]
@@ -146,12 +143,8 @@ class Table:
         done = self.is_done(indices)
         left = ~(done & (self.hashes(indices) == values.data_hash)) if done.any() else ~done
         if not left.all():
-            indices, done = indices[left], done[left]
-            values = values.take(left)
-        redone = indices[done]
-        if len(redone):
-            self.done.write(redone, np.zeros(len(redone), np.uint8))
-            sync(self.done)
+            indices, done, values = indices[left], done[left], values.take(left)
+        self._mark_undone(indices[done])
         features, small = values.features, dict(vars(values))
         if "scale" in self._small:
             features, small["scale"] = _scaled(features, self.features.dtype)
@@ -235,12 +228,14 @@ class Table:
         """Mark corrupt rows as not done, including those of truncated chunks; returns their number."""
         for array in self._arrays.values():
             array.fill_up()
-        rows = [*self.corrupt()]
-        if rows:
-            wrong = np.concatenate(rows)
-            self.done.write(wrong, np.zeros(len(wrong), np.uint8))
+        wrong = np.concatenate([np.empty(0, np.int64), *self.corrupt()])
+        self._mark_undone(wrong)
+        return len(wrong)
+
+    def _mark_undone(self, indices: Array) -> None:
+        if len(indices):
+            self.done.write(indices, np.zeros(len(indices), np.uint8))
             sync(self.done)
-        return sum(map(len, rows))
 
     def _packed(self, values: Mapping[str, Array]) -> Array:
         """The bytes of the small columns, row by row: uint8 (rows, width)."""
