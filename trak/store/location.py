@@ -4,7 +4,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import Any
@@ -82,10 +82,11 @@ def exists(location: Location) -> bool:
     if root is not None:
         return (root / "zarr.json").exists()
     try:
-        with suppress(*UNREADABLE):  # damaged, which is said when it is opened
-            open_group(location, mode="r")
-    except FileNotFoundError:
+        open_group(location, mode="r")
+    except FileNotFoundError:  # which is a ValueError, too
         return False
+    except UNREADABLE:
+        return True  # damaged, which is said when it is opened
     return True
 
 
