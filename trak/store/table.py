@@ -121,7 +121,7 @@ class Table:
         for chunk in self.done.stored_chunks():
             first, rows = chunk * self.done.chunk_rows, self.done.read_chunk(chunk)
             edges = first + np.flatnonzero(np.diff(np.concatenate([[1], rows == 1, [1]]).astype(np.int8)))
-            found += [(covered, first), *edges.reshape(-1, 2).tolist()]
+            found += [(covered, first), *zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)]
             covered = first + len(rows)
         return joined([*found, (covered, len(self))])
 
