@@ -21,8 +21,7 @@ def abbreviate(names: Sequence[str], most: int = 3) -> str:
 
 def shorten_names(names: Sequence[str], limit: int = 3) -> str:
     """Return the first names in quotes, and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(repr, names[:limit])) + more
+    return abbreviate([repr(name) for name in names], limit)
 
 
 def first_line(error: BaseException, characters: int | None = 200) -> str:

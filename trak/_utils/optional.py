@@ -5,16 +5,7 @@ from typing import Any
 
 
 def import_optional_dependency(module: str, need: str, extra: str) -> Any:
-    """A module of an optional package.
-
-    Args:
-        module: its name.
-        need: who needs what, as the error is to begin.
-        extra: of this package, that installs it.
-
-    Raises:
-        ImportError: if it is not installed.
-    """
+    """A module of an optional package; without that an ImportError that begins with `need` and names the extra."""
     try:
         return import_module(module)
     except ImportError as error:

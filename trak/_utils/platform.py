@@ -54,11 +54,7 @@ def unlock_range(descriptor: int, start: int, length: int) -> None:
 
 
 def open_lock(path: Path) -> int:
-    """Open a file for locks, created if it is missing. A link or a pipe of that name is not followed.
-
-    Raises:
-        OSError: if it cannot be opened.
-    """
+    """Open a file for locks, created if it is missing. A link or a pipe of that name is not followed."""
     flags = os.O_RDWR | os.O_CREAT | _BINARY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     if path.is_symlink():
         raise OSError(errno.ELOOP, f"{str(path)!r} is a symbolic link, where a file for locks should be; remove it")
@@ -154,22 +150,17 @@ def _allocate(file: BinaryIO, size: int) -> None:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Rename a file in one step, over another if there is one.
-
-    Windows refuses that while a process has one of them open: then it is tried for a while.
-    """
+    """Rename a file in one step, over another if there is one."""
     _retry(lambda: os.replace(source, target), target)
 
 
 def delete(path: Path) -> None:
-    """Delete a file if it is there.
-
-    Windows refuses that while a process has it open or mapped: then it is tried for a while.
-    """
+    """Delete a file if it is there."""
     _retry(lambda: path.unlink(missing_ok=True), path)
 
 
 def _retry(action: Any, path: Path) -> None:
+    """Windows refuses an action while a process has the file open or mapped: then it is tried for a while."""
     since = time.monotonic()
     while True:
         try:

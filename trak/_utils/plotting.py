@@ -38,11 +38,7 @@ def styles() -> Iterator[Style]:
 
 
 def axes(given: Any, xlabel: str, ylabel: str, title: str) -> Any:
-    """The matplotlib axes to draw on: the given ones, or those of a new figure; labelled.
-
-    Raises:
-        ImportError: if matplotlib is not installed.
-    """
+    """The matplotlib axes to draw on: the given ones, or those of a new figure; labelled."""
     if given is None:
         plt = import_optional_dependency("matplotlib.pyplot", "plot needs matplotlib", "pictures")
         _, given = plt.subplots(figsize=(6.4, 4.2), layout="constrained")

@@ -34,11 +34,8 @@ def iter_pending(numbers: Sequence[int], undone: Callable[[Sequence[int]], list[
     share that are not done, and then, as long as the others don't get on, some of theirs: after three times what its
     share took, at most `PATIENCE` seconds, which it also is if there was nothing to do.
 
-    Ends once all are done. It is no harm if two do the same one.
-
-    Args:
-        numbers: of the jobs, in the same order in every process.
-        undone: which of some jobs are not done; asked when those that were yielded before must be.
+    Ends once all are done. It is no harm if two do the same one. `undone` is asked when the jobs that were yielded
+    before must be done.
     """
     size, began = world_size(), time.monotonic()
     if share := undone(np.array_split(np.asarray(numbers), size)[rank()].tolist() if size > 1 else numbers):

@@ -12,21 +12,12 @@ class Registry(dict[str, Any]):
     """Subclasses of one base class by their names."""
 
     def __init__(self, base: type[Any], what: str) -> None:
-        """
-        Args:
-            base: the class whose subclasses are registered.
-            what: the word for one of them in messages, such as "task".
-        """
+        """Give the base class, and the word for one of its subclasses in messages, such as "task"."""
         super().__init__()
         self._base, self._what = base, what
 
     def register(self, name: str) -> Callable[[C], C]:
-        """Return a class decorator that registers a class under `name`, which becomes its attribute `name`.
-
-        Raises:
-            ValueError: if the name belongs to another class.
-            TypeError: if `name` is not a string, or the class not a subclass of the base.
-        """
+        """Return a class decorator that registers a class under `name`, which becomes its attribute `name`."""
         decorator = f"register_{self._what}"
         if not isinstance(name, str):
             raise TypeError(f"{decorator} needs a name, got {name!r}; write @{decorator}('my_{self._what}')")
@@ -47,15 +38,7 @@ class Registry(dict[str, Any]):
         return register
 
     def find(self, name: str, *others: str) -> Any:
-        """Return the class of a name.
-
-        Args:
-            name: the name to look up.
-            others: further names that the caller accepts, for the suggestion.
-
-        Raises:
-            ValueError: if the name is unknown.
-        """
+        """Return the class of a name; a ValueError for an unknown one suggests `others`, too."""
         if name not in self:
             raise ValueError(f"unknown {self._what} {name!r}: {suggest(str(name), [*others, *self])}")
         return self[name]

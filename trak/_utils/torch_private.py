@@ -5,14 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import _engine_run_backward as run_backward
 
-__all__ = [
-    "DisableTorchFunction", "compiler_is_loaded", "flat_weights_names", "foreach_addcmul_", "foreach_norm",
-    "forward_hooks", "is_view", "is_wrapped", "pack_padded_sequence", "run_backward", "storage_key", "unwrapped",
-    "version",
-]  # fmt: skip
-
+run_backward = torch.autograd.graph._engine_run_backward
 DisableTorchFunction = torch._C.DisableTorchFunction
 is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 unwrapped = torch._C._functorch.get_unwrapped

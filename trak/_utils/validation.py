@@ -31,12 +31,7 @@ def as_array(given: Any) -> Array:
 
 
 def as_indices(given: Sequence[int] | Array | None, size: int, name: str) -> Array:
-    """The indices meant by indices or by a boolean mask, int64; all of them for None.
-
-    Raises:
-        ValueError: for a mask of another length, no index at all, or one that is out of range or repeated.
-        TypeError: if they are neither integers nor a mask.
-    """
+    """The indices meant by indices or by a boolean mask, int64 and at least one; all of them for None."""
     if given is None:
         return np.arange(size)
     indices = np.atleast_1d(as_array(given))
@@ -65,44 +60,28 @@ def as_indices(given: Sequence[int] | Array | None, size: int, name: str) -> Arr
 
 
 def check_count(value: Any, name: str, least: int = 1) -> int:
-    """The value as an int.
-
-    Raises:
-        ValueError: if it is not an integer, or less than `least`.
-    """
+    """The value as an int; a ValueError if it is not an integer, or less than `least`."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
         raise ValueError(f"{name} must be an integer of {least} or more, got {value!r}; give a whole number")
     return int(value)
 
 
 def check_fraction(value: Any, name: str) -> float:
-    """The value as a float.
-
-    Raises:
-        ValueError: if it is not a number between 0 and 1, ends excluded.
-    """
+    """The value as a float; a ValueError if it is not a number between 0 and 1, ends excluded."""
     if not is_number(value) or not 0 < value < 1:
         raise ValueError(f"{name} must be between 0 and 1, got {value!r}; give a number such as 0.5 or 0.95")
     return float(value)
 
 
 def check_option(value: Any, name: str, options: Collection[str]) -> str:
-    """The value.
-
-    Raises:
-        ValueError: if it is not one of the options.
-    """
+    """The value; a ValueError if it is not one of the options."""
     if value not in options:
         raise ValueError(f"unknown {name} {value!r}: {suggest(str(value), options)}")
     return str(value)
 
 
 def check_model(model: Any) -> nn.Module:
-    """The model.
-
-    Raises:
-        TypeError: if it is not a module.
-    """
+    """The model; a TypeError if it is not a module."""
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"model must be a torch.nn.Module, got {type(model).__name__}; pass the model itself, and the weights as a "
@@ -112,18 +91,13 @@ def check_model(model: Any) -> nn.Module:
 
 
 def check_device(given: str | int | torch.device) -> torch.device:
-    """The device.
-
-    Raises:
-        ValueError: if this machine has no such device.
-    """
+    """The device; a ValueError if this machine has no such device."""
     try:
         device = torch.device(given)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = first_line(error)
         raise ValueError(
-            f"device {given!r} can't be used ({reason}); use one that this machine has, such as 'cpu', or leave device "
-            "out for the best"
+            f"device {given!r} can't be used ({first_line(error)}); use one that this machine has, such as 'cpu', or "
+            "leave device out for the best"
         ) from error
     return device

@@ -30,14 +30,10 @@ def resolve(scoring: ScoringConfig, experiment: Experiment, model_ids: Sequence[
 
     The first process that chooses records its value, which every process and every later session uses from then on.
     """
-    damping = scoring.damping
-    if not damping.auto:
-        return damping
-    recorded = recorded_damping(scoring, experiment, model_ids)
-    if recorded is not None:
+    if (recorded := recorded_damping(scoring, experiment, model_ids)) is not None:
         return recorded
     value, why = choose(experiment, model_ids, scoring.weighting)
-    record = {"value": damping.value if value is None else value, "why": why}
+    record = {"value": scoring.damping.value if value is None else value, "why": why}
     try:
         record = experiment.record_damping(_decided_by(scoring, experiment, model_ids), record)
     except OSError as error:  # a store that cannot be written to
@@ -110,7 +106,10 @@ def choose(experiment: Experiment, model_ids: Sequence[int], weighting: str) -> 
             "the default: the targets' outputs are unlike those of left-out training examples (Kolmogorov-Smirnov "
             f"distance {distance:.2f})"
         )
-    value = float(np.clip(_crossing(gaps, at) / SUBSET_FRACTION, *_BOUNDS))
+    # Where the gap is 0, between this λ of the grid and the one before.
+    share = gaps[at - 1] / (gaps[at - 1] - gaps[at]) if at else 1.0
+    crossing = np.exp((1 - share) * np.log(_GRID[at - 1]) + share * np.log(_GRID[at]))
+    value = float(np.clip(crossing / SUBSET_FRACTION, *_BOUNDS))
     return value, f"chosen by {experiment.num_targets} targets and {len(found)} of {len(model_ids)} checkpoints"
 
 
@@ -149,8 +148,7 @@ class _LeftOut:
 
 def _leverages(features: Array, gram: Array) -> Array:
     """φ_iᵀ(K + λI)⁻¹φ_i for each λ of the grid: (rows, len(grid))."""
-    k = len(gram)
-    trace = np.trace(gram)
+    k, trace = len(gram), np.trace(gram)
     if k > FOLDED:
         # A sketch of the features, by blocks of columns under random signs.
         signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), k)
@@ -165,11 +163,3 @@ def _leverages(features: Array, gram: Array) -> Array:
 def _folded(rows: Array) -> Array:
     padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % FOLDED)))
     return padded.reshape(len(rows), -1, FOLDED).sum(axis=1)
-
-
-def _crossing(gaps: Array, at: int) -> float:
-    """Where the gap is 0, between the λ at an index of the grid and the one before."""
-    if at == 0:
-        return float(_GRID[0])
-    share = gaps[at - 1] / (gaps[at - 1] - gaps[at])
-    return float(np.exp((1 - share) * np.log(_GRID[at - 1]) + share * np.log(_GRID[at])))

@@ -50,11 +50,8 @@ class ScoringConfig:
 
     def describe(self) -> dict[str, Any]:
         """Return the settings as JSON has them; `damping` may be "auto"."""
-        return {
-            **self.damping.describe(),
-            "weighting": self.weighting,
-            "normalize_checkpoints": self.normalize_checkpoints,
-        }
+        others = {"weighting": self.weighting, "normalize_checkpoints": self.normalize_checkpoints}
+        return self.damping.describe() | others
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "ScoringConfig":

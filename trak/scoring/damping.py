@@ -58,15 +58,7 @@ class Damping:
 
 
 def factorize(gram: Tensor, damping: Damping) -> Tensor:
-    """The Cholesky factor of K + λI, lower triangular (k, k), float64.
-
-    Args:
-        gram: K, (k, k), float64.
-        damping: gives λ.
-
-    Raises:
-        ValueError: if K + λI is singular in float64.
-    """
+    """The Cholesky factor of K + λI, lower triangular (k, k), float64; a ValueError if that is singular."""
     lam = damping.of(gram)
     factor, info = torch.linalg.cholesky_ex(gram + lam * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
     if int(info):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trak._utils.messages import suggest
+from trak._utils.validation import check_option
 from trak.store import Table
 
 WEIGHTINGS = ("ggn", "identity")
@@ -20,9 +20,7 @@ def check_weighting(weighting: str) -> str:
     Raises:
         ValueError: otherwise.
     """
-    if weighting not in WEIGHTINGS:
-        raise ValueError(f"unknown weighting {weighting!r}: {suggest(str(weighting), WEIGHTINGS)}")
-    return weighting
+    return check_option(weighting, "weighting", WEIGHTINGS)
 
 
 def gram(table: Table, weighting: str, device: torch.device | str = "cpu") -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -42,7 +40,13 @@ def gram(table: Table, weighting: str, device: torch.device | str = "cpu") -> np
     panel = math.ceil(k / _PANELS)
     total = torch.zeros(k, k, dtype=torch.float64, device=device)
     for chunk, indices in table.chunks():
-        factor = _factor(table, weighting, indices, wide).to(device)
+        # Rows are multiplied by √W times their scale.
+        factor = torch.ones(len(indices), dtype=wide)
+        if weighting == "ggn":
+            factor = torch.from_numpy(table.column("out_to_loss_curvature", indices)).to(wide).sqrt()
+        if (scales := table.scales(indices)) is not None:
+            factor = factor * torch.from_numpy(scales)
+        factor = factor.to(device)
         for start, stop, rows in table.features.blocks(_BLOCK_ROWS, chunk):
             these = slice(start - indices[0], stop - indices[0])
             weighted = torch.from_numpy(rows).to(device=device, dtype=wide) * factor[these, None]
@@ -73,12 +77,3 @@ def _check_curvature(table: Table) -> None:
             f"the loss has no curvature for any of the {len(table)} examples (it is piecewise linear in the output, "
             "or everything is fitted perfectly), so that W = 0; use weighting='identity'"
         )
-
-
-def _factor(table: Table, weighting: str, indices: np.ndarray, wide: torch.dtype) -> torch.Tensor:
-    """What rows are to be multiplied by: √W times their scale, (len(indices),)."""
-    factor = torch.ones(len(indices), dtype=wide)
-    if weighting == "ggn":
-        factor = torch.from_numpy(table.column("out_to_loss_curvature", indices)).to(wide).sqrt()
-    scales = table.scales(indices)
-    return factor if scales is None else factor * torch.from_numpy(scales)

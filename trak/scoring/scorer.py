@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from trak._utils.typing import Array
 from trak.scoring.auto_damping import resolve
 from trak.scoring.config import DEFAULT_SCORING, ScoringConfig
 from trak.scoring.damping import factorize
-from trak.scoring.top_k import RunningTopK, TopK, TopKQuery
+from trak.scoring.top_k import RunningTopK, TopK, TopKQuery, check_k
 from trak.store import Executor, Experiment, MemoryMatrix, ScoreMatrix, SerialExecutor, Table, TileBlock, Tiles
 
 MEMORY_BUDGET = 512 * 2**20
@@ -52,10 +53,8 @@ class Scorer:
             ValueError: if a checkpoint is not finalized, or its targets are not all featurized.
             StoreError: if what is stored is damaged.
         """
-        self._experiment, self._ids = experiment, model_ids
-        self._scoring, self._device = scoring, device
+        self._experiment, self._ids, self._scoring, self._device = experiment, model_ids, scoring, device
         self._memory_budget, self._factors = memory_budget, dict[int, Tensor]()
-        self._traces: dict[int, float] = {}
         # Of the last range of targets, since top, bottom and all scores are often asked for one after the other.
         self._solved: dict[tuple[int, int], list[Tensor]] = {}
         store = experiment.store
@@ -71,8 +70,7 @@ class Scorer:
                     "first"
                 )
             table = experiment.targets(model_id)
-            done = table.is_done()
-            if not done.all():
+            if not (done := table.is_done()).all():
                 raise ValueError(
                     f"experiment {experiment.name!r}, model_id {model_id}: {int((~done).sum())} of {len(done)} targets "
                     f"are not featurized, the first is {int(np.argmin(done))}; call score for them"
@@ -82,27 +80,27 @@ class Scorer:
             self._targets.append(table)
         self._check_same_data()
         self.damping = resolve(scoring, experiment, model_ids)
-        self._wide = torch.float64 if self._tables[0].features.dtype == np.float64 else torch.float32
-        k = self._tables[0].features.shape[1]
-        itemsize = 8 if self._wide == torch.float64 else 4
-        self._targets_at_once = max(1, memory_budget // 4 // (k * itemsize * len(model_ids)))
-        targets = min(self._targets_at_once, experiment.num_targets)
-        self._rows_at_once = max(1, min(8192, memory_budget // 4 // (itemsize * (k + 4 * targets))))
+        self._features = self._tables[0].features
+        self._wide = torch.float64 if self._features.dtype == np.float64 else torch.float32
+        k, m, itemsize = self._features.shape[1], experiment.num_targets, self._wide.itemsize
+        step = self._targets_at_once = max(1, memory_budget // 4 // (k * itemsize * len(model_ids)))
+        self._target_ranges = [(start, min(start + step, m)) for start in range(0, m, step)]
+        self._rows_at_once = max(1, min(8192, memory_budget // 4 // (itemsize * (k + 4 * min(step, m)))))
 
     def _check_same_data(self) -> None:
-        first, *others = zip(self._ids, self._tables, self._targets, strict=True)
-        for other, table, targets in others:
-            different = _first_difference(first[2], targets)
+        for model_id, table, targets in zip(self._ids[1:], self._tables[1:], self._targets[1:], strict=True):
+            is_other = f"is other data for model_id {model_id} than for model_id {self._ids[0]}"
+            different = _first_difference(self._targets[0], targets)
             if different is not None:
                 raise ValueError(
-                    f"target {different} of experiment {self._experiment.name!r} is other data "
-                    f"for model_id {other} than for model_id {first[0]}; score the same targets in the same order"
+                    f"target {different} of experiment {self._experiment.name!r} {is_other}; score the same targets in "
+                    "the same order"
                 )
-            different = _first_difference(first[1], table)
+            different = _first_difference(self._tables[0], table)
             if different is not None:
                 warnings.warn(
-                    f"training example {different} is other data for model_id {other} than for "
-                    f"model_id {first[0]}: a shuffled loader, which makes the scores wrong, or random augmentation",
+                    f"training example {different} {is_other}: a shuffled loader, which makes the scores wrong, or "
+                    "random augmentation",
                     stacklevel=2,
                 )
 
@@ -111,26 +109,29 @@ class Scorer:
             return self._solved[start, stop]
         targets = [table.take(np.arange(start, stop), np.float64) for table in self._targets]
         if self._scoring.normalize_checkpoints and len(self._ids) > 1:
-            norms = np.stack([np.linalg.norm(features, axis=1) for features in targets])
-            norms /= np.sqrt([max(self._trace(i), np.finfo(float).tiny) for i in self._ids])[:, None]
+            norms = np.stack([np.linalg.norm(features, axis=1) for features in targets]) / self._root_traces
             wanted, norms = norms.mean(axis=0), np.where(norms > 0, norms, 1)
             targets = [features * (wanted / own)[:, None] for features, own in zip(targets, norms, strict=True)]
-        found = []
-        for model_id, features in zip(self._ids, targets, strict=True):
-            columns = torch.from_numpy(features).to(self._device).T
-            found.append(torch.cholesky_solve(columns, self._factor(model_id)).to(self._wide))
+        found = [
+            torch.cholesky_solve(torch.from_numpy(features).to(self._device).T, self._factor(model_id)).to(self._wide)
+            for model_id, features in zip(self._ids, targets, strict=True)
+        ]
         self._solved = {(start, stop): found}
         return found
 
-    def _trace(self, model_id: int) -> float:
-        if model_id not in self._traces:
-            self._traces[model_id] = float(np.trace(self._experiment.store.gram(model_id, self._scoring.weighting)))
-        return self._traces[model_id]
+    def _gram(self, model_id: int) -> Array:
+        return self._experiment.store.gram(model_id, self._scoring.weighting)
+
+    @cached_property
+    def _root_traces(self) -> Array:
+        """√trace(K_c) of each checkpoint, in a column."""
+        traces = [float(np.trace(self._gram(model_id))) for model_id in self._ids]
+        return np.sqrt(np.maximum(traces, np.finfo(float).tiny))[:, None]
 
     def _factor(self, model_id: int) -> Tensor:
         if model_id in self._factors:
             return self._factors[model_id]
-        gram = torch.from_numpy(self._experiment.store.gram(model_id, self._scoring.weighting)).to(self._device)
+        gram = torch.from_numpy(self._gram(model_id)).to(self._device)
         factor = factorize(gram, self.damping)
         if 8 * gram.numel() * len(self._ids) <= self._memory_budget // 4:
             self._factors[model_id] = factor
@@ -146,12 +147,11 @@ class Scorer:
             for pieces in zip(*blocks, strict=True):
                 start, stop, _ = pieces[0]
                 these = slice(start - indices[0], stop - indices[0])
-                total: Tensor | None = None
-                for (_, _, rows), factor, solution in zip(pieces, factors, solutions, strict=True):
-                    part = self._product(rows, solution).mul_(factor[these, None])
-                    total = part if total is None else total.add_(part)
-                if total is not None:
-                    yield start, stop, total
+                parts = (
+                    self._product(rows, solution).mul_(factor[these, None])
+                    for (_, _, rows), factor, solution in zip(pieces, factors, solutions, strict=True)
+                )
+                yield start, stop, reduce(Tensor.add_, parts)
 
     def _row_factors(self, indices: Array) -> list[Tensor]:
         """What products of some rows are to be multiplied by, for each checkpoint: mean Q times the rows' scale."""
@@ -165,14 +165,6 @@ class Scorer:
             # NumPy's BLAS reads the rows at the memory's speed for a few columns, torch's at half of it on some CPUs.
             return torch.from_numpy(rows @ solution.numpy())
         return torch.from_numpy(rows).to(device=self._device, dtype=self._wide) @ solution
-
-    def _target_ranges(self) -> Iterator[tuple[int, int]]:
-        for start in range(0, self._experiment.num_targets, self._targets_at_once):
-            yield start, min(start + self._targets_at_once, self._experiment.num_targets)
-
-    def settings(self) -> dict[str, Any]:
-        """Everything that decides the scores besides features and targets; see `scoring_settings`."""
-        return scoring_settings(self._experiment, self._ids, self._scoring)
 
     def fill(self, out: Array) -> None:
         """Write all scores into an array of shape (n, n_targets)."""
@@ -189,11 +181,12 @@ class Scorer:
                 incomplete.
             progress: told the number of scores that were computed in this process; only if all are.
         """
+        settings = scoring_settings(self._experiment, self._ids, self._scoring)
         if query is None:
-            matrix, tiles = self._experiment.score_matrix(self.settings()), self.score_tiles(progress)
+            matrix, tiles = self._experiment.score_matrix(settings), self.score_tiles(progress)
         else:
-            tiles, shape = self._top_tiles(query, min(self._chunks, TOP_GROUPS))
-            matrix = self._experiment.top_matrix({**self.settings(), **query._asdict()}, shape)
+            tiles, shape = self._top_tiles(query, min(self._features.chunks, TOP_GROUPS))
+            matrix = self._experiment.top_matrix(settings | query._asdict(), shape)
         matrix.compute(tiles, executor)
         return matrix
 
@@ -209,7 +202,7 @@ class Scorer:
             TypeError: if k is not an integer.
             ValueError: if k is not between 1 and the number of training examples.
         """
-        query = query.checked(len(self._tables[0]))
+        query = TopKQuery(check_k(query.k, len(self._tables[0])), bool(query.bottom))
         if executor is not None:
             return query.merge(self.compute(query, executor).read())
         tiles, shape = self._top_tiles(query, 1)
@@ -217,14 +210,10 @@ class Scorer:
         matrix.compute(tiles, SerialExecutor())
         return query.merge(matrix.read())
 
-    @property
-    def _chunks(self) -> int:
-        return self._tables[0].features.chunks
-
     def score_tiles(self, progress: Callable[[int], None] = lambda scores: None) -> Tiles:
         """The tiles of all scores: a chunk of training examples for some targets each."""
-        self._tables[0].features.check_stored()
-        numbered = [(*targets, chunk) for targets in self._target_ranges() for chunk in range(self._chunks)]
+        self._features.check_stored()
+        numbered = [(*targets, chunk) for targets in self._target_ranges for chunk in range(self._features.chunks)]
 
         def compute(tile: int) -> Iterator[TileBlock]:
             first, last, chunk = numbered[tile]
@@ -232,17 +221,17 @@ class Scorer:
                 yield slice(start, stop), slice(first, last), scores.cpu().numpy()
                 progress((stop - start) * (last - first))
 
-        return Tiles(len(numbered), (self._tables[0].features.chunk_rows, self._targets_at_once), compute)
+        return Tiles(len(numbered), (self._features.chunk_rows, self._targets_at_once), compute)
 
     def _top_tiles(self, query: TopKQuery, count: int) -> tuple[Tiles, tuple[int, int]]:
         """The tiles of the matrix that `TopKQuery.merge` takes, a row for each of `count` groups of chunks, and its
         shape; a tile is a group for some targets."""
-        self._tables[0].features.check_stored()
-        k, groups = query.k, np.array_split(np.arange(self._chunks), count)
-        numbered = [(targets, group) for targets in self._target_ranges() for group in range(count)]
+        self._features.check_stored()
+        k, groups = query.k, np.array_split(np.arange(self._features.chunks), count)
+        numbered = [(*targets, group) for targets in self._target_ranges for group in range(count)]
 
         def compute(tile: int) -> Iterator[TileBlock]:
-            (first, last), group = numbered[tile]
+            first, last, group = numbered[tile]
             best, solutions = RunningTopK(last - first, k, self._wide, self._device), self._solutions(first, last)
             for chunk in groups[group].tolist():
                 for start, _, scores in self._blocks(solutions, chunk):

@@ -1,6 +1,6 @@
 """The k strongest training examples of each target."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,15 +23,6 @@ class TopKQuery(NamedTuple):
 
     k: int
     bottom: bool = False
-
-    def checked(self, n: int) -> Self:
-        """The query with its values as an int and a bool.
-
-        Raises:
-            TypeError: if k is not an integer.
-            ValueError: if it is not between 1 and n.
-        """
-        return self._replace(k=check_k(self.k, n), bottom=bool(self.bottom))
 
     @property
     def sign(self) -> float:

@@ -1,7 +1,6 @@
 """Which arrays are rows of ours, and how they are read and written."""
 
 from pathlib import Path
-from typing import Any
 
 import zarr
 from zarr.storage import LocalStore
@@ -12,23 +11,13 @@ from trak.store.mapped_array import MappedArray
 from trak.store.remote_array import RemoteArray
 from trak.store.row_array import RowArray
 
-
-def _plain(array: zarr.Array[Any]) -> bool:
-    """Whether chunks are files of numbers as they are in memory, by their number."""
-    found = array.metadata.to_dict()
-    codecs, keys = found.get("codecs"), found.get("chunk_key_encoding")
-    separated = {"name": "default", "configuration": {"separator": "/"}}
-    return keys == separated and codecs in (
-        ({"name": "bytes"},), ({"name": "bytes", "configuration": {"endian": "little"}},),
-    )  # fmt: skip
+_KEYS = {"name": "default", "configuration": {"separator": "/"}}
+_CODECS = ({"name": "bytes"},), ({"name": "bytes", "configuration": {"endian": "little"}},)
+"""Of arrays whose chunks are files of numbers as they are in memory, by their number."""
 
 
 def row_array(group: zarr.Group, name: str) -> RowArray:
-    """The array `name` of a group.
-
-    Raises:
-        StoreError: if it is missing or is not laid out as this library lays arrays out.
-    """
+    """The array `name` of a group; a StoreError if it is missing, or laid out as this library lays out none."""
     array = checked(group, name)
     where = f"{group.path or '/'} of {group.store}"
     if array is None:
@@ -38,7 +27,12 @@ def row_array(group: zarr.Group, name: str) -> RowArray:
             f"{name!r} in {where} is not an array of rows chunked along its first dimension; restore its metadata "
             "from a copy"
         )
-    if not 1 <= array.chunks[0] <= array.shape[0] or array.dtype.kind not in "iuf" or not _plain(array):
+    if (
+        not 1 <= array.chunks[0] <= array.shape[0]
+        or array.dtype.kind not in "iuf"
+        or (stored := array.metadata.to_dict()).get("chunk_key_encoding") != _KEYS
+        or stored.get("codecs") not in _CODECS
+    ):
         raise StoreError(
             f"array {name!r} in {where} is not laid out as this library writes it, with rows and without compression; "
             "restore its metadata from a copy"

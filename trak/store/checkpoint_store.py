@@ -38,79 +38,51 @@ class CheckpointStore:
         return model_ids(self.group, "checkpoints")
 
     def fingerprint(self, model_id: int) -> str:
-        """Hash of a checkpoint's weights.
-
-        Raises:
-            ValueError: if there is no such checkpoint.
-            StoreError: if it is not recorded.
-        """
+        """Hash of a checkpoint's weights; a ValueError if there is no such checkpoint."""
         found = self._checkpoint(model_id).attrs.get("fingerprint")
         if not isinstance(found, str):
             raise StoreError(f"checkpoint {model_id} in {self.where} has no fingerprint; restore its zarr.json")
         return found
 
     def add_checkpoint(self, model_id: int, fingerprint: str) -> Table:
-        """The table of a checkpoint, created if it is new.
-
-        Raises:
-            CheckpointMismatchError: if the id belongs to other weights.
-        """
+        """The table of a checkpoint, created if it is new; a CheckpointMismatchError if the id belongs to others."""
         path = f"checkpoints/{check_model_id(model_id)}"
         with places.locked(self.location):
             group = subgroup(self.group, path, {"fingerprint": fingerprint})
             if group.attrs.get("fingerprint") != fingerprint:
                 same = [i for i in self.checkpoints() if self.fingerprint(i) == fingerprint]
-                remedy = (
-                    f"pass the checkpoints in the order of before, where it is model_id {same[0]}"
-                    if same
-                    else "give each checkpoint an id of its own (with trak.attribute: put new ones last), or use "
-                    "another save_dir"
-                )
+                remedy = "give each checkpoint an id of its own (with trak.attribute: put new ones last), or use "
+                remedy += "another save_dir"
+                if same:
+                    remedy = f"pass the checkpoints in the order of before, where it is model_id {same[0]}"
                 raise CheckpointMismatchError(
                     f"model_id {model_id} in {self.where} belongs to a checkpoint with fingerprint "
                     f"{group.attrs.get('fingerprint')}, the one loaded has {fingerprint}: other weights, or the same "
                     f"in another dtype; {remedy}"
                 )
-            return Table.create(group, *self.table_layout(self.config.train_set_size))
+            return Table.create(group, self.config.train_set_size, self.config.proj_dim, self.config.dtype)
 
     def table(self, model_id: int) -> Table:
-        """The table of a checkpoint.
-
-        Raises:
-            ValueError: if there is no such checkpoint.
-        """
-        return Table(self._checkpoint(model_id), *self.table_layout(self.config.train_set_size))
-
-    def table_layout(self, rows: int) -> tuple[int, int, str]:
-        """The arguments of a `Table` of so many rows, after its group."""
-        return rows, self.config.proj_dim, self.config.dtype
+        """The table of a checkpoint; a ValueError if there is no such checkpoint."""
+        config = self.config
+        return Table(self._checkpoint(model_id), config.train_set_size, config.proj_dim, config.dtype)
 
     def is_finalized(self, model_id: int, weighting: str) -> bool:
         """Whether the checkpoint's Gram matrix is stored."""
         return is_written(self._checkpoint(model_id), f"gram_{weighting}")
 
     def gram(self, model_id: int, weighting: str) -> Array:
-        """The stored Gram matrix, (k, k) in float64.
-
-        Raises:
-            ValueError: if the checkpoint is not finalized.
-            StoreError: if the matrix is damaged.
-        """
+        """The stored Gram matrix, (k, k) in float64; a ValueError if the checkpoint is not finalized."""
         if not self.is_finalized(model_id, weighting):
             raise ValueError(
                 f"model_id {model_id} in {self.where} is not finalized for weighting={weighting!r}; "
                 "call finalize_features first"
             )
-        remedy = "delete it and call finalize_features"
-        shape = self.config.proj_dim, self.config.proj_dim
-        return read_checked(self._checkpoint(model_id), f"gram_{weighting}", shape, remedy)
+        group, shape = self._checkpoint(model_id), (self.config.proj_dim, self.config.proj_dim)
+        return read_checked(group, f"gram_{weighting}", shape, "delete it and call finalize_features")
 
     def finalize(self, model_id: int, weighting: str, gram: Array) -> None:
-        """Store a checkpoint's Gram matrix, after verifying its rows.
-
-        Raises:
-            StoreError: if a row has changed since it was written.
-        """
+        """Store a checkpoint's Gram matrix; a StoreError if a row has changed since it was written."""
         self.verify(model_id)
         with places.locked(self.location):
             write_checked(self._checkpoint(model_id), f"gram_{weighting}", gram)
@@ -124,11 +96,7 @@ class CheckpointStore:
                 del group[name]
 
     def verify(self, model_id: int, only: int | None = None) -> None:
-        """Compare the rows of a featurized checkpoint, or those of one chunk, with their checksums; each chunk once.
-
-        Raises:
-            StoreError: naming the first row that differs or is not there.
-        """
+        """Compare the rows of a featurized checkpoint, or those of one chunk, with their checksums; each chunk once."""
         if model_id not in self._verified:
             self._verified[model_id] = self.table(model_id), set()
         table, known = self._verified[model_id]
@@ -147,10 +115,9 @@ class CheckpointStore:
     def _checkpoint(self, model_id: int) -> zarr.Group:
         group = checked(self.group, f"checkpoints/{model_id}")
         if not isinstance(group, zarr.Group):
-            known = self.checkpoints() or "none"
             raise ValueError(
-                f"no checkpoint with model_id {model_id} in {self.where}; there are {known}; call load_checkpoint with "
-                "this id first, or use another"
+                f"no checkpoint with model_id {model_id} in {self.where}; there are {self.checkpoints() or 'none'}; "
+                "call load_checkpoint with this id first, or use another"
             )
         return group
 

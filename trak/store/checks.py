@@ -13,11 +13,7 @@ UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, O
 
 
 def checked(group: zarr.Group, path: str) -> zarr.Group | zarr.Array[Any] | None:
-    """The group or array at a path, or None.
-
-    Raises:
-        StoreError: if its metadata is invalid.
-    """
+    """The group or array at a path, or None; a StoreError if its metadata is invalid."""
     try:
         if isinstance(group.store, LocalStore):
             check_is_file(Path(group.store.root, group.path, path, "zarr.json"))

@@ -13,13 +13,10 @@ from trak.store.checks import check_inside, checked
 from trak.store.errors import CheckpointMismatchError, StoreError
 from trak.store.score_matrix import CHECKSUM, StoredMatrix, open_matrix
 from trak.store.table import Table
-from trak.store.zarr_groups import array_names, is_written, model_ids, subgroup
+from trak.store.zarr_groups import child_names, is_written, model_ids, subgroup
 
-_KINDS = ("scores", "tops")
-"""Groups of matrices: all scores, and the strongest ones of parts of the training set."""
-_FAITHFULNESS = "faithfulness"
-_SCORING, _DAMPING = "scoring", "damping"
-"""The recorded scoring settings, and the damping that was chosen for "auto"."""
+_FAITHFULNESS, _SCORING, _DAMPING = "faithfulness", "scoring", "damping"
+"""Measured faithfulness, recorded scoring settings, and the damping that was chosen for "auto"."""
 
 
 class Experiment:
@@ -45,12 +42,10 @@ class Experiment:
         path = f"targets/{model_id}"
         fingerprint = self.store.fingerprint(model_id)
         with places.locked(self.store.location):
-            found = checked(self._group, path)
-            if found is not None and found.attrs.get("fingerprint") != fingerprint:
-                check_inside(self._group, path)
-                del self._group[path]
+            if self._record(path).get("fingerprint") != fingerprint:
+                self._delete(path)
             group = subgroup(self._group, path, {"fingerprint": fingerprint})
-            return Table.create(group, *self.store.table_layout(self.num_targets))
+            return Table.create(group, self.num_targets, self.store.config.proj_dim, self.store.config.dtype)
 
     def targets(self, model_id: int) -> Table:
         """The table of the targets' rows for one checkpoint.
@@ -71,24 +66,14 @@ class Experiment:
                 f"the targets of experiment {self.name!r} were featurized with other weights than model_id {model_id} "
                 "has now; call start_scoring_checkpoint and score for it again"
             )
-        return Table(group, *self.store.table_layout(self.num_targets))
+        return Table(group, self.num_targets, self.store.config.proj_dim, self.store.config.dtype)
 
     def faithfulness_record(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The faithfulness recorded for one way of scoring; empty if none is.
-
-        Args:
-            settings: as for `score_matrix`.
-        """
-        found = checked(self._group, f"{_FAITHFULNESS}/{_digest(settings)}")
-        return {} if found is None else found.attrs.asdict()
+        """The faithfulness recorded for one way of scoring; empty if none is. Settings as for `score_matrix`."""
+        return self._record(f"{_FAITHFULNESS}/{_digest(settings)}")
 
     def record_faithfulness(self, settings: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-        """Record the faithfulness measured for one way of scoring, in place of an earlier record.
-
-        Args:
-            settings: as for `score_matrix`.
-            record: ready for JSON.
-        """
+        """Record, ready for JSON, the faithfulness measured for one way of scoring, in place of an earlier record."""
         path = f"{_FAITHFULNESS}/{_digest(settings)}"
         with places.locked(self.store.location):
             self._delete(path)
@@ -100,8 +85,7 @@ class Experiment:
         Raises:
             StoreError: if the record is damaged.
         """
-        found = checked(self._group, _SCORING)
-        record = {} if found is None else found.attrs.asdict()
+        record = self._record(_SCORING)
         ids = record.get("model_ids", [])
         if not isinstance(ids, list) or not all(type(i) is int and i >= 0 for i in ids):
             raise StoreError(
@@ -119,8 +103,7 @@ class Experiment:
 
     def damping(self, decided_by: Mapping[str, Any]) -> dict[str, Any]:
         """The damping recorded first for what decides it; empty if none is."""
-        found = checked(self._group, f"{_DAMPING}/{_digest(decided_by)}")
-        return {} if found is None else found.attrs.asdict()
+        return self._record(f"{_DAMPING}/{_digest(decided_by)}")
 
     def record_damping(self, decided_by: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
         """Record a chosen damping unless one is recorded already, and return the recorded one."""
@@ -133,25 +116,22 @@ class Experiment:
         Args:
             settings: everything that decides the scores besides features and targets, ready for JSON.
         """
-        return self._matrix("scores", settings, (self.store.config.train_set_size, self.num_targets), "float32")
+        shape = self.store.config.train_set_size, self.num_targets
+        return self._matrix(f"scores/{_digest(settings)}", shape, "float32", settings)
 
     def top_matrix(self, settings: Mapping[str, Any], shape: tuple[int, int]) -> StoredMatrix:
         """The strongest scores of parts of the training set, float64; settings as for `score_matrix`."""
-        return self._matrix("tops", settings, shape, "float64")
-
-    def _matrix(self, kind: str, settings: Mapping[str, Any], shape: tuple[int, int], dtype: str) -> StoredMatrix:
-        name = f"{kind}/{_digest(settings)}"
-        return open_matrix(self.store.location, self._group, name, shape, dtype, settings)
+        return self._matrix(f"tops/{_digest(settings)}", shape, "float64", settings)
 
     def stored_scores(self) -> list[dict[str, Any]]:
         """The settings of each way of scoring whose scores are computed."""
-        names = (f"scores/{name}" for name in array_names(self._group, "scores"))
-        found = [self._group[name].attrs.asdict() for name in names if is_written(self._group, name)]
+        names = (name for name in self._matrix_names("scores") if is_written(self._group, name))
+        found = [self._group[name].attrs.asdict() for name in names]
         return [{name: value for name, value in settings.items() if name != CHECKSUM} for settings in found]
 
     def corrupt_scores(self) -> list[str]:
         """Names of stored scores that differ from the checksum taken when they were written."""
-        return [name for name in self._matrix_names() if self._existing(name).is_corrupt()]
+        return [name for name in self._matrix_names() if self._matrix(name).is_corrupt()]
 
     def delete_scores(self, names: Collection[str] | None = None) -> None:
         """Delete scores that no longer belong to the targets, by name, or all of them with their faithfulness."""
@@ -160,18 +140,24 @@ class Experiment:
                 self._delete(_FAITHFULNESS)
                 self._delete(_DAMPING)
             for name in self._matrix_names() if names is None else names:
-                self._existing(name).delete()
+                self._matrix(name).delete()
 
     def _delete(self, path: str) -> None:
         if checked(self._group, path) is not None:
             check_inside(self._group, path)
             del self._group[path]
 
-    def _matrix_names(self) -> list[str]:
-        return [f"{kind}/{name}" for kind in _KINDS for name in array_names(self._group, kind)]
+    def _record(self, path: str) -> dict[str, Any]:
+        found = checked(self._group, path)
+        return {} if found is None else found.attrs.asdict()
 
-    def _existing(self, name: str) -> StoredMatrix:
-        return open_matrix(self.store.location, self._group, name)
+    def _matrix_names(self, *kinds: str) -> list[str]:
+        """Of all scores, and of the strongest ones of parts of the training set; or of one of these kinds."""
+        names = ((kind, child_names(self._group, kind, zarr.Array)) for kind in kinds or ("scores", "tops"))
+        return [f"{kind}/{name}" for kind, below in names for name in below]
+
+    def _matrix(self, name: str, *options: Any) -> StoredMatrix:
+        return open_matrix(self.store.location, self._group, name, *options)
 
 
 def _digest(settings: Mapping[str, Any]) -> str:

@@ -42,14 +42,10 @@ class FeatureStore(CheckpointStore):
         try:
             store.config.check_same(config, store.where)
         except ConfigMismatchError as error:
-            if store.is_empty():
+            if all(store.table(i).count_undone() == len(store.table(i)) for i in store.checkpoints()):
                 raise ConfigMismatchError(f"{error}; or delete {store.where}, where no row is stored yet") from None
             raise
         return store
-
-    def is_empty(self) -> bool:
-        """Whether no row of any checkpoint is stored."""
-        return all(self.table(i).count_undone() == self.config.train_set_size for i in self.checkpoints())
 
     def experiments(self) -> list[str]:
         """Names of the experiments, in order."""
@@ -86,9 +82,8 @@ class FeatureStore(CheckpointStore):
             raise ValueError(
                 f"num_targets must be a positive integer, got {num_targets!r}; give the number of targets, 1 or more"
             )
-        num_targets = int(num_targets)
         with places.locked(self.location):
-            group = subgroup(self.group, f"experiments/{name}", {"num_targets": num_targets})
+            group = subgroup(self.group, f"experiments/{name}", {"num_targets": int(num_targets)})
         if group.attrs.get("num_targets") != num_targets:
             raise ConfigMismatchError(
                 f"experiment {name!r} in {self.where} has num_targets={group.attrs.get('num_targets')}, got "

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import count, takewhile
+from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from zarr.storage import LocalStore, ObjectStore
 
 from trak._utils import platform
 from trak.store.checks import UNREADABLE, check_is_file
-from trak.store.object_store import Bucket, is_bucket, open_bucket, without_secrets
+from trak.store.object_store import BUCKETS, Bucket, open_bucket, without_secrets
 
 Location = str | os.PathLike[str] | Store
 
@@ -32,19 +32,18 @@ _NO_ROOM = "no room to write"
 
 def check_location(location: Any) -> None:
     """Raise a TypeError if it can't be the place of a store, a ValueError if it can't be a path."""
+    name = str(location)
     if not isinstance(location, str | os.PathLike | Store):
         raise TypeError(
             f"save_dir must be a path, a URL or a zarr store, got {type(location).__name__}; give one, such as "
             "'./trak_results'"
         )
-    if not str(location) or "\0" in str(location):
-        raise ValueError(f"save_dir {str(location)!r} is no path; give one, such as './trak_results'")
+    if not name or "\0" in name:
+        raise ValueError(f"save_dir {name!r} is no path; give one, such as './trak_results'")
     try:
         local_root(location)
     except RuntimeError as error:
-        raise ValueError(
-            f"save_dir {str(location)!r} is not a path ({error}); expected one, such as './results'"
-        ) from error
+        raise ValueError(f"save_dir {name!r} is not a path ({error}); expected one, such as './results'") from error
 
 
 def local_root(location: Location) -> Path | None:
@@ -53,7 +52,7 @@ def local_root(location: Location) -> Path | None:
     zarr takes a relative root out of keys wherever they contain it, and a process may change its working directory.
     """
     path = _path(location)
-    return None if path is None else path.absolute()
+    return path and path.absolute()
 
 
 def resolved(location: Location) -> Location:
@@ -64,12 +63,10 @@ def resolved(location: Location) -> Location:
 def _path(location: Location) -> Path | None:
     if isinstance(location, LocalStore):
         return Path(location.root)
-    if isinstance(location, os.PathLike):
+    if isinstance(location, str) and location.lower().startswith("file://"):
+        return Path(platform.file_url_path(location))
+    if isinstance(location, os.PathLike) or (isinstance(location, str) and not _URL.match(location)):
         return Path(location).expanduser()
-    if isinstance(location, str):
-        if location.lower().startswith("file://"):
-            return Path(platform.file_url_path(location))
-        return None if _URL.match(location) else Path(location).expanduser()
     return None
 
 
@@ -86,7 +83,7 @@ def exists(location: Location) -> bool:
         return (root / "zarr.json").exists()
     try:
         open_group(location, mode="r")
-    except FileNotFoundError:
+    except FileNotFoundError:  # which is a ValueError, too
         return False
     except UNREADABLE:
         return True  # damaged, which is said when it is opened
@@ -115,7 +112,7 @@ def _store(location: Location) -> Any:
     root = local_root(location)
     if root is not None:
         return LocalStore(root)
-    if isinstance(location, str) and is_bucket(location):
+    if isinstance(location, str) and location.partition("://")[0].lower() in BUCKETS:
         return open_bucket(location)
     if isinstance(location, ObjectStore) and not isinstance(location, Bucket):
         return Bucket(location.store, read_only=location.read_only)
@@ -123,13 +120,7 @@ def _store(location: Location) -> Any:
 
 
 def make_directory(location: Location) -> None:
-    """Create a local store's directory and check that it can be written to.
-
-    Raises:
-        TypeError, ValueError: if the location is none.
-        PermissionError: if it can't.
-        NotADirectoryError: if something else is there.
-    """
+    """Create a local store's directory; an OSError if that is not possible or it can't be written to."""
     check_location(location)
     root = local_root(location)
     if root is None:
@@ -140,11 +131,10 @@ def make_directory(location: Location) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         raise NotADirectoryError(f"save_dir {str(root)!r} is no directory; choose another") from error
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
-            raise OSError(
-                error.errno, f"save_dir {str(root)!r} can't be made ({error.strerror}); choose another"
-            ) from error
-        raise explained(error, root) from error
+        if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
+            raise explained(error, root) from error
+        why = f"save_dir {str(root)!r} can't be made ({error.strerror}); choose another"
+        raise OSError(error.errno, why) from error
 
 
 def explained(error: OSError, root: Path) -> OSError:
@@ -161,52 +151,41 @@ def explained(error: OSError, root: Path) -> OSError:
 def locked(location: Location, what: str = "") -> Iterator[None]:
     """Exclusive among the processes that do the same thing to one local store; a no-op elsewhere.
 
-    Changing metadata is what is meant by default; it does not nest.
-
-    Raises:
-        PermissionError: if the store can't be written to.
+    Changing metadata is what is meant by default; it does not nest. Raises a PermissionError if it can't be written to.
     """
     root = local_root(location)
     if root is None:
         yield
         return
     with naming_full_disk(str(root)), ExitStack() as held:
-        _lock(held, root, f"{LOCK}{what}")
-        for place in _places(root, what):
-            _lock(held, root, place)
+        for name in chain([f"{LOCK}{what}"], _places(root, what)):
+            _lock(held, root, name)
         yield
 
 
 @contextmanager
-def shared(location: Location, what: str, alone: Callable[[], None]) -> Iterator[None]:
+def shared(root: Path, what: str, alone: Callable[[], None]) -> Iterator[None]:
     """Exclusive of `locked`, but not among the processes that do this; the first of them calls `alone` before.
 
     Each process locks a file of its own, chosen while it has the lock of `locked`: locks that several may have at the
     same time are not available on every system.
-
-    Raises:
-        PermissionError: if the store can't be written to.
     """
-    root = local_root(location)
-    if root is None:
-        yield
-        return
     with naming_full_disk(str(root)), ExitStack() as held:
         with ExitStack() as choosing:
             _lock(choosing, root, f"{LOCK}{what}")
             if _unused(root, what):
                 alone()
-            next(i for i in count() if _lock(held, root, _place(what, i), wait=False))
+            next(name for name in _names(what) if _lock(held, root, name, wait=False))
         yield
 
 
-def _place(what: str, number: int) -> str:
-    return f"{LOCK}{what}.{number}"
+def _names(what: str) -> Iterator[str]:
+    """Names of files of which each process that is in `shared` has locked one."""
+    return (f"{LOCK}{what}.{number}" for number in count())
 
 
 def _places(root: Path, what: str) -> Iterator[str]:
-    """Files of which each process that is in `shared` has locked one."""
-    return takewhile(lambda name: (root / name).exists(), (_place(what, number) for number in count()))
+    return takewhile(lambda name: (root / name).exists(), _names(what))
 
 
 def _unused(root: Path, what: str) -> bool:

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import threading
-from pathlib import Path
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -44,49 +43,39 @@ class RowLocks:
 
     def acquire(self, what: str, rows: np.ndarray) -> bool:
         """Lock rows of something, all or none; False if another process holds one of them."""
-        acquired: list[tuple[int, int]] = []
-        for start, stop in self._runs(rows):
-            if not platform.lock_range(*self._range(what, start, stop)):
-                for run in acquired:
-                    platform.unlock_range(*self._range(what, *run))
+        ranges = self._ranges(what, rows)
+        for number, wanted in enumerate(ranges):
+            if not platform.lock_range(*wanted):
+                for acquired in ranges[:number]:
+                    platform.unlock_range(*acquired)
                 return False
-            acquired.append((start, stop))
         return True
 
     def release(self, what: str, rows: np.ndarray) -> None:
         """Unlock rows."""
-        for start, stop in self._runs(rows):
-            platform.unlock_range(*self._range(what, start, stop))
+        for locked in self._ranges(what, rows):
+            platform.unlock_range(*locked)
 
-    def _runs(self, rows: np.ndarray) -> list[tuple[int, int]]:
+    def _ranges(self, what: str, rows: np.ndarray) -> list[tuple[int, int, int]]:
+        """Descriptor, offset and length for each run of successive rows."""
         if self._descriptor is None:
             return []
-        pieces = np.split(np.sort(rows), np.flatnonzero(np.diff(np.sort(rows)) > 1) + 1)
-        return [(int(piece[0]), int(piece[-1]) + 1) for piece in pieces]
-
-    def _range(self, what: str, start: int, stop: int) -> tuple[int, int, int]:
-        assert self._descriptor is not None  # there are no runs without
         # A range of offsets for each name, the highest bit left out as offsets are signed.
         name = int.from_bytes(hashlib.blake2b(what.encode(), digest_size=4).digest(), "little") >> 1
-        return self._descriptor, (name << _ROW_BITS) + start, stop - start
+        pieces = np.split(np.sort(rows), np.flatnonzero(np.diff(np.sort(rows)) > 1) + 1)
+        return [(self._descriptor, (name << _ROW_BITS) + int(p[0]), int(p[-1]) + 1 - int(p[0])) for p in pieces]
 
 
 def row_locks(location: Location) -> RowLocks:
-    """The row locks of this process in a store.
-
-    Raises:
-        PermissionError: if the store is not writable.
-    """
+    """The row locks of this process in a store; a PermissionError if that is not writable."""
     root = local_root(location)
-    return RowLocks(None) if root is None or not platform.has_range_locks() else _open(root / f"{LOCK}{ROWS}", root)
-
-
-def _open(path: Path, root: Path) -> RowLocks:
+    if root is None or not platform.has_range_locks():
+        return RowLocks(None)
+    path = root / f"{LOCK}{ROWS}"
     with _opening:
         if path.exists():
             status = path.stat()
-            found = _opened.get((status.st_dev, status.st_ino))
-            if found is not None:
+            if (found := _opened.get((status.st_dev, status.st_ino))) is not None:
                 return found
         try:
             descriptor = platform.open_lock(path)

@@ -29,11 +29,7 @@ class StoreManifest:
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any], where: str) -> Self:
-        """Read back.
-
-        Raises:
-            StoreError: if it was not written by this library, or by a newer format.
-        """
+        """Read back; a StoreError if it was not written by this library, or by another format's."""
         recorded = attributes.get(cls.key)
         if not isinstance(recorded, Mapping):
             raise StoreError(f"{where} holds a zarr group that is no {cls.kind}; choose another save_dir")

@@ -29,8 +29,7 @@ class MappedArray(RowArray):
 
     def __init__(self, array: zarr.Array[Any], root: Path) -> None:
         super().__init__(array)
-        self._root = root
-        self._directory = root / array.path / "c"
+        self._root, self._directory = root, root / array.path / "c"
         self._mapped: tuple[int, Array] | None = None
         self._unsynced: set[Path] = set()
 
@@ -53,20 +52,19 @@ class MappedArray(RowArray):
                 if not path.exists():
                     path.parent.mkdir(parents=True, exist_ok=True)
                     partial = path.with_name(path.name + PARTIAL)
-                    reserve(partial, self.chunk_rows * self._row_bytes)
+                    reserve(partial, self._chunk_bytes)
                     replace(partial, path)
         self._check_size(path)
         return path
 
     def _check_size(self, path: Path) -> None:
-        status, expected = path.stat(), self.chunk_rows * self._row_bytes
-        size = status.st_size
+        status, expected = path.stat(), self._chunk_bytes
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"chunk {str(path)!r} is no file; restore it from a copy")
-        if size < expected:
+        if status.st_size < expected:
             raise StoreError(
-                f"chunk {str(path)!r} is truncated: {size} bytes instead of {expected}; restore it from a copy, or "
-                "fill it up by trak repair and run the same script again, which computes what is lost"
+                f"chunk {str(path)!r} is truncated: {status.st_size} bytes instead of {expected}; restore it from a "
+                "copy, or fill it up by trak repair and run the same script again, which computes what is lost"
             )
 
     def write(self, indices: Array, values: Array) -> None:
@@ -98,15 +96,14 @@ class MappedArray(RowArray):
     def fill_up(self) -> None:
         self._mapped = None
         for chunk in self.stored_chunks():
-            path, size = self._file(chunk), self.chunk_rows * self._row_bytes
-            if path.is_file() and path.stat().st_size < size:
+            path = self._file(chunk)
+            if path.is_file() and path.stat().st_size < self._chunk_bytes:
                 check_path_inside(path, self._root)
-                os.truncate(path, size)
+                os.truncate(path, self._chunk_bytes)
 
     def read_chunk(self, chunk: int) -> Array:
         rows = min(self.chunk_rows, len(self) - chunk * self.chunk_rows)
-        mapped = self._mapped
-        if mapped is None or mapped[0] != chunk:
+        if self._mapped is None or self._mapped[0] != chunk:
             path = self._file(chunk)
             try:
                 self._check_size(path)
@@ -118,9 +115,8 @@ class MappedArray(RowArray):
                     ) from None
                 return np.zeros((rows, *self.shape[1:]), self.dtype)
             # Copy-on-write maps are writable memory to torch, and never reach the file.
-            mapped = chunk, np.memmap(path, self.dtype, mode="c", shape=(self.chunk_rows, *self.shape[1:]))
-            self._mapped = mapped
-        return mapped[1][:rows]
+            self._mapped = chunk, np.memmap(path, self.dtype, mode="c", shape=(self.chunk_rows, *self.shape[1:]))
+        return self._mapped[1][:rows]
 
 
 def sync(*arrays: RowArray) -> None:

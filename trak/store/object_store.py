@@ -9,17 +9,20 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from zarr.abc.store import ByteRequest
 from zarr.storage import ObjectStore
 
+from trak._utils.messages import first_line
 from trak._utils.optional import import_optional_dependency
 from trak._utils.zarr_private import Buffer, BufferPrototype, default_buffer_prototype, sync
 
-_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
+BUCKETS = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
+"""Schemes of the URLs of object stores."""
 _SECRET = re.compile(r"(?<=://)[^/@?\s]*@|[?#]\S*")
 _RETRY_SECONDS = 120
 """How long obstore repeats a request that fails; nothing above it waits or counts failures of a server."""
@@ -36,12 +39,8 @@ _PAUSE = 0.05
 _CLIENT = {"timeout": timedelta(seconds=300), "connect_timeout": timedelta(seconds=10)}
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Callable[..., Any])
 _Buffers = list[Buffer | None]
-
-
-def is_bucket(url: str) -> bool:
-    """Whether a URL is one of an object store: s3://, gs://, az:// and others."""
-    return url.partition("://")[0].lower() in _SCHEMES
 
 
 def without_secrets(url: str) -> str:
@@ -50,12 +49,7 @@ def without_secrets(url: str) -> str:
 
 
 def open_bucket(url: str) -> "Bucket":
-    """The object store at a URL; credentials, region and endpoint are taken from where its own tools take them.
-
-    Raises:
-        ImportError: if obstore is not installed.
-        ValueError: if the URL has credentials in it, or can't be one.
-    """
+    """The object store at a URL; credentials, region and endpoint are taken from where its own tools take them."""
     if without_secrets(url) != url:
         raise ValueError(
             f"save_dir {without_secrets(url)} was given with credentials or a query in the URL, where others would see "
@@ -63,14 +57,18 @@ def open_bucket(url: str) -> "Bucket":
             "zarr.storage.ObjectStore"
         )
     stores = import_optional_dependency("obstore.store", f"save_dir {url} needs obstore", "remote")
-    options: dict[str, Any] = {}
-    if url.startswith("s3") and "AWS_ACCESS_KEY_ID" not in os.environ and _has_profiles() and find_spec("boto3"):
+    options: dict[str, Any] = {"retry_config": _RETRIES, "client_options": _CLIENT}
+    http = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    if http or os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes"):
+        # Client options given replace those of the environment, of which this is one.
+        options["client_options"] = _CLIENT | {"allow_http": True}
+    profiles = "AWS_PROFILE" in os.environ or Path("~/.aws").expanduser().is_dir()
+    if url.startswith("s3") and "AWS_ACCESS_KEY_ID" not in os.environ and profiles and find_spec("boto3"):
         # Profiles and single sign-on, which obstore doesn't read by itself.
-        options["credential_provider"] = import_optional_dependency(
-            "obstore.auth.boto3", url, "remote"
-        ).Boto3CredentialProvider()
+        boto3 = import_optional_dependency("obstore.auth.boto3", url, "remote")
+        options["credential_provider"] = boto3.Boto3CredentialProvider()
     try:
-        return Bucket(stores.from_url(url, retry_config=_RETRIES, client_options=_CLIENT | _plain_http(), **options))
+        return Bucket(stores.from_url(url, **options))
     except Exception as error:
         raise ValueError(
             f"save_dir {url} can't be opened: {_first_line(error)}; check the URL and the environment variables of "
@@ -78,14 +76,23 @@ def open_bucket(url: str) -> "Bucket":
         ) from error
 
 
-def _plain_http() -> dict[str, bool]:
-    """Client options given replace those of the environment, of which this is one."""
-    asked = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
-    return {"allow_http": True} if asked or os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://") else {}
+def _repeated(method: M) -> M:
+    """A method of a store whose failed calls are repeated, and whose errors say what to do."""
+
+    @wraps(method)
+    async def call(self: "Bucket", *arguments: Any, **options: Any) -> Any:
+        return await self._answered(lambda: method(self, *arguments, **options))
+
+    return cast(M, call)
 
 
-def _has_profiles() -> bool:
-    return "AWS_PROFILE" in os.environ or Path("~/.aws").expanduser().is_dir()
+def _repeated_listing(method: M) -> M:
+    @wraps(method)
+    async def call(self: "Bucket", *arguments: Any, **options: Any) -> AsyncGenerator[str, None]:
+        for name in await self._answered(lambda: _collected(method(self, *arguments, **options))):
+            yield name
+
+    return cast(M, call)
 
 
 class Bucket(ObjectStore[Any]):
@@ -94,44 +101,22 @@ class Bucket(ObjectStore[Any]):
     def __str__(self) -> str:
         return without_secrets(super().__str__())
 
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        return await self._answered(lambda: super(Bucket, self).get(key, prototype, byte_range))
-
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> _Buffers:
         wanted = list(key_ranges)
         return await self._answered(lambda: super(Bucket, self).get_partial_values(prototype, wanted))
 
-    async def exists(self, key: str) -> bool:
-        return await self._answered(lambda: super(Bucket, self).exists(key))
-
-    async def set(self, key: str, value: Buffer) -> None:
-        await self._answered(lambda: super(Bucket, self).set(key, value))
-
-    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        await self._answered(lambda: super(Bucket, self).set_if_not_exists(key, value))
-
-    async def delete(self, key: str) -> None:
-        await self._answered(lambda: super(Bucket, self).delete(key))
-
-    async def delete_dir(self, prefix: str) -> None:
-        await self._answered(lambda: super(Bucket, self).delete_dir(prefix))
-
-    async def getsize(self, key: str) -> int:
-        return await self._answered(lambda: super(Bucket, self).getsize(key))
-
-    async def list(self) -> AsyncGenerator[str, None]:
-        for key in await self._answered(lambda: _collected(super(Bucket, self).list())):
-            yield key
-
-    async def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
-        for key in await self._answered(lambda: _collected(super(Bucket, self).list_prefix(prefix))):
-            yield key
-
-    async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
-        for name in await self._answered(lambda: _collected(super(Bucket, self).list_dir(prefix))):
-            yield name
+    get = _repeated(ObjectStore.get)
+    exists = _repeated(ObjectStore.exists)
+    set = _repeated(ObjectStore.set)
+    set_if_not_exists = _repeated(ObjectStore.set_if_not_exists)
+    delete = _repeated(ObjectStore.delete)
+    delete_dir = _repeated(ObjectStore.delete_dir)
+    getsize = _repeated(ObjectStore.getsize)
+    list = _repeated_listing(ObjectStore.list)
+    list_prefix = _repeated_listing(ObjectStore.list_prefix)
+    list_dir = _repeated_listing(ObjectStore.list_dir)
 
     def create_group(self, path: str, attributes: Mapping[str, Any]) -> None:
         """A group with its attributes, unless there is one: of several processes the first makes it."""
@@ -164,12 +149,7 @@ class Bucket(ObjectStore[Any]):
             await asyncio.sleep(random.uniform(0, _PAUSE))  # noqa: S311
 
     async def _answered(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The result of a call, its errors in words that say what to do; all calls may be made twice.
-
-        Raises:
-            PermissionError: if the store refuses these credentials.
-            OSError: if it fails or can't be reached, after obstore's own retries.
-        """
+        """The result of a call, its errors in words that say what to do; all calls may be made twice."""
         from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
 
         until, left = time.monotonic() + _RETRY_SECONDS, _CUT_ANSWERS
@@ -202,4 +182,4 @@ async def _collected(names: AsyncGenerator[str, None]) -> Sequence[str]:
 
 
 def _first_line(error: BaseException) -> str:
-    return without_secrets(str(error).strip().split("\n")[0])
+    return without_secrets(first_line(error, None))

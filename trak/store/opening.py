@@ -14,12 +14,7 @@ M = TypeVar("M", bound=StoreManifest)
 
 
 def create_root(where: Location, manifest: StoreManifest) -> None:
-    """Create a store unless there is one, and remove half-written files that killed processes left.
-
-    Raises:
-        StoreError: if the location holds something else.
-        PermissionError: if the directory is not writable.
-    """
+    """Create a store unless there is one, and remove half-written files that killed processes left."""
     places.make_directory(where)
     with places.locked(where):
         places.remove_leftovers(where)
@@ -28,18 +23,12 @@ def create_root(where: Location, manifest: StoreManifest) -> None:
         try:
             places.create_group(where, manifest.attributes())
         except ValueError as error:
-            raise StoreError(
-                f"{places.display_name(where)} holds no {manifest.kind} ({error}); choose another save_dir"
-            ) from error
+            name = places.display_name(where)
+            raise StoreError(f"{name} holds no {manifest.kind} ({error}); choose another save_dir") from error
 
 
 def open_root(where: Location, mode: str, kind: type[M]) -> tuple[zarr.Group, M]:
-    """The root group of a store and its manifest; mode is "r" to read or "r+" to write.
-
-    Raises:
-        FileNotFoundError: if there is no store.
-        StoreError: if it is damaged, or not of this kind.
-    """
+    """The root group of a store and its manifest; mode is "r" to read or "r+" to write."""
     places.check_location(where)
     name, root = places.display_name(where), places.local_root(where)
     try:
@@ -49,9 +38,9 @@ def open_root(where: Location, mode: str, kind: type[M]) -> tuple[zarr.Group, M]
         attributes = group.attrs.asdict()
     except FileNotFoundError as error:
         nearby = [] if root is None else [path for pattern in kind.nearby for path in root.glob(f"{pattern}/zarr.json")]
+        found = f"; there is one at {nearby[0].parent}" if nearby else ""
         raise FileNotFoundError(
-            f"there is no {kind.kind} at {name}; check the path, or make one with {kind.made_by}"
-            + f"; there is one at {nearby[0].parent if nearby else None}" * bool(nearby)
+            f"there is no {kind.kind} at {name}; check the path, or make one with {kind.made_by}{found}"
         ) from error
     except UNREADABLE as error:
         raise StoreError(

@@ -1,5 +1,7 @@
 """Arrays of rows in an object store, or whatever else zarr knows."""
 
+from functools import partial
+
 import numpy as np
 
 from trak._utils.typing import Array
@@ -20,25 +22,22 @@ class RemoteArray(RowArray):
     def write(self, indices: Array, values: Array) -> None:
         chunks = indices // self.chunk_rows
         for chunk in np.unique(chunks).tolist():
-            here = chunks == chunk
-            self._write_in(chunk, indices[here] - chunk * self.chunk_rows, np.asarray(values)[here])
-
-    def _write_in(self, chunk: int, places: Array, values: Array) -> None:
-        first, store = chunk * self.chunk_rows, self.array.store
-        size = min(self.chunk_rows, len(self) - first)
-        if len(np.unique(places)) == size:
-            rows = np.empty((size, *self.shape[1:]), self.dtype)
-            rows[places] = values
-            self.array[first : first + size] = rows
-        elif isinstance(store, Bucket):
-            store.change(self._key(chunk), lambda found: self._changed(chunk, found, places, values))
-        else:
-            self.array.set_orthogonal_selection((places + first,), values)
+            first, here, store = chunk * self.chunk_rows, chunks == chunk, self.array.store
+            places, added = indices[here] - first, np.asarray(values)[here]
+            size = min(self.chunk_rows, len(self) - first)
+            if len(np.unique(places)) == size:
+                rows = np.empty((size, *self.shape[1:]), self.dtype)
+                rows[places] = added
+                self.array[first : first + size] = rows
+            elif isinstance(store, Bucket):
+                store.change(self._key(chunk), partial(self._changed, chunk, places, added))
+            else:
+                self.array.set_orthogonal_selection((indices[here],), added)
 
     def _key(self, chunk: int) -> str:
         return "/".join([self.array.path, "c", str(chunk), *("0" for _ in self.shape[1:])])
 
-    def _changed(self, chunk: int, found: bytes | None, places: Array, values: Array) -> bytes:
+    def _changed(self, chunk: int, places: Array, values: Array, found: bytes | None) -> bytes:
         rows = np.zeros((self.chunk_rows, *self.shape[1:]), self.dtype)
         if found is not None:
             if len(found) != rows.nbytes:
@@ -62,9 +61,8 @@ class RemoteArray(RowArray):
     def fill_up(self) -> None:
         for chunk in self.stored_chunks():
             found = sync(self.array.store.get(self._key(chunk), default_buffer_prototype()))
-            size = self.chunk_rows * self._row_bytes
-            if found is not None and len(found) < size <= SPARE + 64 * len(found):
-                whole = found.to_bytes().ljust(size, b"\0")
+            if found is not None and len(found) < self._chunk_bytes <= SPARE + 64 * len(found):
+                whole = found.to_bytes().ljust(self._chunk_bytes, b"\0")
                 sync(self.array.store.set(self._key(chunk), default_buffer_prototype().buffer.from_bytes(whole)))
 
     def _damaged(self, chunk: int, why: str) -> StoreError:

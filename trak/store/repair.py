@@ -1,6 +1,7 @@
 """Repair a damaged store: corrupt rows are marked as not done, for the script to compute again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -50,20 +51,20 @@ class _Repair:
         model_ids, names = store.checkpoints(), store.experiments()
         changed = [self._checkpoint(model_id) for model_id in model_ids]
         for name in names:
-            self._attempt(f"experiments/{name}", partial(self._experiment, name, any(changed)))
+            with self._recorded(f"experiments/{name}"):
+                self._experiment(name, any(changed))
 
-    def _attempt(self, where: str, repair: Callable[[], int]) -> int:
-        """The number of repaired rows; an error is recorded as a finding."""
+    @contextmanager
+    def _recorded(self, where: str) -> Iterator[None]:
+        """While entered, an error is recorded as a finding."""
         try:
-            return repair()
+            yield
         except ValueError as error:
             self.found.append(Finding(where, f"{error}; or delete {where} and run the same script again", False))
-            return 0
 
     def _table(self, where: str, find: Callable[[], Table], finalized: bool = False) -> int:
         """The number of rows to compute again; those that are not done count where all of them should be."""
-
-        def repair_table() -> int:
+        with self._recorded(where):
             table = find()
             corrupt = table.repair()
             lost = table.count_undone() - corrupt if finalized else 0
@@ -71,8 +72,7 @@ class _Repair:
                 if rows:
                     self.found.append(Finding(where, f"{rows} {what}", True))
             return corrupt + lost
-
-        return self._attempt(where, repair_table)
+        return 0
 
     def _checkpoint(self, model_id: int) -> bool:
         """Whether anything changed that scores depend on."""
@@ -91,15 +91,12 @@ class _Repair:
             self._store.delete_grams(model_id)
         return changed
 
-    def _experiment(self, name: str, changed: bool) -> int:
+    def _experiment(self, name: str, changed: bool) -> None:
         experiment, where = self._store.experiment(name), f"experiments/{name}"
-        rows = sum(
-            self._table(f"{where}/targets/{model_id}", partial(experiment.targets, model_id))
-            for model_id in experiment.checkpoints()
-        )
+        ids = experiment.checkpoints()
+        rows = sum(self._table(f"{where}/targets/{i}", partial(experiment.targets, i)) for i in ids)
         corrupt = experiment.corrupt_scores()
         self.found += [Finding(f"{where}/{scores}", "corrupt, deleted", True) for scores in corrupt]
         if (rows or changed) and experiment.stored_scores():
             self.found.append(Finding(f"{where}/scores", "deleted with what they were computed from", True))
         experiment.delete_scores(None if rows or changed else corrupt)
-        return rows

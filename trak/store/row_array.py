@@ -21,11 +21,7 @@ SPARE = 64 * 2**20
 def new_array(
     group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str, **options: Any
 ) -> None:
-    """Create an array, by default uncompressed, unless it exists.
-
-    Raises:
-        StoreError: if what is there can't be read.
-    """
+    """Create an array, by default uncompressed, unless it exists."""
     check_inside(group, name)
     if checked(group, name) is not None:
         return
@@ -33,10 +29,9 @@ def new_array(
     try:
         group.create_array(name, shape=shape, chunks=chunks, dtype=dtype, **options)
     except ContainsArrayError as error:
+        where = group.store_path
         if checked(group, name) is None:  # else another process has just made it
-            raise StoreError(
-                f"{name!r} in {group.store_path} can't be read as zarr; restore it or delete it"
-            ) from error
+            raise StoreError(f"{name!r} in {where} can't be read as zarr; restore it or delete it") from error
 
 
 class RowArray(ABC):
@@ -48,33 +43,21 @@ class RowArray(ABC):
     def __init__(self, array: zarr.Array[Any]) -> None:
         self.array = array
         self.shape, self.dtype = array.shape, np.dtype(array.dtype)
-        self.chunk_rows = array.chunks[0]
+        self.chunk_rows, self.chunks = array.chunks[0], -(-array.shape[0] // array.chunks[0])
+        self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        self._chunk_bytes = self.chunk_rows * self._row_bytes
 
     def __len__(self) -> int:
         return self.shape[0]
-
-    @property
-    def chunks(self) -> int:
-        """Number of chunks."""
-        return -(-len(self) // self.chunk_rows)
-
-    @property
-    def _row_bytes(self) -> int:
-        return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     @abstractmethod
     def stored_chunks(self) -> list[int]:
         """Numbers of the chunks that anything was written to, in order."""
 
     def check_stored(self) -> None:
-        """Before reading it all, since metadata can claim any size.
-
-        Raises:
-            StoreError: if hardly any of the rows are stored.
-        """
-        present, chunk = len(self.stored_chunks()), self.chunk_rows * self._row_bytes
-        made_up = (self.chunks - present) * chunk
-        if made_up > SPARE + 64 * present * chunk:
+        """Before reading it all, since metadata can claim any size: a StoreError if hardly any rows are stored."""
+        present = len(self.stored_chunks())
+        if (self.chunks - present) * self._chunk_bytes > SPARE + 64 * present * self._chunk_bytes:
             raise StoreError(
                 f"{self.array.path} in {self.array.store} should have {len(self):,} rows, and {present} of its "
                 f"{self.chunks:,} chunks are there; featurize what is missing, or restore it from a copy"
@@ -99,19 +82,17 @@ class RowArray(ABC):
         """The rows of a chunk, zeros where nothing was written."""
 
     def read(self) -> Array:
-        """All rows, in memory.
-
-        Raises:
-            StoreError: if hardly any of them are stored.
-        """
+        """All rows, in memory; a StoreError if hardly any of them are stored."""
         self.check_stored()
         found = np.empty(self.shape, self.dtype)
         for chunk in range(self.chunks):
             found[chunk * self.chunk_rows : (chunk + 1) * self.chunk_rows] = self.read_chunk(chunk)
         return found
 
-    def take(self, indices: Array) -> Array:
-        """Some rows, in memory; reads no more than the chunks that hold them."""
+    def take(self, indices: Array | None) -> Array:
+        """Some rows, or all, in memory; reads no more than the chunks that hold them."""
+        if indices is None:
+            return self.read()
         found = np.empty((len(indices), *self.shape[1:]), self.dtype)
         chunks = indices // self.chunk_rows
         for chunk in np.unique(chunks).tolist():
@@ -120,11 +101,7 @@ class RowArray(ABC):
         return found
 
     def blocks(self, max_rows: int, chunk: int | None = None) -> Iterator[tuple[int, int, Array]]:
-        """(start, stop, rows) pieces of at most `max_rows` rows, in order, of all chunks or of one.
-
-        Raises:
-            StoreError: if hardly any of all of them are stored.
-        """
+        """(start, stop, rows) pieces of at most `max_rows` rows, in order, of all chunks or of one."""
         if chunk is None:
             self.check_stored()
         for number in range(self.chunks) if chunk is None else (chunk,):

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -76,11 +77,17 @@ class StoredMatrix(ScoreMatrix):
     """A matrix in a store."""
 
     def __init__(
-        self, group: zarr.Group, name: str, shape: tuple[int, int], dtype: str, attributes: Mapping[str, Any]
+        self,
+        group: zarr.Group,
+        name: str,
+        shape: tuple[int, int] = (0, 0),
+        dtype: str = "float32",
+        attributes: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
+        """Give shape, dtype and attributes to compute or read it."""
         super().__init__(shape, dtype)
-        self._group, self._name, self._attributes = group, name, dict(attributes)
-        self._path = f"{group.path}/{name}"
+        self._group, self._name, self._path = group, name, f"{group.path}/{name}"
+        self._attributes = dict(attributes)
 
     def _create(self, chunks: tuple[int, int]) -> None:
         """Create the array without values, unless it exists."""
@@ -130,11 +137,7 @@ class LocalMatrix(StoredMatrix):
             raise
 
     def read(self) -> Array:
-        """All values, memory-mapped and read-only.
-
-        Raises:
-            StoreError: if the file is truncated.
-        """
+        """All values, memory-mapped and read-only; a StoreError if the file is truncated."""
         row_array(self._group, self._name).read_chunk(0)
         return np.memmap(self.path, self.dtype, mode="r", shape=self.shape)
 
@@ -149,7 +152,6 @@ class LocalMatrix(StoredMatrix):
         del self._group[self._name]
 
     def _delete_partial(self) -> None:
-        """Delete half-written files, while no process writes."""
         delete(self._partial)
         delete(self._done)
 
@@ -189,19 +191,14 @@ class LocalMatrix(StoredMatrix):
         for rows, columns, values in tiles.compute(tile):
             data = np.ascontiguousarray(values, self.dtype)
             whole = columns.stop - columns.start == self.shape[1]
-            with (
-                open_locked(self._partial, write=True) as partial,
-                places.naming_full_disk(repr(str(self.path))),
-            ):
-                for number, row in enumerate((data,) if whole else data):
-                    write_at(partial, row.data.cast("B"), self._offset(rows.start + number, columns.start))
+            with open_locked(self._partial, True) as file, places.naming_full_disk(repr(str(self.path))):
+                for number, row in enumerate((data,) if whole else data, rows.start):
+                    offset = (number * self.shape[1] + columns.start) * self.dtype.itemsize
+                    write_at(file, row.data.cast("B"), offset)
         # Without the lock, which would keep others from writing meanwhile: all of it is written.
         sync_data(self._partial)
         with open_locked(self._done, write=True) as done:
             write_at(done, memoryview(b"\1"), tile)
-
-    def _offset(self, row: int, column: int) -> int:
-        return (row * self.shape[1] + column) * self.dtype.itemsize
 
 
 class RemoteMatrix(StoredMatrix):
@@ -213,13 +210,13 @@ class RemoteMatrix(StoredMatrix):
     def compute(self, tiles: Tiles, executor: Executor) -> None:
         if self.is_complete():
             return
-        chunks = (min(tiles.shape[0], self.shape[0]), min(tiles.shape[1], self.shape[1]))
+        chunks = min(tiles.shape[0], self.shape[0]), min(tiles.shape[1], self.shape[1])
         array = checked(self._group, self._name)
         if array is not None and (not isinstance(array, zarr.Array) or array.chunks != chunks):
             del self._group[self._name]  # another version's
         self._create(chunks)
-        is_done, compute = partial(self._is_done, tiles), partial(self._write_tile, tiles)
-        executor.run(self._path, range(tiles.count), is_done, compute)
+        compute = partial(self._write_tile, tiles)
+        executor.run(self._path, range(tiles.count), partial(self._is_done, tiles), compute)
 
     def read(self) -> Array:
         """All values, read into memory."""
@@ -243,16 +240,9 @@ class RemoteMatrix(StoredMatrix):
         write_whole(self._group, self._name, whole, where)
 
 
-def open_matrix(
-    location: Location,
-    group: zarr.Group,
-    name: str,
-    shape: tuple[int, int] = (0, 0),
-    dtype: str = "float32",
-    attributes: Mapping[str, Any] | None = None,
-) -> StoredMatrix:
-    """The matrix of a name in a group of a store; shape, dtype and attributes are only needed to compute or read it."""
-    root, options = places.local_root(location), (shape, dtype, attributes or {})
+def open_matrix(location: Location, group: zarr.Group, name: str, *options: Any) -> StoredMatrix:
+    """The matrix of a name in a group of a store; options as for `StoredMatrix`."""
+    root = places.local_root(location)
     return RemoteMatrix(group, name, *options) if root is None else LocalMatrix(root, group, name, *options)
 
 

@@ -1,36 +1,31 @@
 """What a store holds, in words."""
 
-from pathlib import Path
+import math
 from typing import Any
-
-import numpy as np
 
 from trak.store.checks import checked
 from trak.store.feature_store import FeatureStore, open_store
 from trak.store.location import Location, local_root
+from trak.store.table import joined
 from trak.version import __version__
 
 
 def describe(where: Location) -> dict[str, Any]:
-    """Configuration, checkpoints and experiments of a store, ready for JSON.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        StoreError: if it is damaged.
-    """
-    store = open_store(where)
+    """Configuration, checkpoints and experiments of a store, ready for JSON."""
+    store, root = open_store(where), local_root(where)
+    config = store.config
     return {
         "store": store.where,
         "library_version": __version__,
-        "bytes": _bytes(where),
+        "bytes": None if root is None else sum(p.stat().st_size for p in root.rglob("*") if p.is_file()),
         "configuration": {
-            "train_set_size": store.config.train_set_size,
-            "proj_dim": store.config.proj_dim,
-            "projector": dict(store.config.projector),
-            "dtype": store.config.dtype,
-            "task": dict(store.config.task),
-            "parameters": sum(int(np.prod(shape)) for shape in store.config.parameters.values()),
-            "parameter_tensors": len(store.config.parameters),
+            "train_set_size": config.train_set_size,
+            "proj_dim": config.proj_dim,
+            "projector": dict(config.projector),
+            "dtype": config.dtype,
+            "task": dict(config.task),
+            "parameters": sum(math.prod(shape) for shape in config.parameters.values()),
+            "parameter_tensors": len(config.parameters),
         },
         "checkpoints": [_checkpoint(store, model_id) for model_id in store.checkpoints()],
         "experiments": [_experiment(store, name) for name in store.experiments()],
@@ -41,14 +36,7 @@ def missing(where: Location, checkpoints: int | None = None, per_task: int = 1) 
     """Which training examples are not featurized by every checkpoint, or which tasks of `per_task` examples hold any,
     as ascending ranges (start, stop).
 
-    Args:
-        where: the store.
-        checkpoints: number of checkpoints that there should be, with model_ids from 0; by default those there are.
-        per_task: number of successive examples in a task.
-
-    Raises:
-        FileNotFoundError, StoreError: as `describe`.
-        ValueError: if a number is less than 1.
+    `checkpoints` is the number of checkpoints that there should be, with model_ids from 0; by default those there are.
     """
     for name, value in (("checkpoints", checkpoints), ("per-task", per_task)):
         if value is not None and value < 1:
@@ -58,14 +46,8 @@ def missing(where: Location, checkpoints: int | None = None, per_task: int = 1) 
     wanted = there if checkpoints is None else range(checkpoints)
     # Without any checkpoint nothing is featurized.
     of_each = [store.table(i).undone() if i in there else everything for i in wanted] or [everything]
-    tasks = sorted({(start // per_task, (stop - 1) // per_task + 1) for some in of_each for start, stop in some})
-    found: list[tuple[int, int]] = []
-    for start, stop in tasks:
-        if found and start <= found[-1][1]:
-            found[-1] = found[-1][0], max(stop, found[-1][1])
-        else:
-            found.append((start, stop))
-    return found
+    tasks = {(start // per_task, (stop - 1) // per_task + 1) for some in of_each for start, stop in some}
+    return joined(sorted(tasks))
 
 
 def as_array(ranges: list[tuple[int, int]]) -> str:
@@ -76,30 +58,23 @@ def as_array(ranges: list[tuple[int, int]]) -> str:
 def _checkpoint(store: FeatureStore, model_id: int) -> dict[str, Any]:
     # An interrupted process may have left less than a table.
     table = store.table(model_id) if checked(store._checkpoint(model_id), "done") is not None else None
-    finalized = sorted(w for w in ("ggn", "identity") if store.is_finalized(model_id, w))
     return {
         "model_id": model_id,
         "fingerprint": store.fingerprint(model_id),
         "rows_done": 0 if table is None else len(table) - table.count_undone(),
-        "finalized": finalized,
+        "finalized": [w for w in ("ggn", "identity") if store.is_finalized(model_id, w)],
     }
 
 
 def _experiment(store: FeatureStore, name: str) -> dict[str, Any]:
     experiment = store.experiment(name)
+    size, ids = experiment.num_targets, experiment.checkpoints()
     return {
         "name": name,
-        "num_targets": experiment.num_targets,
-        "targets_done": {
-            str(i): experiment.num_targets - experiment.targets(i).count_undone() for i in experiment.checkpoints()
-        },
+        "num_targets": size,
+        "targets_done": {str(i): size - experiment.targets(i).count_undone() for i in ids},
         "scores": experiment.stored_scores(),
     }
-
-
-def _bytes(where: Location) -> int | None:
-    root = local_root(where)
-    return None if root is None else sum(p.stat().st_size for p in Path(root).rglob("*") if p.is_file())
 
 
 def summarize(found: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from trak.store.array_layout import row_array
 from trak.store.checks import checked
 from trak.store.errors import StoreError
 from trak.store.mapped_array import sync
-from trak.store.row_array import RowArray, new_array
+from trak.store.row_array import new_array
 
 CHUNK_BYTES = 64 * 2**20
 OBJECT_BYTES = 8 * 2**20
@@ -81,20 +81,15 @@ class Table:
     """
 
     def __init__(self, group: zarr.Group, rows: int, proj_dim: int, dtype: str) -> None:
-        """
-        Raises:
-            StoreError: if an array is missing, or of another shape than these say.
-        """
-        self.group = group
-        self.features = row_array(group, "features")
-        self.done = row_array(group, "done")
-        self._hash = row_array(group, "data_hash")
-        self._checksum = row_array(group, "checksum")
-        self._columns = {name: row_array(group, name) for name in _COLUMNS}
-        self._scale = row_array(group, "scale") if dtype in SCALED else None
-        arrays = self._all()
-        for name, (shape, expected) in _layout(rows, proj_dim, dtype).items():
-            array = arrays[name]
+        """Raise a StoreError if an array is missing, or of another shape than these say."""
+        layout = _layout(rows, proj_dim, dtype)
+        self.group, self._arrays = group, {name: row_array(group, name) for name in layout}
+        self.features, self.done = self._arrays["features"], self._arrays["done"]
+        self._hash, self._checksum = self._arrays["data_hash"], self._arrays["checksum"]
+        # In the order in which they are summed.
+        self._small = {name: self._arrays[name] for name in (*_COLUMNS, "data_hash", "scale") if name in layout}
+        for name, (shape, expected) in layout.items():
+            array = self._arrays[name]
             if array.shape != shape or array.dtype != np.dtype(expected):
                 raise StoreError(
                     f"array {name!r} in {group.path} of {group.store} is {array.dtype} {array.shape}, where the store "
@@ -117,29 +112,18 @@ class Table:
 
     def is_done(self, indices: Array | None = None) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which rows, or which of some, are done: bool (n,)."""
-        return (self.done.read() if indices is None else self.done.take(indices)) == 1
+        return self.done.take(indices) == 1
 
     def undone(self) -> list[tuple[int, int]]:
         """The rows that are not done, as ascending ranges (start, stop); it costs no more than what is stored."""
         found: list[tuple[int, int]] = []
         covered = 0
-
-        def add(start: int, stop: int) -> None:
-            if start < stop and found and found[-1][1] == start:
-                found[-1] = found[-1][0], stop
-            elif start < stop:
-                found.append((start, stop))
-
         for chunk in self.done.stored_chunks():
-            first = chunk * self.done.chunk_rows
-            add(covered, first)
-            rows = self.done.read_chunk(chunk)
-            edges = np.flatnonzero(np.diff(np.concatenate([[1], rows == 1, [1]]).astype(np.int8)))
-            for start, stop in edges.reshape(-1, 2).tolist():
-                add(first + start, first + stop)
+            first, rows = chunk * self.done.chunk_rows, self.done.read_chunk(chunk)
+            edges = first + np.flatnonzero(np.diff(np.concatenate([[1], rows == 1, [1]]).astype(np.int8)))
+            found += [(covered, first), *zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)]
             covered = first + len(rows)
-        add(covered, len(self))
-        return found
+        return joined([*found, (covered, len(self))])
 
     def count_undone(self) -> int:
         """The number of rows that are not done."""
@@ -159,22 +143,17 @@ class Table:
         done = self.is_done(indices)
         left = ~(done & (self.hashes(indices) == values.data_hash)) if done.any() else ~done
         if not left.all():
-            indices, done = indices[left], done[left]
-            values = values.take(left)
-        redone = indices[done]
-        if len(redone):
-            self.done.write(redone, np.zeros(len(redone), np.uint8))
-            sync(self.done)
-        small: dict[str, Array] = {name: getattr(values, name) for name in (*_COLUMNS, "data_hash")}
-        features = values.features
-        if self._scale is not None:
+            indices, done, values = indices[left], done[left], values.take(left)
+        self._mark_undone(indices[done])
+        features, small = values.features, dict(vars(values))
+        if "scale" in self._small:
             features, small["scale"] = _scaled(features, self.features.dtype)
         features = np.ascontiguousarray(features, self.features.dtype)
         self.features.write(indices, features)
-        for name, column in self._small().items():
+        for name, column in self._small.items():
             column.write(indices, small[name])
         self._checksum.write(indices, _checksums(features, self._packed(small)))
-        sync(self.features, self._checksum, *self._small().values())
+        sync(self.features, self._checksum, *self._small.values())
         # Not synced: a mark that a power cut loses costs computing the row again and nothing else.
         self.done.write(indices, np.ones(len(indices), np.uint8))
 
@@ -193,13 +172,11 @@ class Table:
 
     def column(self, name: str, indices: Array | None = None) -> Array:
         """`output`, `out_to_loss_grad` or `out_to_loss_curvature` of all examples, or of some."""
-        return self._columns[name].read() if indices is None else self._columns[name].take(indices)
+        return self._small[name].take(indices)
 
     def scales(self, indices: Array | None = None) -> Array | None:
         """What the rows of `features`, or some of them, are to be multiplied by, or None for 1."""
-        if self._scale is None:
-            return None
-        return self._scale.read() if indices is None else self._scale.take(indices)
+        return self._small["scale"].take(indices) if "scale" in self._small else None
 
     def take(self, indices: Array, dtype: Any) -> Array:
         """The features of some examples, scaled, in a floating-point dtype: (len(indices), k)."""
@@ -213,7 +190,7 @@ class Table:
         written, some at a time."""
         for chunk, rows in self.chunks(only):
             done, expected = self.is_done(rows), self._checksum.take(rows)
-            columns = self._packed({name: column.take(rows) for name, column in self._small().items()})
+            columns = self._packed({name: column.take(rows) for name, column in self._small.items()})
             for start, stop, features in self.features.blocks(_VERIFIED_ROWS, chunk):
                 these = slice(start - rows[0], stop - rows[0])
                 wrong = done[these] & (_checksums(features, columns[these]) != expected[these])
@@ -235,7 +212,7 @@ class Table:
         Raises:
             StoreError: naming the first row that differs.
         """
-        columns = self._packed({name: column.take(indices) for name, column in self._small().items()})
+        columns = self._packed({name: column.take(indices) for name, column in self._small.items()})
         wrong = _checksums(self.features.take(indices), columns) != self._checksum.take(indices)
         if wrong.any():
             raise self._is_corrupt(indices[wrong][0])
@@ -249,25 +226,31 @@ class Table:
 
     def repair(self) -> int:
         """Mark corrupt rows as not done, including those of truncated chunks; returns their number."""
-        for array in self._all().values():
+        for array in self._arrays.values():
             array.fill_up()
-        rows = [*self.corrupt()]
-        if rows:
-            wrong = np.concatenate(rows)
-            self.done.write(wrong, np.zeros(len(wrong), np.uint8))
+        wrong = np.concatenate([np.empty(0, np.int64), *self.corrupt()])
+        self._mark_undone(wrong)
+        return len(wrong)
+
+    def _mark_undone(self, indices: Array) -> None:
+        if len(indices):
+            self.done.write(indices, np.zeros(len(indices), np.uint8))
             sync(self.done)
-        return sum(map(len, rows))
-
-    def _all(self) -> dict[str, RowArray]:
-        return {"features": self.features, "done": self.done, "checksum": self._checksum, **self._small()}
-
-    def _small(self) -> dict[str, RowArray]:
-        found = {**self._columns, "data_hash": self._hash}
-        return found if self._scale is None else {**found, "scale": self._scale}
 
     def _packed(self, values: Mapping[str, Array]) -> Array:
         """The bytes of the small columns, row by row: uint8 (rows, width)."""
-        return np.hstack([_bytes(np.asarray(values[name], array.dtype)) for name, array in self._small().items()])
+        return np.hstack([_bytes(np.asarray(values[name], array.dtype)) for name, array in self._small.items()])
+
+
+def joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ascending ranges (start, stop), those that touch joined and empty ones left out."""
+    found: list[tuple[int, int]] = []
+    for start, stop in ranges:
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(stop, found[-1][1])
+        elif start < stop:
+            found.append((start, stop))
+    return found
 
 
 def _scaled(features: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:

@@ -18,8 +18,10 @@ class Writer:
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
-        self._rows: np.ndarray = np.empty(0, np.int64)
-        self._kept: _Kept | None = None
+        self._rows = np.empty(0, np.int64)
+        self._table: Table | None = None
+        self._kept: list[tuple[np.ndarray, RowValues]] = []
+        """Rows of that table which wait for others of their chunk."""
 
     @contextmanager
     def overlapped(self) -> Iterator[None]:
@@ -31,7 +33,8 @@ class Writer:
                 yield
                 self.wait()
             finally:
-                self._pool = self._pending = self._kept = None
+                self._pool = self._pending = self._table = None
+                self._kept = []
 
     def write(self, table: Table, indices: np.ndarray, values: RowValues, then: Callable[[], None]) -> None:
         """`table.write`, and afterwards `then()`, also if it failed."""
@@ -39,14 +42,27 @@ class Writer:
             _write(table, indices, values, then)
         elif table.features.whole_chunks:
             then()  # there are no claims to be held until then
-            if self._kept is not None and self._kept.table is not table:
+            if self._table is not table:
                 self._flush()
-            self._kept = self._kept or _Kept(table)
-            ready = self._kept.add(indices, values)
-            if ready is not None:
-                self._submit(table, *ready, lambda: None)
+            self._table = table
+            self._kept.append((indices, values))
+            if sum(len(rows) for rows, _ in self._kept) >= min(table.features.chunk_rows, len(table)):
+                self._submit_full_chunks(table)
         else:
             self._submit(table, indices, values, then)
+
+    def _submit_full_chunks(self, table: Table) -> None:
+        """Write the rows of full chunks, or all rows if no chunk is full."""
+        (rows, together), size = self._joined(), table.features.chunk_rows
+        chunks, counts = np.unique(rows // size, return_counts=True)
+        full = chunks[counts == np.minimum(size, len(table) - chunks * size)]
+        ready = np.isin(rows // size, full) if len(full) else np.ones(len(rows), bool)
+        self._kept = [] if ready.all() else [(rows[~ready], together.take(~ready))]
+        self._submit(table, rows[ready], together.take(ready), lambda: None)
+
+    def _joined(self) -> tuple[np.ndarray, RowValues]:
+        rows, values = zip(*self._kept, strict=True)
+        return np.concatenate(rows), RowValues.concatenated(values)
 
     def _submit(self, table: Table, indices: np.ndarray, values: RowValues, then: Callable[[], None]) -> None:
         assert self._pool is not None  # called while overlapped
@@ -59,15 +75,15 @@ class Writer:
 
     def wait(self, indices: np.ndarray | None = None) -> None:
         """Return once nothing is pending, or nothing of these rows; raises what the write raised."""
-        if self._kept is not None and (indices is None or self._kept.holds(indices)):
+        if indices is None or any(np.isin(indices, rows).any() for rows, _ in self._kept):
             self._flush()
         if self._pending is not None and (indices is None or np.isin(indices, self._rows).any()):
             self._wait_for_pending()
 
     def _flush(self) -> None:
-        kept, self._kept = self._kept, None
-        if kept is not None and kept.parts:
-            self._submit(kept.table, *kept.all(), lambda: None)
+        if self._table is not None and self._kept:
+            ready, self._kept = self._joined(), []
+            self._submit(self._table, *ready, lambda: None)
 
     def _wait_for_pending(self) -> None:
         pending, self._pending = self._pending, None
@@ -80,31 +96,3 @@ def _write(table: Table, indices: np.ndarray, values: RowValues, then: Callable[
         table.write(indices, values)
     finally:
         then()
-
-
-class _Kept:
-    """Rows of a table that wait for others of their chunk."""
-
-    def __init__(self, table: Table) -> None:
-        self.table = table
-        self.parts: list[tuple[np.ndarray, RowValues]] = []
-
-    def holds(self, indices: np.ndarray) -> bool:
-        return any(np.isin(indices, rows).any() for rows, _ in self.parts)
-
-    def add(self, indices: np.ndarray, values: RowValues) -> tuple[np.ndarray, RowValues] | None:
-        """Keep rows; returns those of full chunks once there are as many as a chunk has, or all of them if none is."""
-        self.parts.append((indices, values))
-        size = self.table.features.chunk_rows
-        if sum(len(rows) for rows, _ in self.parts) < min(size, len(self.table)):
-            return None
-        rows, together = self.all()
-        chunks, counts = np.unique(rows // size, return_counts=True)
-        full = chunks[counts == np.minimum(size, len(self.table) - chunks * size)]
-        ready = np.isin(rows // size, full) if len(full) else np.ones(len(rows), bool)
-        self.parts = [] if ready.all() else [(rows[~ready], together.take(~ready))]
-        return rows[ready], together.take(ready)
-
-    def all(self) -> tuple[np.ndarray, RowValues]:
-        rows, values = zip(*self.parts, strict=True)
-        return np.concatenate(rows), RowValues.concatenated(values)

@@ -21,17 +21,8 @@ _MOST_CHUNKS = 1 << 20
 _MODEL_ID = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
-def child_names(group: zarr.Group, child: str) -> list[str]:
-    """Names of the groups in a subgroup, in order; none if it is missing."""
-    return _names_in(group, child, zarr.Group)
-
-
-def array_names(group: zarr.Group, child: str) -> list[str]:
-    """Names of the arrays in a subgroup, in order; none if it is missing."""
-    return _names_in(group, child, zarr.Array)
-
-
-def _names_in(group: zarr.Group, child: str, kind: type) -> list[str]:
+def child_names(group: zarr.Group, child: str, kind: type = zarr.Group) -> list[str]:
+    """Names of the groups, or of the arrays, in a subgroup, in order; none if it is missing."""
     below = checked(group, child)
     if not isinstance(below, zarr.Group):
         return []
@@ -47,14 +38,9 @@ def _names_in(group: zarr.Group, child: str, kind: type) -> list[str]:
 
 
 def model_ids(group: zarr.Group, child: str) -> list[int]:
-    """The numbers that the groups in a subgroup are called by, in order.
-
-    Raises:
-        StoreError: if one has another name.
-    """
+    """The numbers that the groups in a subgroup are called by, in order; a StoreError if one has another name."""
     names = child_names(group, child)
-    wrong = [name for name in names if not _MODEL_ID.fullmatch(name)]
-    if wrong:
+    if wrong := [name for name in names if not _MODEL_ID.fullmatch(name)]:
         raise StoreError(f"{wrong[0]!r} among {child} of {group.store_path} is no model_id; remove it")
     return sorted(map(int, names))
 
@@ -103,11 +89,7 @@ def write_whole(group: zarr.Group, name: str, value: Array, where: Any = ...) ->
 
 
 def read_checked(group: zarr.Group, name: str, shape: tuple[int, ...], remedy: str) -> Array:
-    """Read an array that `write_checked` wrote.
-
-    Raises:
-        StoreError: if it is damaged, or of another shape; `remedy` says how to fix it.
-    """
+    """Read an array that `write_checked` wrote; a StoreError with the remedy if it is damaged, or of another shape."""
     try:
         array = checked(group, name)
         if not isinstance(array, zarr.Array) or array.shape != shape or array.chunks != shape:
