@@ -118,16 +118,9 @@ def retrieval(
     bootstrap = Bootstrap(resamples, confidence, seed)
     values = np.concatenate([reciprocal[None], recalls, precisions])[:, known]
     intervals = bootstrap.mean_intervals(values)
-    return Retrieval(
-        reciprocal_ranks=reciprocal,
-        recalls=recalls,
-        precisions=precisions,
-        k=tuple(ks),
-        mrr_interval=Interval(*intervals[0].tolist()),
-        recall_intervals=intervals[1 : 1 + len(ks)],
-        precision_intervals=intervals[1 + len(ks) :],
-        confidence=bootstrap.confidence,
-    )
+    of_mrr, of_recall, of_precision = np.split(intervals, [1, 1 + len(ks)])
+    found = (reciprocal, recalls, precisions, tuple(ks), Interval(*of_mrr[0].tolist()), of_recall, of_precision)
+    return Retrieval(*found, bootstrap.confidence)
 
 
 def _relevant(given: Array | Sequence[Indices], shape: tuple[int, ...]) -> Array:
