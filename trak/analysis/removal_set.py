@@ -82,10 +82,7 @@ class RemovalSet(Result):
         """
         n, k = len(self.scores), len(self.indices)
         seeds, random_sets = check_count(seeds, "seeds"), check_count(random_sets, "random_sets")
-        retrainer = Retrainer(
-            train, task, targets, train_set_size=n, save_dir=save_dir, config=config, jobs=jobs, backend=backend,
-            progress=progress,
-        )  # fmt: skip
+        retrainer = Retrainer(train, task, targets, n, save_dir, config, jobs, backend, progress)
         if retrainer.store.config.num_targets != self.num_targets:
             raise ValueError(
                 f"targets are {retrainer.store.config.num_targets}, but {self.num_targets} were attributed; give "

@@ -70,10 +70,8 @@ class LDS(Result):
         label = f"mean {self.mean:.2f}, {interval_label(self.confidence)}"
         draw_distribution(ax, self.per_target, self.mean, self.interval, label)
         if np.isfinite(self.noise_ceiling):
-            ax.axvline(
-                self.noise_ceiling, color="black", linewidth=1.6, linestyle="--",
-                label=f"noise ceiling {self.noise_ceiling:.2f}",
-            )  # fmt: skip
+            label = f"noise ceiling {self.noise_ceiling:.2f}"
+            ax.axvline(self.noise_ceiling, color="black", linewidth=1.6, linestyle="--", label=label)
         return ax
 
 

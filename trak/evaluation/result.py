@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from trak._utils.typing import Array
 if TYPE_CHECKING:
     import pandas
 
+DataFrame: TypeAlias = "pandas.DataFrame"
 REFERENCE: dict[str, Any] = {"color": CHANCE.color, "linestyle": CHANCE.linestyle, "linewidth": 1.2}
 """How lines to compare with look."""
 
@@ -31,7 +32,7 @@ class Result(ABC):
     def _draw(self, ax: Any) -> Any:
         """Draw all but the legend on axes, by default those of a new figure; returns them."""
 
-    def to_frame(self) -> "pandas.DataFrame":
+    def to_frame(self) -> DataFrame:
         """The result as a table.
 
         Raises:
@@ -53,12 +54,8 @@ class Result(ABC):
         return ax
 
 
-def frame(columns: Mapping[str, Any]) -> "pandas.DataFrame":
-    """A table.
-
-    Raises:
-        ImportError: if pandas is not installed.
-    """
+def frame(columns: Mapping[str, Any]) -> DataFrame:
+    """A table."""
     return import_optional_dependency("pandas", "to_frame needs pandas", "frames").DataFrame(dict(columns))
 
 
@@ -73,13 +70,11 @@ def format_examples(indices: Array, values: Array, form: str = "+.3g") -> str:
     return ", ".join(f"#{i} {values[i]:{form}}" for i in indices[:3].tolist())
 
 
-def draw_curve(
-    ax: Any, x: Any, y: Array, intervals: Array | None, label: str, style: Style, bars: bool = False
-) -> None:
+def draw_curve(ax: Any, x: Any, y: Array, intervals: Array, label: str, style: Style, bars: bool = False) -> None:
     """Points joined by a line, each with its interval (len(x), 2): a band around the line, or bars."""
-    if intervals is not None and bars:
+    if bars:
         ax.errorbar(x, y, np.abs(intervals.T - y), color=style.color, fmt="none", elinewidth=0.9, capsize=2.5)
-    elif intervals is not None:
+    else:
         ax.fill_between(x, intervals[:, 0], intervals[:, 1], color=style.color, alpha=0.15, linewidth=0)
         for side in intervals.T:
             ax.plot(x, side, color=style.color, linewidth=0.5, alpha=0.6)

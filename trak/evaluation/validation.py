@@ -51,9 +51,7 @@ def as_finite(values: Any, name: str) -> Array:
 
 def as_mask(indices: Array, size: int) -> Array:
     """A boolean mask (size,) that is True at some indices."""
-    mask = np.zeros(size, bool)
-    mask[indices] = True
-    return mask
+    return np.bincount(indices, minlength=size) > 0
 
 
 def check_one_per_example(given: Any, size: int, name: str) -> Array:
