@@ -2,26 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from trak._utils.plotting import STYLES, axes
 from trak._utils.typing import Array
+from trak._utils.validation import as_indices
 from trak.evaluation.ranking import top_indices
-from trak.evaluation.result import Result, format_examples, frame
-from trak.evaluation.validation import (
-    Indices,
-    Scores,
-    as_indices,
-    as_scores,
-    check_k,
-    check_one_per_example,
-    mean_over_targets,
-)
-
-if TYPE_CHECKING:
-    import pandas
+from trak.evaluation.result import DataFrame, Result, format_examples, frame
+from trak.evaluation.validation import Indices, Scores, as_scores, check_k, check_one_per_example, mean_over_targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +86,7 @@ class GroupAttribution(Result):
         }
         return columns if self.groups is None else columns | {"group": self.groups[indices]}
 
-    def shares_frame(self) -> "pandas.DataFrame":
+    def shares_frame(self) -> DataFrame:
         """`shares` as a table.
 
         Raises:

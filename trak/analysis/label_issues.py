@@ -58,10 +58,8 @@ class LabelIssues(Result):
         n, k = len(self.issue_scores), len(self.indices)
         ax = axes(ax, "training examples, highest issue score first", "label issue score", "Label issues")
         ax.plot(np.arange(1, n + 1), np.sort(self.issue_scores)[::-1], color=STYLES[0].color, linewidth=2, label="all")
-        ax.plot(
-            np.arange(1, k + 1), self.issue_scores[self.indices], STYLES[1].marker, color=STYLES[1].color,
-            markeredgecolor="black", markersize=4, label=f"the {k} to look at",
-        )  # fmt: skip
+        look = {"color": STYLES[1].color, "markeredgecolor": "black", "markersize": 4, "label": f"the {k} to look at"}
+        ax.plot(np.arange(1, k + 1), self.issue_scores[self.indices], STYLES[1].marker, **look)
         ax.set_xscale("log")
         return ax
 

@@ -173,17 +173,13 @@ def find_removal_set(
             "of examples to remove"
         )
     else:
-        k = _fewest(sign * column[order], abs(output))
+        # One example at least is kept.
+        effects = sign * column[order[:-1]]
+        summed = effects[effects > 0].cumsum()
+        k = min(int(np.searchsorted(summed, abs(output))) + 1, len(summed))
         if not k:
             raise ValueError(
                 f"no training example {'in' if decrease else 'de'}creases the output of target {target}, so no removal "
                 "brings it nearer to 0; give k to remove some all the same"
             )
     return RemovalSet(target, order[:k], column, num_targets, output)
-
-
-def _fewest(effects: Array, needed: float) -> int:
-    """How many of the effects, in falling order, add up to what is needed; all positive ones if they do not. At least
-    one example is kept."""
-    positive = effects[:-1][effects[:-1] > 0].cumsum()
-    return min(int(np.searchsorted(positive, needed)) + 1, len(positive))
