@@ -49,10 +49,8 @@ class Cost:
 
 def phases(work: Workload, constants: Constants) -> list[Cost]:
     """All phases: featurizing, finalizing, a query of a reopened store, another one, all scores."""
-    return [
-        featurizing(work, constants), finalizing(work, constants), query(work, constants, opened=True),
-        query(work, constants), scores(work, constants),
-    ]  # fmt: skip
+    made = featurizing(work, constants), finalizing(work, constants)
+    return [*made, query(work, constants, opened=True), query(work, constants), scores(work, constants)]
 
 
 def featurizing(work: Workload, constants: Constants) -> Cost:
@@ -66,7 +64,7 @@ def featurizing(work: Workload, constants: Constants) -> Cost:
     }
     written = work.checkpoints * work.table_bytes
     memory = constants.process_bytes + _ROWS_IN_FLIGHT * 4 * min(work.batch, work.examples) * work.k
-    return Cost("featurizing", parts, work.workers, 0, written, memory, written / _writes(work, constants), True)
+    return Cost("featurizing", parts, work.workers, 0, written, memory, _stored(work, constants, 0, written), True)
 
 
 def finalizing(work: Workload, constants: Constants) -> Cost:
@@ -80,7 +78,7 @@ def finalizing(work: Workload, constants: Constants) -> Cost:
     }
     read = 0 if work.in_cache else 2 * work.checkpoints * work.table_bytes
     written = work.checkpoints * 8 * k**2
-    stored = read / _reads(work, constants) + written / _writes(work, constants)
+    stored = _stored(work, constants, read, written)
     block = 8 * min(_BLOCK_ROWS, work.examples) * k
     memory = constants.process_bytes + GRAM_COPIES * 8 * k**2 + _KEPT * block
     return Cost("finalizing", parts, min(work.workers, work.checkpoints), read, written, memory, stored)
@@ -91,15 +89,12 @@ def query(work: Workload, constants: Constants, opened: bool = False) -> Cost:
     checksums as they are read, or of one that is open. Rows are dealt to some dozens of workers at most, each of which
     solves."""
     work = replace(work, workers=min(work.workers, TOP_GROUPS))
-    parts = _solving(work, constants, opened) | {
-        "strongest": _passes(work)
-        * work.examples
-        * constants.top_seconds.at(work.targets / _passes(work))
-        / work.workers
-    }
+    passes = _passes(work)
+    strongest = passes * work.examples * constants.top_seconds.at(work.targets / passes) / work.workers
+    parts = _solving(work, constants, opened) | {"strongest": strongest}
     read, name = _read_again(work, opened), "query, store opened anew" if opened else "query, store open"
     memory = _query_memory(work, constants)
-    return Cost(name, parts, work.workers, read, 0, memory, read / _reads(work, constants))
+    return Cost(name, parts, work.workers, read, 0, memory, _stored(work, constants, read, 0))
 
 
 def scores(work: Workload, constants: Constants) -> Cost:
@@ -107,7 +102,7 @@ def scores(work: Workload, constants: Constants) -> Cost:
     count = work.examples * work.targets
     parts = _solving(work, constants, True) | {"file": count * constants.score_seconds}
     read = _read_again(work, True)
-    stored = read / _reads(work, constants) + 4 * count / _writes(work, constants)
+    stored = _stored(work, constants, read, 4 * count)
     return Cost("all scores", parts, work.workers, read, 4 * count, _query_memory(work, constants), stored)
 
 
@@ -173,9 +168,7 @@ def targets_at_once(work: Workload) -> int:
     return max(1, MEMORY_BUDGET // 4 // (4 * work.k * work.checkpoints))
 
 
-def _reads(work: Workload, constants: Constants) -> float:
-    return constants.read_bandwidth if work.read_bandwidth is None else work.read_bandwidth
-
-
-def _writes(work: Workload, constants: Constants) -> float:
-    return constants.write_bandwidth if work.write_bandwidth is None else work.write_bandwidth
+def _stored(work: Workload, constants: Constants, read: float, written: float) -> float:
+    """Seconds that reading and writing so many bytes take."""
+    reads, writes = work.read_bandwidth or constants.read_bandwidth, work.write_bandwidth or constants.write_bandwidth
+    return read / reads + written / writes
