@@ -15,7 +15,7 @@ from trak.attribution.results import Attribution
 from trak.evaluation import statistics
 from trak.evaluation.ground_truth import GroundTruth
 from trak.evaluation.result import Result, draw_distribution
-from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, interval_label
+from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval
 from trak.evaluation.validation import Indices, Scores, as_array, as_scores, row_blocks
 
 PERMUTATIONS = 10_000
@@ -67,8 +67,7 @@ class LDS(Result):
 
     def _draw(self, ax: Any) -> Any:
         ax = axes(ax, "LDS of a target (Spearman correlation)", "number of targets", "Linear datamodeling score")
-        label = f"mean {self.mean:.2f}, {interval_label(self.confidence)}"
-        draw_distribution(ax, self.per_target, self.mean, self.interval, label)
+        draw_distribution(ax, self.per_target, self.mean, self.interval, self.confidence)
         if np.isfinite(self.noise_ceiling):
             label = f"noise ceiling {self.noise_ceiling:.2f}"
             ax.axvline(self.noise_ceiling, color="black", linewidth=1.6, linestyle="--", label=label)

@@ -58,8 +58,7 @@ class Agreement(Result):
     def _draw(self, ax: Any) -> Any:
         title = f"Agreement (overlap of the top {self.k}: {self.overlap:.0%})"
         ax = axes(ax, "Spearman correlation of a target's scores", "number of targets", title)
-        label = f"mean {self.correlation:.2f}, {interval_label(self.confidence)}"
-        draw_distribution(ax, self.correlations, self.correlation, self.interval, label)
+        draw_distribution(ax, self.correlations, self.correlation, self.interval, self.confidence)
         return ax
 
 

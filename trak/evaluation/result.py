@@ -9,6 +9,7 @@ import numpy as np
 from trak._utils.optional import import_optional_dependency
 from trak._utils.plotting import CHANCE, STYLES, Style, legend
 from trak._utils.typing import Array
+from trak.evaluation.statistics import Interval, interval_label
 
 if TYPE_CHECKING:
     import pandas
@@ -81,10 +82,10 @@ def draw_curve(ax: Any, x: Any, y: Array, intervals: Array, label: str, style: S
     ax.plot(x, y, label=label, linewidth=1.8, markersize=5.5, **style._asdict())
 
 
-def draw_distribution(ax: Any, values: Array, mean: float, interval: Any, mean_label: str) -> None:
+def draw_distribution(ax: Any, values: Array, mean: float, interval: Interval, confidence: float) -> None:
     """A histogram of the values of the targets, with their mean, its interval and chance."""
     ax.hist(values, bins=min(30, max(5, int(np.sqrt(len(values)) * 2))), color="#d0d0d0", edgecolor="#808080", lw=0.5)
     if np.isfinite(interval).all():
         ax.axvspan(*interval, color=STYLES[0].color, alpha=0.25, linewidth=0)
-    ax.axvline(mean, color=STYLES[0].color, linewidth=2.2, label=mean_label)
+    ax.axvline(mean, color=STYLES[0].color, linewidth=2.2, label=f"mean {mean:.2f}, {interval_label(confidence)}")
     ax.axvline(0, color="black", linewidth=1, linestyle=":", label="chance")

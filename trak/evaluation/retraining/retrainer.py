@@ -120,16 +120,10 @@ class Retrainer:
         loaded = [batches.to_device(batch, torch.device("cpu")) for batch in targets]
         self._spec = TrainingSpec(train, task, loaded)
         self._jobs, self._backend, self._progress = jobs, backend, progress
-        self.store = ModelStore.create(
-            save_dir,
-            RetrainingConfig(
-                train_set_size=check_count(train_set_size, "train_set_size"),
-                num_targets=sum(map(batches.size, loaded)),
-                targets_digest=batches.combined_digest(np.concatenate(list(map(batches.digests, loaded)))),
-                task=task.describe(),
-                config={} if config is None else config,
-            ),
-        )
+        size, num_targets = check_count(train_set_size, "train_set_size"), sum(map(batches.size, loaded))
+        digest = batches.combined_digest(np.concatenate([*map(batches.digests, loaded)]))
+        same = RetrainingConfig(size, num_targets, digest, task.describe(), {} if config is None else config)
+        self.store = ModelStore.create(save_dir, same)
 
     def run(self, runs: Sequence[tuple[Any, int] | TrainingRun]) -> Retrained:
         """What is known of the models of these runs, after training those that are missing."""
