@@ -89,26 +89,15 @@ def query(work: Workload, constants: Constants, opened: bool = False) -> Cost:
     checksums as they are read, or of one that is open. Rows are dealt to some dozens of workers at most, each of which
     solves."""
     work = replace(work, workers=min(work.workers, TOP_GROUPS))
-    passes = _passes(work)
+    passes, name = _passes(work), "query, store opened anew" if opened else "query, store open"
     strongest = passes * work.examples * constants.top_seconds.at(work.targets / passes) / work.workers
-    parts = _solving(work, constants, opened) | {"strongest": strongest}
-    read, name = _read_again(work, opened), "query, store opened anew" if opened else "query, store open"
-    memory = _query_memory(work, constants)
-    return Cost(name, parts, work.workers, read, 0, memory, _stored(work, constants, read, 0))
+    return _asked(work, constants, name, opened, {"strongest": strongest}, 0)
 
 
 def scores(work: Workload, constants: Constants) -> Cost:
     """Featurizing the targets and all scores of a reopened store, shared out in the same way."""
     count = work.examples * work.targets
-    parts = _solving(work, constants, True) | {"file": count * constants.score_seconds}
-    read = _read_again(work, True)
-    stored = _stored(work, constants, read, 4 * count)
-    return Cost("all scores", parts, work.workers, read, 4 * count, _query_memory(work, constants), stored)
-
-
-def _read_again(work: Workload, opened: bool) -> float:
-    rows = int(opened) if work.in_cache else _passes(work)
-    return work.checkpoints * (rows * work.table_bytes + work.workers * 8 * work.k**2)
+    return _asked(work, constants, "all scores", True, {"file": count * constants.score_seconds}, 4 * count)
 
 
 def _passes(work: Workload) -> int:
@@ -124,38 +113,32 @@ def _row(work: Workload, constants: Constants) -> dict[str, float]:
     }
 
 
-def _solving(work: Workload, constants: Constants, opened: bool) -> dict[str, float]:
-    """What comes before scores, and the scores."""
+def _asked(
+    work: Workload, constants: Constants, name: str, opened: bool, last: Mapping[str, float], written: float
+) -> Cost:
+    """What comes before scores, the scores, and a last part."""
     k, each = work.k, work.checkpoints
     rows, batches = each * work.examples / work.workers, -(-work.targets // work.batch)
     targets = work.targets * sum(_row(work, constants).values()) + batches * constants.batch_seconds
     multiplied = 2 * k * work.targets / constants.product_flops
-    return {
+    d, sampled = min(k, FOLDED), min(work.examples, SAMPLED_ROWS)
+    damping = constants.eigen_seconds.at(d**3) + sampled * constants.damping_seconds.at(d**2)
+    parts = {
         "targets": each * (constants.open_seconds + targets / work.workers),
         "opening": each * (constants.query_seconds + (constants.reopen_seconds if opened else 0)),
         **({"checksums": rows * constants.verify_seconds.at(work.row_bytes)} if opened else {}),
-        "damping": _damping(work, constants),
+        "damping": 0.0 if work.targets < FEWEST_TARGETS else -(-each // CHECKPOINTS_EACH) * damping,
         "Cholesky": each * k**3 / 3 / constants.cholesky_flops,
         "solve": each * 2 * k**2 * work.targets / constants.solve_flops,
         "products": rows * (_passes(work) * k * constants.stream_seconds[work.dtype] + multiplied),
+        **last,
     }
-
-
-def _damping(work: Workload, constants: Constants) -> float:
-    if work.targets < FEWEST_TARGETS:
-        return 0.0
-    d, rows = min(work.k, FOLDED), min(work.examples, SAMPLED_ROWS)
-    each = constants.eigen_seconds.at(d**3) + rows * constants.damping_seconds.at(d**2)
-    return -(-work.checkpoints // CHECKPOINTS_EACH) * each
-
-
-def _query_memory(work: Workload, constants: Constants) -> float:
-    targets = min(work.targets, targets_at_once(work))
-    solutions = (8 + 4 * work.checkpoints) * work.k * targets
+    read = each * ((int(opened) if work.in_cache else _passes(work)) * work.table_bytes + work.workers * 8 * k**2)
+    at_once = min(work.targets, targets_at_once(work))
     # Rows of a block as they are multiplied, their scores, and what finds the strongest.
-    rows = min(_BLOCK_ROWS, work.examples)
-    block = min(4 * rows * (work.k + 4 * targets), MEMORY_BUDGET // 4)
-    return constants.process_bytes + GRAM_COPIES * 8 * work.k**2 + solutions + _KEPT * block
+    block = min(4 * min(_BLOCK_ROWS, work.examples) * (k + 4 * at_once), MEMORY_BUDGET // 4)
+    memory = constants.process_bytes + GRAM_COPIES * 8 * k**2 + (8 + 4 * each) * k * at_once + _KEPT * block
+    return Cost(name, parts, work.workers, read, written, memory, _stored(work, constants, read, written))
 
 
 def gram_operations(k: int) -> float:
