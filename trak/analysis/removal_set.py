@@ -100,12 +100,9 @@ class RemovalCheck(Result):
 
     def _columns(self) -> Mapping[str, Any]:
         sets, seeds = self.outputs.shape
-        columns = {
-            "removed": np.repeat(["nothing", "chosen", *["random"] * (sets - 2)], seeds),
-            "set": np.repeat([0, 0, *range(sets - 2)], seeds),
-            "seed": np.tile(np.arange(seeds), sets),
-            "output": self.outputs.ravel(),
-        }
+        removed = np.repeat(["nothing", "chosen", *["random"] * (sets - 2)], seeds)
+        number, seed = np.repeat([0, 0, *range(sets - 2)], seeds), np.tile(np.arange(seeds), sets)
+        columns = {"removed": removed, "set": number, "seed": seed, "output": self.outputs.ravel()}
         return columns if self.correct is None else columns | {"correct": self.correct.ravel()}
 
     def _draw(self, ax: Any) -> Any:

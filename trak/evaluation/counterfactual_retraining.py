@@ -76,11 +76,8 @@ class Counterfactuals(Result):
         )
 
     def _columns(self) -> Mapping[str, Any]:
-        columns = {
-            "method": np.repeat(self.methods, len(self.k)),
-            "k": np.tile(self.k, len(self.methods)),
-            **with_interval("drop", self.mean_drops, self.drop_intervals),
-        }
+        columns = {"method": np.repeat(self.methods, len(self.k)), "k": np.tile(self.k, len(self.methods))}
+        columns |= with_interval("drop", self.mean_drops, self.drop_intervals)
         if self.flip_shares is not None and self.flip_intervals is not None:
             columns |= with_interval("flipped", self.flip_shares, self.flip_intervals)
         return columns
@@ -99,13 +96,8 @@ class Counterfactuals(Result):
         others = [i for i, other in enumerate(self.methods) if other != method]
         differences = self.drops[self.methods.index(method)] - self.drops[others]
         intervals = Bootstrap(confidence=self.confidence).mean_intervals(differences)
-        return frame(
-            {
-                "other": np.repeat([self.methods[i] for i in others], len(self.k)),
-                "k": np.tile(self.k, len(others)),
-                **with_interval("difference", differences.mean(axis=-1), intervals),
-            }
-        )
+        columns = {"other": np.repeat(np.array(self.methods)[others], len(self.k)), "k": np.tile(self.k, len(others))}
+        return frame(columns | with_interval("difference", differences.mean(axis=-1), intervals))
 
     def plot(self, ax: Any = None, what: str | None = None) -> Any:
         """Draw "flips" or "drops" by the number of examples removed; returns the axes.
@@ -225,8 +217,7 @@ def counterfactuals(
     shape = len(methods), len(ks), len(columns)
 
     def before_and_after(values: Array) -> tuple[Array, Array]:
-        """Of values by set: of the models trained on everything (targets,), and of those without the examples of each
-        method, the last of them random removal (methods + 1, k, targets)."""
+        """Values (targets,) of models trained on everything, and (methods + 1, k, targets) of those after removal."""
         first, own, random = np.split(values, [1, 1 + np.prod(shape)])
         own = np.diagonal(own.reshape(*shape, shape[-1]), axis1=-2, axis2=-1)
         random = random.reshape(shape[1], random_sets, shape[2]).mean(axis=1)

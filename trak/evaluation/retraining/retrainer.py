@@ -134,13 +134,7 @@ class Retrainer:
         wanted = dict(zip(keys, checked, strict=True))
         missing = [run for key, run in wanted.items() if not self.store.is_done(key)]
         done, failure = len(wanted) - len(missing), None
-
-        def kept() -> str:
-            return (
-                f"{done} of {len(wanted)} models are done and kept in {self.store.where}; run the same script again to "
-                "go on"
-            )
-
+        kept = f"of {len(wanted)} models are done and kept in {self.store.where}; run the same script again to go on"
         until_failure = takewhile(lambda _: failure is None, missing)
         results = measure_all(self._spec, until_failure, self._jobs, self._backend)
         bar = tqdm(total=len(wanted), initial=done, desc="retraining", unit="model", disable=not self._progress)
@@ -154,12 +148,11 @@ class Retrainer:
                     done += 1
                     bar.update()
         except BrokenProcessPool as broken:
-            raise RetrainingError(
-                f"a process died while it trained; if memory ran out, use fewer jobs. {kept()}"
-            ) from broken
+            died = "a process died while it trained; if memory ran out, use fewer jobs"
+            raise RetrainingError(f"{died}. {done} {kept}") from broken
         if failure is not None:
             run, why = failure
-            error = RetrainingError(f"training on {run} failed: {why.error}. {kept()}")
+            error = RetrainingError(f"training on {run} failed: {why.error}. {done} {kept}")
             if why.exception is None:
                 error.add_note(f"In the other process:\n{why.where}")
             raise error from why.exception
