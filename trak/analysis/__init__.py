@@ -10,8 +10,7 @@ from trak.analysis.attribution_by_group import GroupAttribution, group_attributi
 from trak.analysis.comparison import Comparison, compare_attributions
 from trak.analysis.data_valuation import DataValues, data_values
 from trak.analysis.label_issues import LabelIssues, find_label_issues
-from trak.analysis.removal_check import RemovalCheck
-from trak.analysis.removal_set import RemovalSet, find_removal_set
+from trak.analysis.removal_set import RemovalCheck, RemovalSet, find_removal_set
 
 __all__ = [
     "Comparison",

@@ -2,26 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from trak._utils.plotting import STYLES, axes
 from trak._utils.typing import Array
+from trak._utils.validation import as_indices
 from trak.evaluation.ranking import top_indices
-from trak.evaluation.result import Result, format_examples, frame
-from trak.evaluation.validation import (
-    Indices,
-    Scores,
-    as_indices,
-    as_scores,
-    check_k,
-    check_one_per_example,
-    mean_over_targets,
-)
-
-if TYPE_CHECKING:
-    import pandas
+from trak.evaluation.result import DataFrame, Result, format_examples, frame
+from trak.evaluation.validation import Indices, Scores, as_scores, check_k, check_one_per_example, mean_over_targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,13 +59,8 @@ class GroupAttribution(Result):
         up, down, net = (
             np.bincount(of, part, minlength=len(names)) for part in (self.mean.clip(0), (-self.mean).clip(0), self.mean)
         )
-        return {
-            "group": names,
-            "examples": np.bincount(of),
-            "up": up / (up.sum() or 1.0),
-            "down": down / (down.sum() or 1.0),
-            "net": net,
-        }
+        up, down = up / (up.sum() or 1.0), down / (down.sum() or 1.0)
+        return {"group": names, "examples": np.bincount(of), "up": up, "down": down, "net": net}
 
     def __str__(self) -> str:
         examples = format_examples(self.helpful, self.mean)
@@ -88,15 +73,11 @@ class GroupAttribution(Result):
 
     def _columns(self) -> Mapping[str, Any]:
         indices = np.concatenate([self.helpful, self.harmful])
-        columns = {
-            "side": np.repeat(["up", "down"], self.k),
-            "rank": np.tile(np.arange(1, self.k + 1), 2),
-            "train_index": indices,
-            "score": self.mean[indices],
-        }
+        side, rank = np.repeat(["up", "down"], self.k), np.tile(np.arange(1, self.k + 1), 2)
+        columns = {"side": side, "rank": rank, "train_index": indices, "score": self.mean[indices]}
         return columns if self.groups is None else columns | {"group": self.groups[indices]}
 
-    def shares_frame(self) -> "pandas.DataFrame":
+    def shares_frame(self) -> DataFrame:
         """`shares` as a table.
 
         Raises:

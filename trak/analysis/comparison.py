@@ -32,7 +32,8 @@ class Comparison(Result):
     difference: Array
     """Root mean square over targets of b less a, (n_train,)."""
     names: tuple[str, str]
-    _normalized: tuple["_Normalized", "_Normalized"]
+    _scaled: tuple[tuple[Array, Array], tuple[Array, Array]]
+    """Scores of a and of b, each with the root mean squares of their columns."""
 
     def targets(self) -> Array:
         """All targets, those whose rankings differ most first; int64 (n_targets,)."""
@@ -49,7 +50,8 @@ class Comparison(Result):
             ValueError, TypeError: if there is no such target.
         """
         target = check_target(target, len(self.agreement.correlations))
-        return np.stack([one.column(target) for one in self._normalized], axis=1)
+        columns = [np.asarray(scores[:, target], np.float64) / scale[target] for scores, scale in self._scaled]
+        return np.stack(columns, axis=1)
 
     def __str__(self) -> str:
         targets = format_examples(self.targets(), self.agreement.correlations, ".2f")
@@ -84,36 +86,17 @@ class Comparison(Result):
         target = int(self.targets()[0]) if target is None else target
         k = check_k(k, len(self.shift))
         points = self.normalized_scores(target)
-        first, second = self.names
-        correlation = self.agreement.correlations[target]
-        ax = axes(
-            ax,
-            f"score by {first} (root mean square 1)",
-            f"score by {second} (root mean square 1)",
-            f"Target {target}: Spearman {correlation:.2f}",
-        )
+        labels = (f"score by {name} (root mean square 1)" for name in self.names)
+        ax = axes(ax, *labels, f"Target {target}: Spearman {self.agreement.correlations[target]:.2f}")
         marked = top_indices(np.abs(points[:, 1] - points[:, 0]), k)
         ax.plot(*points.T, ".", color="#808080", markersize=4, label="training example")
-        ax.plot(
-            *points[marked].T, STYLES[1].marker, color=STYLES[1].color, markeredgecolor="black", markersize=6,
-            label="differs most",
-        )  # fmt: skip
+        marker, color = STYLES[1].marker, STYLES[1].color
+        ax.plot(*points[marked].T, marker, color=color, markeredgecolor="black", markersize=6, label="differs most")
         for above, i in zip(cycle((True, False)), np.sort(marked).tolist(), strict=False):
             ax.annotate(f"#{i}", points[i], xytext=(6, 5 if above else -9), textcoords="offset points", fontsize=8)
         ends = [points.min(), points.max()]
         ax.plot(ends, ends, **REFERENCE, label="the same in both")
         return ax
-
-
-@dataclass(frozen=True, eq=False)
-class _Normalized:
-    """Scores with the root mean squares of their columns."""
-
-    scores: Array
-    scale: Array
-
-    def column(self, target: int) -> Array:
-        return np.asarray(self.scores[:, target], np.float64) / self.scale[target]
 
 
 def compare_attributions(
@@ -137,12 +120,14 @@ def compare_attributions(
     if not isinstance(names, tuple | list) or len(names) != 2:
         raise ValueError(f"names must be two, got {names!r}; give one for a and one for b")
     found = agreement(a, b, k, seed=seed)
-    first, second = (_Normalized(scores, _scale(scores)) for scores in (as_scores(a, "a"), as_scores(b, "b")))
-    shift, difference = np.empty((2, len(first.scores)))
-    for (start, one), (_, other) in zip(row_blocks(first.scores), row_blocks(second.scores), strict=True):
-        rows, change = slice(start, start + len(one)), other / second.scale - one / first.scale
+    first, second = as_scores(a, "a"), as_scores(b, "b")
+    scale, second_scale = _scale(first), _scale(second)
+    shift, difference = np.empty((2, len(first)))
+    for (start, one), (_, other) in zip(row_blocks(first), row_blocks(second), strict=True):
+        rows, change = slice(start, start + len(one)), other / second_scale - one / scale
         shift[rows], difference[rows] = change.mean(axis=1), np.sqrt((change**2).mean(axis=1))
-    return Comparison(found, shift, difference, (str(names[0]), str(names[1])), (first, second))
+    scaled = (first, scale), (second, second_scale)
+    return Comparison(found, shift, difference, (str(names[0]), str(names[1])), scaled)
 
 
 def _scale(scores: Array) -> Array:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,12 +11,9 @@ from trak._utils.plotting import STYLES, axes
 from trak._utils.typing import Array
 from trak._utils.validation import check_count, check_fraction, is_number
 from trak.evaluation.ranking import top_indices
-from trak.evaluation.result import REFERENCE, Result, format_examples
+from trak.evaluation.result import REFERENCE, DataFrame, Result, format_examples
 from trak.evaluation.statistics import CONFIDENCE
 from trak.evaluation.validation import Indices, Scores, as_indices, as_scores, row_blocks
-
-if TYPE_CHECKING:
-    import pandas
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +78,7 @@ class DataValues(Result):
             f"{format_examples(order, self.mean)}; lowest {format_examples(order[::-1], self.mean)}{certain}"
         )
 
-    def to_frame(self, k: int | None = None) -> "pandas.DataFrame":
+    def to_frame(self, k: int | None = None) -> DataFrame:
         """The table, of all training examples or the k most valuable.
 
         Raises:
@@ -95,19 +92,13 @@ class DataValues(Result):
         return {"train_index": order, "value": self.mean[order], "standard_error": self.standard_error[order]}
 
     def _draw(self, ax: Any) -> Any:
-        ax = axes(
-            ax,
-            "training examples, most valuable first (%)",
-            "mean score over targets (units of f)",
-            f"Value over {self.targets} targets",
-        )
+        labels = "training examples, most valuable first (%)", "mean score over targets (units of f)"
+        ax = axes(ax, *labels, f"Value over {self.targets} targets")
         order = self.ranking()
         at, mean = 100 * (np.arange(len(order)) + 0.5) / len(order), self.mean[order]
         if self.targets > 1:
-            margin = self._margin(CONFIDENCE)[order]
-            ax.fill_between(
-                at, mean - margin, mean + margin, color=STYLES[5].color, alpha=0.45, linewidth=0, label="95 % interval"
-            )
+            margin, look = self._margin(CONFIDENCE)[order], {"color": STYLES[5].color, "alpha": 0.45, "linewidth": 0}
+            ax.fill_between(at, mean - margin, mean + margin, **look, label="95 % interval")
         ax.plot(at, mean, color="black", linewidth=1.8, label="value")
         ax.axhline(0, **REFERENCE, label="no effect")
         return ax

@@ -58,10 +58,8 @@ class LabelIssues(Result):
         n, k = len(self.issue_scores), len(self.indices)
         ax = axes(ax, "training examples, highest issue score first", "label issue score", "Label issues")
         ax.plot(np.arange(1, n + 1), np.sort(self.issue_scores)[::-1], color=STYLES[0].color, linewidth=2, label="all")
-        ax.plot(
-            np.arange(1, k + 1), self.issue_scores[self.indices], STYLES[1].marker, color=STYLES[1].color,
-            markeredgecolor="black", markersize=4, label=f"the {k} to look at",
-        )  # fmt: skip
+        look = {"color": STYLES[1].color, "markeredgecolor": "black", "markersize": 4, "label": f"the {k} to look at"}
+        ax.plot(np.arange(1, k + 1), self.issue_scores[self.indices], STYLES[1].marker, **look)
         ax.set_xscale("log")
         return ax
 
@@ -101,23 +99,18 @@ def find_label_issues(
     indices = top_indices(scores, k)
     suggested = None
     if self_attribution is not None:
-        suggested = _suggested_labels(as_scores(self_attribution, "self_attribution"), indices, labels)
+        own = as_scores(self_attribution, "self_attribution")
+        if own.shape != (n, n):
+            raise ValueError(
+                f"self_attribution must be scores of the training set for itself, of shape {(n, n)}, got {own.shape}; "
+                "attribute with the training set as targets"
+            )
+        names, numbers = np.unique(labels, return_inverse=True)
+        if len(names) < 2:
+            raise ValueError(f"all labels are {names[0]}, and there is no other to suggest; leave self_attribution out")
+        against, labelled = np.zeros((len(names), k)), numbers[indices]
+        for start, block in row_blocks(own, indices):
+            np.add.at(against, numbers[start : start + len(block)], (-block).clip(0))
+        against[labelled, np.arange(k)] = 0.0
+        suggested = names[np.where(against.max(axis=0) > 0, against.argmax(axis=0), labelled)]
     return LabelIssues(indices, labels[indices], suggested, scores)
-
-
-def _suggested_labels(scores: Array, indices: Array, labels: Array) -> Array:
-    n = len(labels)
-    if scores.shape != (n, n):
-        raise ValueError(
-            f"self_attribution must be scores of the training set for itself, of shape {(n, n)}, got {scores.shape}; "
-            "attribute with the training set as targets"
-        )
-    names, numbers = np.unique(labels, return_inverse=True)
-    if len(names) < 2:
-        raise ValueError(f"all labels are {names[0]}, and there is no other to suggest; leave self_attribution out")
-    against = np.zeros((len(names), len(indices)))
-    for start, block in row_blocks(scores, indices):
-        np.add.at(against, numbers[start : start + len(block)], (-block).clip(0))
-    given = numbers[indices], np.arange(len(indices))
-    against[given] = 0.0
-    return names[np.where(against.max(axis=0) > 0, against.argmax(axis=0), given[0])]

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,19 @@ _OPTIONS = {
     "predicted": "predicted_labels",
     "names": "label_names",
 }
+_STORE = {"help": "directory or URL of the store: the save_dir of trak.attribute"}
 
 
-def add_command(commands: Any, name: str, what: str, examples: str) -> argparse.ArgumentParser:
-    """A parser for a command, with examples in its help; its first argument is the store."""
+def add_command(
+    commands: Any, name: str, what: str, examples: str, run: Callable[..., str], store: Mapping[str, str] = _STORE
+) -> argparse.ArgumentParser:
+    """A parser for a command that `run` carries out, with examples in its help; its first argument is the store."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=what,
-        description=what[:1].upper() + what[1:] + ".",
-        epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        name, help=what, epilog=f"examples:\n{examples}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("store", help="directory or URL of the store: the save_dir of trak.attribute")
+    parser.description = what[:1].upper() + what[1:] + "."
+    parser.add_argument("store", **store)
+    parser.set_defaults(run=run)
     return parser
 
 
@@ -44,23 +46,14 @@ def add_choice(parser: argparse.ArgumentParser, k: str) -> None:
     parser.add_argument("--damping", help=f"relative damping, or auto {recorded}")
     parser.add_argument("--lambda-reg", type=float, help=f"absolute damping {recorded}")
     parser.add_argument("--weighting", choices=WEIGHTINGS, help=f"weighting of training examples {recorded}")
-    parser.add_argument(
-        "--normalize-checkpoints",
-        action=argparse.BooleanOptionalAction,
-        help=f"give every checkpoint equal weight {recorded}",
-    )
+    equal = f"give every checkpoint equal weight {recorded}"
+    parser.add_argument("--normalize-checkpoints", action=argparse.BooleanOptionalAction, help=equal)
 
 
 def attribution(chosen: argparse.Namespace) -> StoredAttribution:
     """What the options of `add_choice` mean."""
-    found = StoredAttribution.open(
-        chosen.store,
-        chosen.exp_name,
-        damping=chosen.damping,
-        lambda_reg=chosen.lambda_reg,
-        weighting=chosen.weighting,
-        normalize_checkpoints=chosen.normalize_checkpoints,
-    )
+    options = "damping", "lambda_reg", "weighting", "normalize_checkpoints"
+    found = StoredAttribution.open(chosen.store, chosen.exp_name, **{name: getattr(chosen, name) for name in options})
     there = found.experiment.store.checkpoints()
     if others := [i for i in there if i not in found.model_ids]:
         print(
@@ -72,11 +65,7 @@ def attribution(chosen: argparse.Namespace) -> StoredAttribution:
 
 
 def labels(chosen: argparse.Namespace) -> dict[str, Any]:
-    """What the file of `--labels` holds, as options of `trak.visualization.Selection`; nothing without one.
-
-    Raises:
-        ValueError: if it holds anything else.
-    """
+    """What the file of `--labels` holds, as options of `trak.visualization.Selection`; nothing without one."""
     path: Path | None = chosen.labels
     if path is None:
         return {}

@@ -17,19 +17,13 @@ _EXAMPLES = """\
 
 def add(commands: Any) -> None:
     """Add the command."""
-    parser = add_command(commands, "info", "what a feature store holds", _EXAMPLES)
+    parser = add_command(commands, "info", "what a feature store holds", _EXAMPLES, run)
     parser.add_argument("--json", action="store_true", help="print JSON; with --missing: ranges [start, stop)")
     parser.add_argument("--missing", action="store_true", help="print only which training examples are not featurized")
-    parser.add_argument(
-        "--per-task",
-        type=int,
-        metavar="ROWS",
-        help="with --missing: print the numbers of the tasks, of so many rows each",
-    )
-    parser.add_argument(
-        "--checkpoints", type=int, metavar="N", help="with --missing: how many there should be, model_ids 0 to N - 1"
-    )
-    parser.set_defaults(run=run)
+    tasks = "with --missing: print the numbers of the tasks, of so many rows each"
+    parser.add_argument("--per-task", type=int, metavar="ROWS", help=tasks)
+    expected = "with --missing: how many there should be, model_ids 0 to N - 1"
+    parser.add_argument("--checkpoints", type=int, metavar="N", help=expected)
 
 
 def run(chosen: argparse.Namespace) -> str:

@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from trak.cli.common import add_command
 from trak.distributed.planning import Constants, Cost, Limit, Workload, limits, phases
 from trak.distributed.planning.constants import DTYPES
 from trak.distributed.planning.workload import step_seconds
 from trak.store import open_store
 
 _EXAMPLES = """\
-examples:
   trak plan --examples 1.3e6 --params 25.6e6 --k 4096 --step-seconds 0.002 --example-bytes 602112
   trak plan --examples 1e9 --params 7e9 --k 4096 --dtype float16 --tokens 1000 --workers 512 \
       --flops 4e14 --matmul-flops 3e13 --float64-flops 2e13 --read-bandwidth 1e11 --write-bandwidth 1e11
@@ -29,19 +29,11 @@ _SHOWN = 5
 
 def add(commands: Any) -> None:
     """Add the command."""
-    parser = commands.add_parser(
-        "plan",
-        help="what an attribution will cost, and what breaks first",
-        description="What an attribution will cost in seconds, GPU-hours, bytes and memory, and what breaks first.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    known = "a store that has examples, params, k, dtype and checkpoints, where no option says else"
+    what, store = "what an attribution will cost, and what breaks first", {"nargs": "?", "help": known}
+    parser = add_command(commands, "plan", what, _EXAMPLES, run, store)
+    parser.description = "What an attribution will cost in seconds, GPU-hours, bytes and memory, and what breaks first."
     number = float  # 1e9 is easier to write
-    parser.add_argument(
-        "store",
-        nargs="?",
-        help="a store that has examples, params, k, dtype and checkpoints, where no option says else",
-    )
     parser.add_argument("--examples", type=number, help="training examples")
     parser.add_argument("--params", type=number, help="parameters that are differentiated by")
     parser.add_argument("--k", type=number, help="features of an example: proj_dim (default: 2048)")
@@ -52,9 +44,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--batch", type=number, default=64, help="examples of a batch (default: 64)")
     parser.add_argument("--step-seconds", type=number, help="of a plain forward and backward pass of one example")
     parser.add_argument("--tokens", type=number, default=1, help="of an example, for FLOPs (default: 1)")
-    parser.add_argument(
-        "--flops", type=number, help="operations in a second that a worker's device sustains in training"
-    )
+    sustained = "operations in a second that a worker's device sustains in training"
+    parser.add_argument("--flops", type=number, help=sustained)
     parser.add_argument("--matmul-flops", type=number, help="the same in float32 products, for rows and Gram matrices")
     parser.add_argument("--float64-flops", type=number, help="the same in float64, for factors and solves")
     parser.add_argument("--example-bytes", type=number, help="of an example's tensors (default: 24 for each token)")
@@ -63,7 +54,6 @@ def add(commands: Any) -> None:
     parser.add_argument("--write-bandwidth", type=number, help="the same to storage")
     parser.add_argument("--constants", type=Path, help="JSON that benchmarks/constants.py wrote on your machine")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> str:
@@ -143,33 +133,24 @@ def _work(chosen: argparse.Namespace, constants: Constants) -> Workload:
 
 def summarize(work: Workload, constants: Constants, costs: list[Cost], found: list[Limit], guessed: bool) -> str:
     """In words; `guessed` is whether nobody said how long a training step takes."""
-    head = ("", "seconds", "GPU-hours", "bytes read", "written", "memory", "most of it")
-    rows = [head]
+    rows = [("", "seconds", "GPU-hours", "bytes read", "written", "memory", "most of it")]
     for cost in costs:
         parts = dict(cost.parts, storage=cost.storage_seconds)
         seconds = f"{cost.seconds:.3g} ({duration(cost.seconds)})"
         sizes = (size(cost.bytes_read), size(cost.bytes_written), size(cost.memory))
         rows.append((cost.name, seconds, f"{cost.worker_hours:.3g}", *sizes, max(parts, key=parts.__getitem__)))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    stored = f"{size(work.stored_bytes)} stored"
-    ends = f"{work.step_seconds:.3g} s a training step of one example"
-    ends += " (a guess by the number of parameters: measure it, give --step-seconds)" * guessed
-    ends += f"; constants of {constants.machine}"
-    ends += "; for models that the layers engine covers"
-    lines += ["", f"{stored}, {work.row_bytes:,} bytes a row; {ends}", "", "what breaks first:"]
+    guess = " (a guess by the number of parameters: measure it, give --step-seconds)" * guessed
+    given = f"{guess}; constants of {constants.machine}; for models that the layers engine covers"
+    step = f"{work.step_seconds:.3g} s a training step of one example{given}"
+    lines += ["", f"{size(work.stored_bytes)} stored, {work.row_bytes:,} bytes a row; {step}", "", "what breaks first:"]
     for limit in found[:_SHOWN]:
         verdict = f"{limit.margin:.3g} times more is too much" if limit.margin >= 1 else "TOO MUCH"
-        lines.append(
-            f"  {limit.what}: {amount(limit.value, limit.unit)} of {amount(limit.bound, limit.unit)}, {verdict}"
-        )
-        lines.append(f"    what helps: {limit.advice}")
+        ends = (limit.value, limit.bound)
+        value, bound = (size(end) if limit.unit == "bytes" else f"{end:.3g} {limit.unit}" for end in ends)
+        lines += [f"  {limit.what}: {value} of {bound}, {verdict}", f"    what helps: {limit.advice}"]
     return "\n".join(lines)
-
-
-def amount(value: float, unit: str) -> str:
-    """A number with its unit."""
-    return size(value) if unit == "bytes" else f"{value:.3g} {unit}"
 
 
 def size(count: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from trak.cli.common import add_command
 from trak.store import StoreError
-from trak.store.repair import Finding, repair
+from trak.store.repair import repair
 
 _EXAMPLES = """\
   trak repair results            what is corrupt is marked as not done; then run your script again
@@ -17,27 +17,17 @@ _EXAMPLES = """\
 
 def add(commands: Any) -> None:
     """Add the command."""
-    parser = add_command(commands, "repair", "find what is corrupt in a store, and mark it as not done", _EXAMPLES)
+    parser = add_command(commands, "repair", "find what is corrupt in a store, and mark it as not done", _EXAMPLES, run)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> str:
-    """What is to be printed.
-
-    Raises:
-        StoreError: if a part of the store can't be repaired.
-    """
+    """What is to be printed; raises a StoreError if a part of the store can't be repaired."""
     found = repair(chosen.store)
-    words = json.dumps([asdict(each) for each in found], indent=2) if chosen.json else summarize(found)
-    if not all(each.repaired for each in found):
+    repaired, lines = all(each.repaired for each in found), [*map(str, found)] or ["nothing is corrupt"]
+    if found and repaired:
+        lines.append("run the script that made the store again: it computes what is missing, and nothing else")
+    words = json.dumps([asdict(each) for each in found], indent=2) if chosen.json else "\n".join(lines)
+    if not repaired:
         raise StoreError(words)
     return words
-
-
-def summarize(found: list[Finding]) -> str:
-    """In words."""
-    if not found:
-        return "nothing is corrupt"
-    advice = ["run the script that made the store again: it computes what is missing, and nothing else"]
-    return "\n".join([*map(str, found), *(advice if all(each.repaired for each in found) else [])])

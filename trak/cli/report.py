@@ -18,18 +18,16 @@ Examples themselves are shown by attribution.report("report.html", train_dataset
 
 def add(commands: Any) -> None:
     """Add the command."""
-    parser = add_command(commands, "report", "write a page of indices, scores and labels for a browser", _EXAMPLES)
+    parser = add_command(commands, "report", "write a page of indices, scores and labels for a browser", _EXAMPLES, run)
     parser.add_argument("--output", "-o", type=Path, default=Path("report.html"), help="file (default: report.html)")
     parser.add_argument("--title", default="Attribution report", help="heading of the page")
     parser.add_argument("--json", action="store_true", help="print JSON: {path, bytes}")
     add_choice(parser, " at either end of a target's ranking (default: 10)")
-    parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> str:
     """What is to be printed."""
-    path = attribution(chosen).report(
-        chosen.output, targets=chosen.targets, k=chosen.k, title=chosen.title, **labels(chosen)
-    )
+    options = {"targets": chosen.targets, "k": chosen.k, "title": chosen.title, **labels(chosen)}
+    path = attribution(chosen).report(chosen.output, **options)
     size = path.stat().st_size
     return json.dumps({"path": str(path), "bytes": size}) if chosen.json else f"wrote {path} ({size:,} bytes)"

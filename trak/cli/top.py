@@ -19,13 +19,11 @@ _EXAMPLES = f"""\
 
 def add(commands: Any) -> None:
     """Add the command."""
-    parser = add_command(commands, "top", "the training examples that pushed targets' outputs up most", _EXAMPLES)
+    parser = add_command(commands, "top", "the training examples that pushed targets' outputs up most", _EXAMPLES, run)
     add_choice(parser, " for each target (default: 10)")
     parser.add_argument("--bottom", action="store_true", help="those that pushed them down most")
-    parser.add_argument(
-        "--json", action="store_true", help="print JSON: a list of {target, indices, scores}, and labels"
-    )
-    parser.set_defaults(run=run)
+    listed = "print JSON: a list of {target, indices, scores}, and labels"
+    parser.add_argument("--json", action="store_true", help=listed)
 
 
 def run(chosen: argparse.Namespace) -> str:

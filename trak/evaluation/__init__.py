@@ -6,8 +6,7 @@ Compare with models retrained on random subsets (`retrain`): `lds`. Remove the e
 becomes a table by `to_frame()` and draws itself by `plot()`.
 """
 
-from trak.evaluation.counterfactual_results import Counterfactuals
-from trak.evaluation.counterfactual_retraining import counterfactuals
+from trak.evaluation.counterfactual_retraining import Counterfactuals, counterfactuals
 from trak.evaluation.ground_truth import GroundTruth, retrain
 from trak.evaluation.label_issue_scores import harm_scores, self_influence
 from trak.evaluation.linear_datamodeling_score import LDS, lds

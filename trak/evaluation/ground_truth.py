@@ -1,13 +1,13 @@
 """The ground truth that scores are compared with: models retrained on random subsets."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from trak._utils.typing import Array
-from trak._utils.validation import check_count, check_fraction
+from trak._utils.validation import check_fraction
 from trak.distributed import Ray
 from trak.evaluation.retraining import ModelStore, Retrained, Retrainer, Train, TrainingRun, read_models, subset_runs
 from trak.evaluation.validation import Indices, as_finite, as_indices, as_mask
@@ -72,7 +72,10 @@ class GroundTruth:
                     f"expected {name} of shape {shape}, got {values[name].shape}; leave it out if it is not known"
                 )
         for name, value in values.items():
-            object.__setattr__(self, name, _frozen(value))
+            if value is not None:
+                value = value.view()
+                value.flags.writeable = False
+            object.__setattr__(self, name, value)
         object.__setattr__(self, "num_targets", int(whole))
 
     @classmethod
@@ -108,16 +111,13 @@ class GroundTruth:
             ValueError: if `save_dir` was made with another configuration, fraction or seed.
             RetrainingError, ValueError, TypeError, ImportError: see `retrain_on`.
         """
-        runs = _runs(seed, train_set_size, fraction, subsets, seeds)
-        retrainer = Retrainer(
-            train, task, targets, train_set_size=train_set_size, save_dir=save_dir, config=config, jobs=jobs,
-            backend=backend, progress=progress,
-        )  # fmt: skip
-        retrainer.store.record(
-            _NAME,
-            fixed={"fraction": float(fraction), "seed": int(seed)},
-            current={"subsets": int(subsets), "seeds": int(seeds)},
+        runs = subset_runs(seed, train_set_size, fraction, subsets, seeds)
+        retrainer = Retrainer(train, task, targets, train_set_size, save_dir, config, jobs, backend, progress)
+        fixed, current = (
+            {"fraction": float(fraction), "seed": int(seed)},
+            {"subsets": int(subsets), "seeds": int(seeds)},
         )
+        retrainer.store.record(_NAME, fixed, current)
         return cls._from_runs(runs, retrainer.run(runs), int(subsets), retrainer.store)
 
     @classmethod
@@ -137,7 +137,7 @@ class GroundTruth:
         if not noted:
             raise ValueError(f"{store.where} holds retrained models, but no ground truth; make one with retrain")
         subsets, seeds = noted["subsets"] if subsets is None else subsets, noted["seeds"] if seeds is None else seeds
-        runs = _runs(noted["seed"], n, noted["fraction"], subsets, seeds)
+        runs = subset_runs(noted["seed"], n, noted["fraction"], subsets, seeds)
         keys = [run.key() for run in runs]
         missing = [i for i, key in enumerate(keys) if not store.is_done(key)]
         if missing:
@@ -168,14 +168,13 @@ class GroundTruth:
         """
         rows = as_indices(subsets, len(self.masks), "subsets")
         columns = as_indices(targets, len(self.targets), "targets")
-        return GroundTruth(
+        return replace(
+            self,
             masks=self.masks[rows],
             outputs=self.outputs[rows][:, :, columns],
             correct=None if self.correct is None else self.correct[rows][:, :, columns],
             seconds=None if self.seconds is None else self.seconds[rows],
             targets=self.targets[columns],
-            num_targets=self.num_targets,
-            targets_digest=self.targets_digest,
         )
 
     def split(self, seed: int = 0, fraction: float = 0.5) -> tuple["GroundTruth", "GroundTruth"]:
@@ -212,25 +211,6 @@ class GroundTruth:
             f"GroundTruth({subsets} subsets of {size} of {self.masks.shape[1]} training examples × {seeds} seeds, "
             f"{targets}{of} targets)"
         )
-
-
-def _frozen(value: Array | None) -> Array | None:
-    """A read-only view."""
-    if value is None:
-        return None
-    view = value.view()
-    view.flags.writeable = False
-    return view
-
-
-def _runs(seed: int, train_set_size: int, fraction: float, subsets: int, seeds: int) -> list[TrainingRun]:
-    return subset_runs(
-        check_count(seed, "seed", least=0),
-        check_count(train_set_size, "train_set_size"),
-        fraction,
-        check_count(subsets, "subsets"),
-        check_count(seeds, "seeds"),
-    )
 
 
 retrain = GroundTruth.create

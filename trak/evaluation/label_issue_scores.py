@@ -53,7 +53,12 @@ def self_influence(
         StoreError: if what is stored is damaged.
     """
     power = _POWERS[check_option(quantity, "quantity", _POWERS)]
-    store = _store(source)
+    store = getattr(getattr(source, "experiment", source), "store", source)
+    if not isinstance(store, FeatureStore):
+        raise TypeError(
+            "self_influence needs stored features: what trak.attribute returned, a TRAKer or an open store, got "
+            f"{type(source).__name__}; pass one of these"
+        )
     weighting = getattr(source, "scoring", ScoringConfig()).override(weighting=weighting).weighting
     relative = Damping.make(damping, None)
     if relative.auto:
@@ -81,16 +86,6 @@ def self_influence(
                 bar.update(stop - start)
             q += table.column("out_to_loss_grad") / len(ids)
     return kernel * q**power
-
-
-def _store(source: Any) -> FeatureStore:
-    found = getattr(getattr(source, "experiment", source), "store", source)
-    if not isinstance(found, FeatureStore):
-        raise TypeError(
-            "self_influence needs stored features: what trak.attribute returned, a TRAKer or an open store, got "
-            f"{type(source).__name__}; pass one of these"
-        )
-    return found
 
 
 def harm_scores(scores: Scores) -> Array:

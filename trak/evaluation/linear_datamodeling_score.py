@@ -12,18 +12,10 @@ from trak._utils.typing import Array
 from trak._utils.validation import check_count
 from trak.attribution.faithfulness import Faithfulness
 from trak.attribution.results import Attribution
+from trak.evaluation import statistics
 from trak.evaluation.ground_truth import GroundTruth
 from trak.evaluation.result import Result, draw_distribution
-from trak.evaluation.statistics import (
-    CONFIDENCE,
-    RESAMPLES,
-    Bootstrap,
-    Interval,
-    interval_label,
-    resampled_spearman,
-    spearman,
-    standardized_ranks,
-)
+from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval
 from trak.evaluation.validation import Indices, Scores, as_array, as_scores, row_blocks
 
 PERMUTATIONS = 10_000
@@ -63,16 +55,8 @@ class LDS(Result):
     @property
     def figures(self) -> Faithfulness:
         """All but those of single targets."""
-        return Faithfulness(
-            self.mean,
-            *self.interval,
-            self.confidence,
-            self.p_value,
-            self.noise_ceiling,
-            len(self.per_target),
-            self.subsets,
-            self.seeds,
-        )
+        counts = len(self.per_target), self.subsets, self.seeds
+        return Faithfulness(self.mean, *self.interval, self.confidence, self.p_value, self.noise_ceiling, *counts)
 
     def __str__(self) -> str:
         return str(self.figures)
@@ -83,13 +67,10 @@ class LDS(Result):
 
     def _draw(self, ax: Any) -> Any:
         ax = axes(ax, "LDS of a target (Spearman correlation)", "number of targets", "Linear datamodeling score")
-        label = f"mean {self.mean:.2f}, {interval_label(self.confidence)}"
-        draw_distribution(ax, self.per_target, self.mean, self.interval, label)
+        draw_distribution(ax, self.per_target, self.mean, self.interval, self.confidence)
         if np.isfinite(self.noise_ceiling):
-            ax.axvline(
-                self.noise_ceiling, color="black", linewidth=1.6, linestyle="--",
-                label=f"noise ceiling {self.noise_ceiling:.2f}",
-            )  # fmt: skip
+            label = f"noise ceiling {self.noise_ceiling:.2f}"
+            ax.axvline(self.noise_ceiling, color="black", linewidth=1.6, linestyle="--", label=label)
         return ax
 
 
@@ -127,7 +108,18 @@ def lds(
         ValueError: for shapes that do not fit, fewer than 3 subsets, or numbers that are not finite.
         ImportError: if scipy is not installed.
     """
-    given, scores, truth = scores, as_scores(scores), _ground_truth(masks, outputs)
+    given, scores = scores, as_scores(scores)
+    if isinstance(masks, GroundTruth):
+        if outputs is not None:
+            raise ValueError(
+                f"a GroundTruth has outputs of its own, and outputs was given as {type(outputs).__name__}, too; leave "
+                "outputs out"
+            )
+        truth = masks
+    elif outputs is None:
+        raise ValueError("outputs is missing: call lds(scores, masks, outputs) or lds(scores, ground_truth)")
+    else:
+        truth = GroundTruth(as_array(masks), as_array(outputs))
     bootstrap, permutations = Bootstrap(resamples, confidence, seed), check_count(permutations, "permutations")
     if scores.shape != (truth.masks.shape[1], truth.num_targets):
         raise ValueError(
@@ -152,47 +144,21 @@ def lds(
         )
     if m < 3:
         raise ValueError(f"a rank correlation needs 3 subsets or more, got {m}; train on more subsets")
-    predicted, outcomes = _predicted(scores, truth), truth.outputs.mean(axis=1)
-    x, y = standardized_ranks(predicted), standardized_ranks(outcomes)
+    predicted, outcomes = np.zeros((m, len(truth.targets))), truth.outputs.mean(axis=1)
+    for start, block in row_blocks(scores, truth.targets):
+        predicted += truth.masks[:, start : start + len(block)].astype(np.float64) @ block
+    x, y = statistics.standardized_ranks(predicted), statistics.standardized_ranks(outcomes)
     draws = bootstrap.counts(m)
     pairs = zip(predicted.T, outcomes.T, strict=True)
-    resampled = np.stack([resampled_spearman(a, b, draws) for a, b in pairs], axis=1)
+    resampled = np.stack([statistics.resampled_spearman(a, b, draws) for a, b in pairs], axis=1)
     target_shares = bootstrap.counts(len(truth.targets)) / len(truth.targets)
-    found = LDS(
-        per_target=(x * y).sum(axis=0),
-        per_target_intervals=bootstrap.interval(resampled),
-        interval=Interval(*bootstrap.interval((resampled * target_shares).sum(axis=1)).tolist()),
-        confidence=bootstrap.confidence,
-        p_value=_p_value(x, y, permutations, seed),
-        noise_ceiling=_noise_ceiling(truth.outputs),
-        targets=truth.targets,
-        subsets=m,
-        seeds=seeds,
-    )
+    interval = Interval(*bootstrap.interval((resampled * target_shares).sum(axis=1)).tolist())
+    p_value, ceiling = _p_value(x, y, permutations, seed), _noise_ceiling(truth.outputs)
+    values, intervals = (x * y).sum(axis=0), bootstrap.interval(resampled)
+    found = LDS(values, intervals, interval, bootstrap.confidence, p_value, ceiling, truth.targets, m, seeds)
     if isinstance(given, Attribution):
         given.remember(found)
     return found
-
-
-def _ground_truth(masks: Array | GroundTruth, outputs: Array | None) -> GroundTruth:
-    if isinstance(masks, GroundTruth):
-        if outputs is not None:
-            raise ValueError(
-                f"a GroundTruth has outputs of its own, and outputs was given as {type(outputs).__name__}, too; leave "
-                "outputs out"
-            )
-        return masks
-    if outputs is None:
-        raise ValueError("outputs is missing: call lds(scores, masks, outputs) or lds(scores, ground_truth)")
-    return GroundTruth(as_array(masks), as_array(outputs))
-
-
-def _predicted(scores: Array, truth: GroundTruth) -> Array:
-    """Sums of the scores of each subset's examples: float64 (n_subsets, n_targets)."""
-    total = np.zeros((len(truth.masks), len(truth.targets)))
-    for start, block in row_blocks(scores, truth.targets):
-        total += truth.masks[:, start : start + len(block)].astype(np.float64) @ block
-    return total
 
 
 def _p_value(x: Array, y: Array, permutations: int, seed: int) -> float:
@@ -216,6 +182,6 @@ def _noise_ceiling(outputs: Array) -> float:
     seeds = outputs.shape[1]
     if seeds < 2:
         return float("nan")
-    pairs = [spearman(outputs[:, i], outputs[:, j]).mean() for i in range(seeds) for j in range(i)]
+    pairs = [statistics.spearman(outputs[:, i], outputs[:, j]).mean() for i in range(seeds) for j in range(i)]
     single = max(0.0, float(np.mean(pairs)))
     return float(np.sqrt(seeds * single / (1 + (seeds - 1) * single)))

@@ -99,24 +99,14 @@ def mislabel_detection(
     draws = np.empty((bootstrap.resamples, n), np.int64)
     for kind in (truth, ~truth):
         draws[:, kind] = bootstrap.counts(int(kind.sum()))
-    return MislabelDetection(
-        auroc=float(_auroc(scores, truth, np.ones((1, n), np.int64))[0]),
-        interval=Interval(*bootstrap.interval(_auroc(scores, truth, draws)).tolist()),
-        confidence=bootstrap.confidence,
-        average_precision=_average_precision(scores, truth),
-        k=tuple(ks),
-        precision=found[ks] / ks,
-        found=found,
-    )
+    auroc = float(_auroc(scores, truth, np.ones((1, n), np.int64))[0])
+    interval = Interval(*bootstrap.interval(_auroc(scores, truth, draws)).tolist())
+    average = _average_precision(scores, truth)
+    return MislabelDetection(auroc, interval, bootstrap.confidence, average, tuple(ks), found[ks] / ks, found)
 
 
 def check_issue_scores(given: Any) -> Array:
-    """Label issue scores, float64 (n_train,).
-
-    Raises:
-        ValueError: if they are empty, not finite, or not one number for each training example.
-        TypeError: if they are not numeric.
-    """
+    """Label issue scores, one finite number for each training example: float64 (n_train,)."""
     array = as_array(given)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"issue_scores must be real numbers, got an array of {array.dtype}; convert them to floats")

@@ -58,8 +58,7 @@ class Agreement(Result):
     def _draw(self, ax: Any) -> Any:
         title = f"Agreement (overlap of the top {self.k}: {self.overlap:.0%})"
         ax = axes(ax, "Spearman correlation of a target's scores", "number of targets", title)
-        label = f"mean {self.correlation:.2f}, {interval_label(self.confidence)}"
-        draw_distribution(ax, self.correlations, self.correlation, self.interval, label)
+        draw_distribution(ax, self.correlations, self.correlation, self.interval, self.confidence)
         return ax
 
 
@@ -92,19 +91,11 @@ def agreement(
         )
     n, targets = first.shape
     k = check_k(k, n)
-    correlations, overlaps = np.empty(targets), np.empty(targets)
+    values = correlations, overlaps = np.empty((2, targets))
     for t in range(targets):
         x, y = as_finite(first[:, t], f"a of target {t}"), as_finite(second[:, t], f"b of target {t}")
         correlations[t] = spearman(x, y)
         overlaps[t] = len(np.intersect1d(top_indices(x, k), top_indices(y, k))) / k
     bootstrap = Bootstrap(resamples, confidence, seed)
-    interval, overlap_interval = bootstrap.mean_intervals(np.stack([correlations, overlaps])).tolist()
-    return Agreement(
-        correlations=correlations,
-        overlaps=overlaps,
-        k=k,
-        train_set_size=n,
-        interval=Interval(*interval),
-        overlap_interval=Interval(*overlap_interval),
-        confidence=bootstrap.confidence,
-    )
+    intervals = (Interval(*ends) for ends in bootstrap.mean_intervals(values).tolist())
+    return Agreement(correlations, overlaps, k, n, *intervals, bootstrap.confidence)

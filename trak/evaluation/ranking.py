@@ -19,19 +19,14 @@ def _groups(scores: Array, relevant: Array) -> tuple[Array, Array]:
 
 
 def expected_hits(scores: Array, relevant: Array) -> Array:
-    """Expected number of relevant ones among the i highest scores, (n + 1,) for i from 0 to n.
-
-    Args:
-        scores: (n,).
-        relevant: bool (n,).
-    """
+    """Expected number of relevant ones among the i highest of n scores, (n + 1,) for i from 0 to n."""
     sizes, hits = _groups(scores, relevant)
     # Within a group every member is as likely to be any of its members.
     return np.append(0.0, np.repeat(hits / sizes, sizes).cumsum())
 
 
 def expected_reciprocal_rank(scores: Array, relevant: Array) -> float:
-    """Expected 1 / (rank, from 1, of the highest relevant one); arguments as above, at least one relevant."""
+    """Expected 1 / (rank, from 1, of the highest relevant one); at least one has to be relevant."""
     sizes, hits = _groups(scores, relevant)
     group = int(np.argmax(hits > 0))
     above, size, good = int(sizes[:group].sum()), int(sizes[group]), int(hits[group])

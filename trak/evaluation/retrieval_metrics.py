@@ -11,7 +11,7 @@ from trak._utils.typing import Array
 from trak.evaluation.ranking import expected_hits, expected_reciprocal_rank
 from trak.evaluation.result import Result, draw_curve, with_interval
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, interval_label
-from trak.evaluation.validation import Indices, Scores, as_array, as_finite, as_indices, as_mask, as_scores, check_ks
+from trak.evaluation.validation import Indices, Scores, as_array, as_finite, as_indices, as_scores, check_ks
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,12 +104,30 @@ def retrieval(
         ValueError: if no target has a relevant example; for shapes that do not fit, or NaN.
     """
     scores = as_scores(scores)
-    truth, ks = _relevant(relevant, scores.shape), check_ks(k, len(scores))
+    n, targets = scores.shape
+    if isinstance(relevant, list | tuple):
+        if len(relevant) != targets:
+            raise ValueError(
+                f"relevant has lists for {len(relevant)} targets, the scores have {targets}; give one list for each "
+                "target"
+            )
+        truth = np.zeros((n, targets), bool)
+        for t, indices in enumerate(relevant):
+            if len(indices):
+                truth[as_indices(indices, n, f"relevant of target {t}"), t] = True
+    else:
+        truth = as_array(relevant)
+        if truth.dtype != bool or truth.shape != scores.shape:
+            raise ValueError(
+                f"relevant must be bool {scores.shape} as the scores, or a list of indices for each target, got "
+                f"{truth.dtype} {truth.shape}; pass either"
+            )
+    ks = check_ks(k, n)
     known = truth.any(axis=0)
     if not known.any():
-        raise ValueError(f"none of the {scores.shape[1]} targets has a relevant example; mark at least one in relevant")
-    reciprocal = np.full(scores.shape[1], np.nan)
-    recalls, precisions = np.full((2, len(ks), scores.shape[1]), np.nan)
+        raise ValueError(f"none of the {targets} targets has a relevant example; mark at least one in relevant")
+    reciprocal = np.full(targets, np.nan)
+    recalls, precisions = np.full((2, len(ks), targets), np.nan)
     for t in np.flatnonzero(known):
         column = as_finite(scores[:, t], f"scores of target {t}")
         hits = expected_hits(column, truth[:, t])
@@ -118,33 +136,6 @@ def retrieval(
     bootstrap = Bootstrap(resamples, confidence, seed)
     values = np.concatenate([reciprocal[None], recalls, precisions])[:, known]
     intervals = bootstrap.mean_intervals(values)
-    return Retrieval(
-        reciprocal_ranks=reciprocal,
-        recalls=recalls,
-        precisions=precisions,
-        k=tuple(ks),
-        mrr_interval=Interval(*intervals[0].tolist()),
-        recall_intervals=intervals[1 : 1 + len(ks)],
-        precision_intervals=intervals[1 + len(ks) :],
-        confidence=bootstrap.confidence,
-    )
-
-
-def _relevant(given: Array | Sequence[Indices], shape: tuple[int, ...]) -> Array:
-    if not isinstance(given, list | tuple):
-        array = as_array(given)
-        if array.dtype != bool or array.shape != shape:
-            raise ValueError(
-                f"relevant must be bool {shape} as the scores, or a list of indices for each target, got "
-                f"{array.dtype} {array.shape}; pass either"
-            )
-        return array
-    if len(given) != shape[1]:
-        raise ValueError(
-            f"relevant has lists for {len(given)} targets, the scores have {shape[1]}; give one list for each target"
-        )
-    truth = np.zeros(shape, bool)
-    for t, indices in enumerate(given):
-        if len(indices):
-            truth[:, t] = as_mask(as_indices(indices, shape[0], f"relevant of target {t}"), shape[0])
-    return truth
+    of_mrr, of_recall, of_precision = np.split(intervals, [1, 1 + len(ks)])
+    found = (reciprocal, recalls, precisions, tuple(ks), Interval(*of_mrr[0].tolist()), of_recall, of_precision)
+    return Retrieval(*found, bootstrap.confidence)

@@ -26,10 +26,6 @@ class Bootstrap:
     """Percentile intervals from seeded resampling with replacement."""
 
     def __init__(self, resamples: int = RESAMPLES, confidence: float = CONFIDENCE, seed: int = 0) -> None:
-        """
-        Raises:
-            ValueError: if `resamples` is not positive, `seed` negative or `confidence` not between 0 and 1.
-        """
         self.resamples = check_count(resamples, "resamples")
         self.confidence = check_fraction(confidence, "confidence")
         self._rng = np.random.default_rng(check_count(seed, "seed", least=0))

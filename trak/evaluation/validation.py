@@ -26,12 +26,7 @@ Indices: TypeAlias = Sequence[int] | Array
 
 
 def as_scores(given: Scores, name: str = "scores") -> Array:
-    """The array (n_train, n_targets) in what was given, as it is: perhaps memory-mapped, of any floating type.
-
-    Raises:
-        ValueError: if it is not two-dimensional, or empty.
-        TypeError: if it is not numeric.
-    """
+    """The array (n_train, n_targets) in what was given, as it is: perhaps memory-mapped, of any floating type."""
     array = as_array(given.scores if isinstance(given, HasScores) else given)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be real numbers, got an array of {array.dtype}; convert them to floats")
@@ -43,15 +38,11 @@ def as_scores(given: Scores, name: str = "scores") -> Array:
 
 
 def as_finite(values: Any, name: str) -> Array:
-    """The same values in float64.
-
-    Raises:
-        ValueError: if one is not finite.
-    """
+    """The same values in float64, if all of them are finite."""
     values = np.asarray(values, np.float64)
     bad = ~np.isfinite(values)
     if bad.any():
-        at = tuple(int(i) for i in np.argwhere(bad)[0])
+        at = tuple(np.argwhere(bad)[0].tolist())
         raise ValueError(
             f"{name} must be finite, got {values[at]} at {at}; find out where it came from, or leave it out"
         )
@@ -60,18 +51,11 @@ def as_finite(values: Any, name: str) -> Array:
 
 def as_mask(indices: Array, size: int) -> Array:
     """A boolean mask (size,) that is True at some indices."""
-    mask = np.zeros(size, bool)
-    mask[indices] = True
-    return mask
+    return np.bincount(indices, minlength=size) > 0
 
 
 def check_one_per_example(given: Any, size: int, name: str) -> Array:
-    """Labels or names, one for each example: (size,).
-
-    Raises:
-        ValueError: for another number of them.
-        TypeError: for a mixture, such as of strings and None.
-    """
+    """Labels or names of one type, one for each example: (size,)."""
     array = as_array(given)
     if array.shape != (size,):
         raise ValueError(f"expected {name} of shape {(size,)}, one for each, got {array.shape}; give as many")
@@ -82,24 +66,14 @@ def check_one_per_example(given: Any, size: int, name: str) -> Array:
 
 
 def check_target(target: int, size: int) -> int:
-    """The index of one of `size` targets.
-
-    Raises:
-        ValueError: if it is out of range.
-        TypeError: if it is not one integer.
-    """
+    """The index of one of `size` targets."""
     if np.ndim(target):
         raise TypeError(f"target must be one integer, got {target!r:.80}; ask for one target after the other")
     return int(as_indices([target], size, "target")[0])
 
 
 def check_ks(k: int | Sequence[int], limit: int) -> list[int]:
-    """Numbers of training examples, in growing order.
-
-    Raises:
-        ValueError: if there is none, or one is not between 1 and `limit`.
-        TypeError: if one is not an integer.
-    """
+    """Numbers of training examples between 1 and `limit`, in growing order."""
     several = list(k) if isinstance(k, Sequence | np.ndarray) else [k]
     if not several:
         raise ValueError("k is empty: give at least one number of examples")
@@ -112,12 +86,7 @@ def check_ks(k: int | Sequence[int], limit: int) -> list[int]:
 
 
 def check_k(k: int | None, limit: int, default: int = 10) -> int:
-    """One number of training examples; for None the default, or `limit` if that is less.
-
-    Raises:
-        ValueError: if it is not between 1 and `limit`.
-        TypeError: if it is not one integer.
-    """
+    """One number of training examples between 1 and `limit`; for None the default, or `limit` if that is less."""
     if np.ndim(k):  # type: ignore[arg-type]
         raise TypeError(f"k must be one integer, got {k!r:.80}; ask for one number of training examples")
     return check_ks(min(default, limit) if k is None else k, limit)[0]
@@ -125,11 +94,7 @@ def check_k(k: int | None, limit: int, default: int = 10) -> int:
 
 def row_blocks(scores: Array, columns: Array | None = None) -> Iterator[tuple[int, Array]]:
     """The scores of some targets, or all, one block of training examples after the other: (its first example, float64
-    (block, columns)). A memory-mapped array is never in memory as a whole.
-
-    Raises:
-        ValueError: if a score is not finite.
-    """
+    (block, columns)). A memory-mapped array is never in memory as a whole."""
     rows = min(_ROWS_AT_ONCE, max(1, _SCORES_AT_ONCE // scores.shape[1]))
     for start in range(0, len(scores), rows):
         block = scores[start : start + rows]
@@ -146,9 +111,5 @@ def row_blocks(scores: Array, columns: Array | None = None) -> Iterator[tuple[in
 
 
 def mean_over_targets(scores: Array, columns: Array | None = None) -> Array:
-    """Mean of each training example's scores over some targets, or all: float64 (n_train,).
-
-    Raises:
-        ValueError: if a score is not finite.
-    """
+    """Mean of each training example's scores over some targets, or all: float64 (n_train,)."""
     return np.concatenate([block.mean(axis=1) for _, block in row_blocks(scores, columns)])

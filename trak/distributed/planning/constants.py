@@ -8,6 +8,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from trak._utils.validation import is_number
+
+_REMEDY = "write it again with python benchmarks/constants.py"
 DTYPES = ("float32", "float16", "int8")
 """Types of stored features that constants are given for."""
 
@@ -85,12 +88,9 @@ class Constants:
         """
         text = Path(path).read_text(encoding="utf-8")
         try:
-            found = json.loads(text)
+            return cls.parse(json.loads(text), str(path))
         except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path} is not JSON: {error}; write it again with python benchmarks/constants.py"
-            ) from error
-        return cls.parse(found, str(path))
+            raise ValueError(f"{path} is not JSON: {error}; {_REMEDY}") from error
 
     @classmethod
     def default(cls) -> "Constants":
@@ -102,15 +102,12 @@ class Constants:
     def parse(cls, found: Any, where: str) -> "Constants":
         """From what JSON holds; raises ValueError naming `where` if it is something else."""
         if not isinstance(found, dict):
-            raise ValueError(
-                f"{where} must hold an object of constants, got a {type(found).__name__}; write it again with python "
-                "benchmarks/constants.py"
-            )
+            raise ValueError(f"{where} must hold an object of constants, got a {type(found).__name__}; {_REMEDY}")
         names = [field.name for field in fields(cls)]
         for name in (*names, *found):
             if name not in found or name not in names:
                 fault = "lacks" if name not in found else "has an unknown"
-                raise ValueError(f"{where} {fault} {name!r}; write it again with python benchmarks/constants.py")
+                raise ValueError(f"{where} {fault} {name!r}; {_REMEDY}")
         return cls(**{name: _value(name, found[name], where) for name in names})
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -118,39 +115,32 @@ class Constants:
         Path(path).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
+def _check(fine: bool, rule: str, value: Any) -> None:
+    if not fine:
+        raise ValueError(f"{rule}, got {value!r}; {_REMEDY}")
+
+
 def _value(name: str, value: Any, where: str) -> Any:
     if name == "machine":
         return str(value)
-    if name in ("row_seconds", "gram_seconds", "stream_seconds"):
-        if not isinstance(value, dict) or set(value) != set(DTYPES):
-            raise ValueError(
-                f"{name} in {where} must have an entry for each of {', '.join(DTYPES)}, got {value!r}; write it again "
-                "with python benchmarks/constants.py"
-            )
-        return {dtype: _number(name, one, where) for dtype, one in value.items()}
-    return _number(name, value, where)
+    if name not in ("row_seconds", "gram_seconds", "stream_seconds"):
+        return _number(name, value, where)
+    fine = isinstance(value, dict) and set(value) == set(DTYPES)
+    _check(fine, f"{name} in {where} must have an entry for each of {', '.join(DTYPES)}", value)
+    return {dtype: _number(name, one, where) for dtype, one in value.items()}
 
 
 def _number(name: str, value: Any, where: str) -> Line | float:
-    if name in ("row_seconds", "verify_seconds", "eigen_seconds", "damping_seconds", "top_seconds"):
-        if not isinstance(value, dict) or set(value) != {"fixed", "each"}:
-            raise ValueError(
-                f"{name} in {where} must have 'fixed' and 'each', got {value!r}; write it again with python "
-                "benchmarks/constants.py"
-            )
-        return Line(**{part: _positive(name, one, where) for part, one in value.items()})
-    return _positive(name, value, where)
+    if name not in ("row_seconds", "verify_seconds", "eigen_seconds", "damping_seconds", "top_seconds"):
+        return _positive(name, value, where)
+    fine = isinstance(value, dict) and set(value) == {"fixed", "each"}
+    _check(fine, f"{name} in {where} must have 'fixed' and 'each'", value)
+    return Line(**{part: _positive(name, one, where) for part, one in value.items()})
 
 
 def _positive(name: str, value: Any, where: str) -> float:
+    fine = is_number(value) and 0 <= value < float("inf")
+    _check(fine, f"{name} in {where} must be a number, 0 or more and finite", value)
     rate = name.endswith(("flops", "bandwidth", "ratio"))
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ValueError(
-            f"{name} in {where} must be a number, 0 or more and finite, got {value!r}; write it again with python "
-            "benchmarks/constants.py"
-        )
-    if rate and not value:
-        raise ValueError(
-            f"{name} in {where} must be more than 0, got {value!r}; write it again with python benchmarks/constants.py"
-        )
+    _check(value > 0 or not rate, f"{name} in {where} must be more than 0", value)
     return float(value)

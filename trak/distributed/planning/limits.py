@@ -12,12 +12,8 @@ MAX_SECONDS = 600.0
 MANY_FILES = 1_000_000
 ROW_NUMBERS = 2**32
 """Rows that claims can tell apart."""
-_SHARE = 0.25
 _SMALLER = "float16 or int8, a smaller k, fewer checkpoints"
-_MORE = "more targets in one query"
 _PARTS = "a store for each part of the training set"
-_ALL = "top instead; faster storage"
-_EACH = "a smaller k; as many workers as checkpoints"
 
 
 @dataclass(frozen=True)
@@ -37,47 +33,34 @@ class Limit:
 
 
 def limits(work: Workload, costs: Sequence[Cost]) -> list[Limit]:
-    """All limits, the one that breaks first at the head.
-
-    Args:
-        work: the sizes.
-        costs: what `phases` says of them.
-    """
+    """All limits of some work whose costs `phases` gives, the one that breaks first at the head."""
     made, final, opened, again, everything = costs
     matrices = GRAM_COPIES * 8 * work.k**2
     blocks = max(made.memory, max(cost.memory for cost in costs[1:]) - matrices)
     fits = int((work.memory / (GRAM_COPIES * 8)) ** 0.5)
     files = work.chunks * arrays(work.k, work.dtype) * work.checkpoints
     computed = sum(made.parts.values())
+    quick = f"{_SMALLER}; faster storage; more targets in one query"
+    busy, gram = f"keep the store open; more workers; {_SMALLER}", sum(final.parts.values())
     found = [
         Limit("memory of Gram matrix and factor", matrices, work.memory, "bytes", f"k up to {fits:,} fits"),
         Limit("memory beside these and the model", blocks, work.memory, "bytes", "smaller batches; fewer targets"),
         Limit("Cholesky factor", again.parts["Cholesky"], MAX_SECONDS, "s", "a smaller k; a device quick in float64"),
         Limit("solve for targets", again.parts["solve"], MAX_SECONDS, "s", "a smaller k; fewer targets"),
-        Limit(
-            "reading rows for a query", opened.storage_seconds, MAX_SECONDS, "s", f"{_SMALLER}; faster storage; {_MORE}"
-        ),
-        Limit("storage of all scores", everything.storage_seconds, MAX_SECONDS, "s", _ALL),
+        Limit("reading rows for a query", opened.storage_seconds, MAX_SECONDS, "s", quick),
+        Limit("storage of all scores", everything.storage_seconds, MAX_SECONDS, "s", "top instead; faster storage"),
         Limit("rows times targets", again.parts["products"], MAX_SECONDS, "s", f"{_SMALLER}; a device"),
-        Limit(
-            "checksums of a query",
-            opened.parts["checksums"],
-            MAX_SECONDS,
-            "s",
-            f"keep the store open; more workers; {_SMALLER}",
-        ),
+        Limit("checksums of a query", opened.parts["checksums"], MAX_SECONDS, "s", busy),
         Limit("files or objects", files, MANY_FILES, "files", f"{_SMALLER}; {_PARTS}"),
         Limit("row numbers in claims", work.examples, ROW_NUMBERS, "rows", _PARTS),
         Limit("writing rows meanwhile", made.storage_seconds, computed, "s", f"faster storage; {_SMALLER}"),
-        Limit("Gram matrices beside featurizing", sum(final.parts.values()), computed, "s", _EACH),
+        Limit("Gram matrices beside featurizing", gram, computed, "s", "a smaller k; as many workers as checkpoints"),
     ]
     if work.step_seconds:
-        beside = _SHARE * made.parts["model"]
-        found += [
-            Limit(
-                "hashing examples beside a quarter of the model", made.parts["hashes"], beside, "s", "smaller tensors"
-            ),
-            Limit("handling rows beside a quarter of the model", made.parts["rows"], beside, "s", "a smaller k"),
-            Limit("batches' fixed cost beside the same", made.parts["batches"], beside, "s", "larger batches"),
-        ]
+        for what, part, advice in (
+            ("hashing examples beside a quarter of the model", "hashes", "smaller tensors"),
+            ("handling rows beside a quarter of the model", "rows", "a smaller k"),
+            ("batches' fixed cost beside the same", "batches", "larger batches"),
+        ):
+            found.append(Limit(what, made.parts[part], 0.25 * made.parts["model"], "s", advice))
     return sorted(found, key=lambda limit: limit.margin)

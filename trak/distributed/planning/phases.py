@@ -49,10 +49,8 @@ class Cost:
 
 def phases(work: Workload, constants: Constants) -> list[Cost]:
     """All phases: featurizing, finalizing, a query of a reopened store, another one, all scores."""
-    return [
-        featurizing(work, constants), finalizing(work, constants), query(work, constants, opened=True),
-        query(work, constants), scores(work, constants),
-    ]  # fmt: skip
+    made = featurizing(work, constants), finalizing(work, constants)
+    return [*made, query(work, constants, opened=True), query(work, constants), scores(work, constants)]
 
 
 def featurizing(work: Workload, constants: Constants) -> Cost:
@@ -66,7 +64,7 @@ def featurizing(work: Workload, constants: Constants) -> Cost:
     }
     written = work.checkpoints * work.table_bytes
     memory = constants.process_bytes + _ROWS_IN_FLIGHT * 4 * min(work.batch, work.examples) * work.k
-    return Cost("featurizing", parts, work.workers, 0, written, memory, written / _writes(work, constants), True)
+    return Cost("featurizing", parts, work.workers, 0, written, memory, _stored(work, constants, 0, written), True)
 
 
 def finalizing(work: Workload, constants: Constants) -> Cost:
@@ -80,7 +78,7 @@ def finalizing(work: Workload, constants: Constants) -> Cost:
     }
     read = 0 if work.in_cache else 2 * work.checkpoints * work.table_bytes
     written = work.checkpoints * 8 * k**2
-    stored = read / _reads(work, constants) + written / _writes(work, constants)
+    stored = _stored(work, constants, read, written)
     block = 8 * min(_BLOCK_ROWS, work.examples) * k
     memory = constants.process_bytes + GRAM_COPIES * 8 * k**2 + _KEPT * block
     return Cost("finalizing", parts, min(work.workers, work.checkpoints), read, written, memory, stored)
@@ -91,29 +89,15 @@ def query(work: Workload, constants: Constants, opened: bool = False) -> Cost:
     checksums as they are read, or of one that is open. Rows are dealt to some dozens of workers at most, each of which
     solves."""
     work = replace(work, workers=min(work.workers, TOP_GROUPS))
-    parts = _solving(work, constants, opened) | {
-        "strongest": _passes(work)
-        * work.examples
-        * constants.top_seconds.at(work.targets / _passes(work))
-        / work.workers
-    }
-    read, name = _read_again(work, opened), "query, store opened anew" if opened else "query, store open"
-    memory = _query_memory(work, constants)
-    return Cost(name, parts, work.workers, read, 0, memory, read / _reads(work, constants))
+    passes, name = _passes(work), "query, store opened anew" if opened else "query, store open"
+    strongest = passes * work.examples * constants.top_seconds.at(work.targets / passes) / work.workers
+    return _asked(work, constants, name, opened, {"strongest": strongest}, 0)
 
 
 def scores(work: Workload, constants: Constants) -> Cost:
     """Featurizing the targets and all scores of a reopened store, shared out in the same way."""
     count = work.examples * work.targets
-    parts = _solving(work, constants, True) | {"file": count * constants.score_seconds}
-    read = _read_again(work, True)
-    stored = read / _reads(work, constants) + 4 * count / _writes(work, constants)
-    return Cost("all scores", parts, work.workers, read, 4 * count, _query_memory(work, constants), stored)
-
-
-def _read_again(work: Workload, opened: bool) -> float:
-    rows = int(opened) if work.in_cache else _passes(work)
-    return work.checkpoints * (rows * work.table_bytes + work.workers * 8 * work.k**2)
+    return _asked(work, constants, "all scores", True, {"file": count * constants.score_seconds}, 4 * count)
 
 
 def _passes(work: Workload) -> int:
@@ -129,38 +113,32 @@ def _row(work: Workload, constants: Constants) -> dict[str, float]:
     }
 
 
-def _solving(work: Workload, constants: Constants, opened: bool) -> dict[str, float]:
-    """What comes before scores, and the scores."""
+def _asked(
+    work: Workload, constants: Constants, name: str, opened: bool, last: Mapping[str, float], written: float
+) -> Cost:
+    """What comes before scores, the scores, and a last part."""
     k, each = work.k, work.checkpoints
     rows, batches = each * work.examples / work.workers, -(-work.targets // work.batch)
     targets = work.targets * sum(_row(work, constants).values()) + batches * constants.batch_seconds
     multiplied = 2 * k * work.targets / constants.product_flops
-    return {
+    d, sampled = min(k, FOLDED), min(work.examples, SAMPLED_ROWS)
+    damping = constants.eigen_seconds.at(d**3) + sampled * constants.damping_seconds.at(d**2)
+    parts = {
         "targets": each * (constants.open_seconds + targets / work.workers),
         "opening": each * (constants.query_seconds + (constants.reopen_seconds if opened else 0)),
         **({"checksums": rows * constants.verify_seconds.at(work.row_bytes)} if opened else {}),
-        "damping": _damping(work, constants),
+        "damping": 0.0 if work.targets < FEWEST_TARGETS else -(-each // CHECKPOINTS_EACH) * damping,
         "Cholesky": each * k**3 / 3 / constants.cholesky_flops,
         "solve": each * 2 * k**2 * work.targets / constants.solve_flops,
         "products": rows * (_passes(work) * k * constants.stream_seconds[work.dtype] + multiplied),
+        **last,
     }
-
-
-def _damping(work: Workload, constants: Constants) -> float:
-    if work.targets < FEWEST_TARGETS:
-        return 0.0
-    d, rows = min(work.k, FOLDED), min(work.examples, SAMPLED_ROWS)
-    each = constants.eigen_seconds.at(d**3) + rows * constants.damping_seconds.at(d**2)
-    return -(-work.checkpoints // CHECKPOINTS_EACH) * each
-
-
-def _query_memory(work: Workload, constants: Constants) -> float:
-    targets = min(work.targets, targets_at_once(work))
-    solutions = (8 + 4 * work.checkpoints) * work.k * targets
+    read = each * ((int(opened) if work.in_cache else _passes(work)) * work.table_bytes + work.workers * 8 * k**2)
+    at_once = min(work.targets, targets_at_once(work))
     # Rows of a block as they are multiplied, their scores, and what finds the strongest.
-    rows = min(_BLOCK_ROWS, work.examples)
-    block = min(4 * rows * (work.k + 4 * targets), MEMORY_BUDGET // 4)
-    return constants.process_bytes + GRAM_COPIES * 8 * work.k**2 + solutions + _KEPT * block
+    block = min(4 * min(_BLOCK_ROWS, work.examples) * (k + 4 * at_once), MEMORY_BUDGET // 4)
+    memory = constants.process_bytes + GRAM_COPIES * 8 * k**2 + (8 + 4 * each) * k * at_once + _KEPT * block
+    return Cost(name, parts, work.workers, read, written, memory, _stored(work, constants, read, written))
 
 
 def gram_operations(k: int) -> float:
@@ -173,9 +151,7 @@ def targets_at_once(work: Workload) -> int:
     return max(1, MEMORY_BUDGET // 4 // (4 * work.k * work.checkpoints))
 
 
-def _reads(work: Workload, constants: Constants) -> float:
-    return constants.read_bandwidth if work.read_bandwidth is None else work.read_bandwidth
-
-
-def _writes(work: Workload, constants: Constants) -> float:
-    return constants.write_bandwidth if work.write_bandwidth is None else work.write_bandwidth
+def _stored(work: Workload, constants: Constants, read: float, written: float) -> float:
+    """Seconds that reading and writing so many bytes take."""
+    reads, writes = work.read_bandwidth or constants.read_bandwidth, work.write_bandwidth or constants.write_bandwidth
+    return read / reads + written / writes

@@ -38,10 +38,6 @@ class Workload:
     """The same for writing."""
 
     def __post_init__(self) -> None:
-        """
-        Raises:
-            ValueError: for an invalid size.
-        """
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "dtype":

@@ -1,8 +1,9 @@
 """Train models on given subsets of the training set, each once and for all."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +11,12 @@ import torch
 from tqdm.auto import tqdm
 
 from trak._utils.typing import Array
-from trak._utils.validation import check_count
+from trak._utils.validation import check_count, check_option
 from trak.distributed import Ray
 from trak.evaluation.retraining.run_store import ModelStore, RetrainingConfig
 from trak.evaluation.retraining.runs import TrainingRun, checked_run
 from trak.evaluation.retraining.training_spec import RunFailure, Train, TrainingSpec
-from trak.evaluation.retraining.workers import check_workers, measure_all
+from trak.evaluation.retraining.workers import measure_all
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.inputs.datasets import is_dataset
@@ -82,11 +83,7 @@ def retrain_on(
         TypeError: for other invalid arguments.
         ImportError: if joblib, or Ray for "ray", is not installed.
     """
-    retrainer = Retrainer(
-        train, task, targets, train_set_size=train_set_size, save_dir=save_dir, config=config, jobs=jobs,
-        backend=backend, progress=progress,
-    )  # fmt: skip
-    return retrainer.run(runs)
+    return Retrainer(train, task, targets, train_set_size, save_dir, config, jobs, backend, progress).run(runs)
 
 
 class Retrainer:
@@ -97,31 +94,36 @@ class Retrainer:
         train: Train,
         task: Task | str | Any,
         targets: Iterable[Batch],
-        *,
         train_set_size: int,
         save_dir: Location,
-        config: Mapping[str, Any] | None = None,
-        jobs: int | None = None,
-        backend: str | Ray = "loky",
-        progress: bool = True,
+        config: Mapping[str, Any] | None,
+        jobs: int | None,
+        backend: str | Ray,
+        progress: bool,
     ) -> None:
         if not callable(train):
             raise TypeError(
                 f"train must be a function of (indices, seed), got {type(train).__name__}; define train(indices, seed)"
             )
-        check_workers(jobs, backend)
-        self._spec = TrainingSpec(train, make_task(task), _loaded(targets))
+        if jobs is not None:
+            check_count(jobs, "jobs")
+        if not isinstance(backend, Ray):
+            check_option(backend, "backend", ("loky", "ray"))
+        task = make_task(task)
+        if is_dataset(targets):
+            raise TypeError(
+                f"targets is a data set of single examples ({type(targets).__name__}); pass DataLoader(targets, "
+                "batch_size=32), or, of texts, trak.inputs.datasets.as_loader(targets, model, batch_size=32, "
+                "collate_fn=tokenizer) with any model of this kind"
+            )
+        count_examples(targets, "targets")
+        loaded = [batches.to_device(batch, torch.device("cpu")) for batch in targets]
+        self._spec = TrainingSpec(train, task, loaded)
         self._jobs, self._backend, self._progress = jobs, backend, progress
-        self.store = ModelStore.create(
-            save_dir,
-            RetrainingConfig(
-                train_set_size=check_count(train_set_size, "train_set_size"),
-                num_targets=sum(map(batches.size, self._spec.targets)),
-                targets_digest=batches.combined_digest(np.concatenate(list(map(batches.digests, self._spec.targets)))),
-                task=self._spec.task.describe(),
-                config={} if config is None else config,
-            ),
-        )
+        size, num_targets = check_count(train_set_size, "train_set_size"), sum(map(batches.size, loaded))
+        digest = batches.combined_digest(np.concatenate([*map(batches.digests, loaded)]))
+        same = RetrainingConfig(size, num_targets, digest, task.describe(), {} if config is None else config)
+        self.store = ModelStore.create(save_dir, same)
 
     def run(self, runs: Sequence[tuple[Any, int] | TrainingRun]) -> Retrained:
         """What is known of the models of these runs, after training those that are missing."""
@@ -129,32 +131,15 @@ class Retrainer:
         if not checked:
             raise ValueError("runs is empty: give at least one (indices, seed)")
         keys = [run.key() for run in checked]
-        self._complete(dict(zip(keys, checked, strict=True)))
-        return read_models(self.store, keys)
-
-    def _complete(self, wanted: Mapping[str, TrainingRun]) -> None:
+        wanted = dict(zip(keys, checked, strict=True))
         missing = [run for key, run in wanted.items() if not self.store.is_done(key)]
         done, failure = len(wanted) - len(missing), None
-
-        def until_failure() -> Iterator[TrainingRun]:
-            for run in missing:
-                if failure is not None:
-                    return
-                yield run
-
-        def kept() -> str:
-            return (
-                f"{done} of {len(wanted)} models are done and kept in {self.store.where}; run the same script again to "
-                "go on"
-            )
-
+        kept = f"of {len(wanted)} models are done and kept in {self.store.where}; run the same script again to go on"
+        until_failure = takewhile(lambda _: failure is None, missing)
+        results = measure_all(self._spec, until_failure, self._jobs, self._backend)
+        bar = tqdm(total=len(wanted), initial=done, desc="retraining", unit="model", disable=not self._progress)
         try:
-            with (
-                closing(measure_all(self._spec, until_failure(), self._jobs, self._backend)) as results,
-                tqdm(
-                    total=len(wanted), initial=done, desc="retraining", unit="model", disable=not self._progress
-                ) as bar,
-            ):
+            with closing(results), bar:
                 for position, found in results:
                     if isinstance(found, RunFailure):
                         failure = failure or (missing[position], found)
@@ -163,15 +148,15 @@ class Retrainer:
                     done += 1
                     bar.update()
         except BrokenProcessPool as broken:
-            raise RetrainingError(
-                f"a process died while it trained; if memory ran out, use fewer jobs. {kept()}"
-            ) from broken
+            died = "a process died while it trained; if memory ran out, use fewer jobs"
+            raise RetrainingError(f"{died}. {done} {kept}") from broken
         if failure is not None:
             run, why = failure
-            error = RetrainingError(f"training on {run} failed: {why.error}. {kept()}")
+            error = RetrainingError(f"training on {run} failed: {why.error}. {done} {kept}")
             if why.exception is None:
                 error.add_note(f"In the other process:\n{why.where}")
             raise error from why.exception
+        return read_models(self.store, keys)
 
 
 def read_models(store: ModelStore, keys: Sequence[str]) -> Retrained:
@@ -183,14 +168,3 @@ def read_models(store: ModelStore, keys: Sequence[str]) -> Retrained:
         None if np.isnan(correct).any() else correct == 1,
         np.array([found[key].seconds for key in keys]),
     )
-
-
-def _loaded(targets: Iterable[Batch]) -> list[Batch]:
-    if is_dataset(targets):
-        raise TypeError(
-            f"targets is a data set of single examples ({type(targets).__name__}); pass DataLoader(targets, "
-            "batch_size=32), or, of texts, trak.inputs.datasets.as_loader(targets, model, batch_size=32, "
-            "collate_fn=tokenizer) with any model of this kind"
-        )
-    count_examples(targets, "targets")
-    return [batches.to_device(batch, torch.device("cpu")) for batch in targets]

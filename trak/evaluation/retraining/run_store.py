@@ -115,11 +115,7 @@ class ModelStore:
             write_whole(self._group, name, rows)
 
     def read(self, key: str) -> RunResult:
-        """A model that is done.
-
-        Raises:
-            StoreError: if it is damaged.
-        """
+        """A model that is done."""
         name = f"models/{key}"
         try:
             array = checked(self._group, name)
@@ -128,9 +124,8 @@ class ModelStore:
             outputs, correct = np.asarray(array[:])
             return RunResult(outputs, correct, float(array.attrs["seconds"]))  # type: ignore[arg-type]
         except UNREADABLE as error:
-            raise StoreError(
-                f"{name} in {self.where} is damaged ({error}); delete it and run the same script again"
-            ) from error
+            advice = "delete it and run the same script again"
+            raise StoreError(f"{name} in {self.where} is damaged ({error}); {advice}") from error
 
     def notes(self, name: str) -> dict[str, Any]:
         """What a kind of experiment recorded; empty if nothing."""
@@ -138,11 +133,7 @@ class ModelStore:
         return found.attrs.asdict() if isinstance(found, zarr.Group) else {}
 
     def record(self, name: str, fixed: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-        """Record what is `fixed` from the first time on, and what is the `current` state.
-
-        Raises:
-            ConfigMismatchError: naming both values if a fixed value differs.
-        """
+        """Record what is `fixed` from the first time on, and what is the `current` state."""
         with locked(self._location):
             found = self.notes(name)
             for key, value in fixed.items():

@@ -36,12 +36,7 @@ class TrainingRun(NamedTuple):
 
 
 def checked_run(run: tuple[Any, ...], position: int, train_set_size: int) -> TrainingRun:
-    """The run meant by (indices, seed) or a `TrainingRun`, its indices int64 and sorted.
-
-    Raises:
-        ValueError: for indices that are repeated, out of range or none, or a seed out of range.
-        TypeError: for anything else that is no run.
-    """
+    """The run meant by (indices, seed) or a `TrainingRun`, its indices int64 and sorted."""
     if not isinstance(run, tuple | list) or len(run) not in (2, 3):
         raise TypeError(f"run {position} must be (indices, seed), got {type(run).__name__}; pass a pair for each model")
     name = run[2] if len(run) == 3 and run[2] else f"run {position}"
@@ -98,8 +93,9 @@ def training_seed(seed: int, subset: int, repeat: int) -> int:
 
 def subset_runs(seed: int, train_set_size: int, fraction: float, subsets: int, seeds: int) -> list[TrainingRun]:
     """The runs of a ground truth: the first subset with each of its training seeds, then the second, and so on."""
-    runs = []
-    for i in range(subsets):
+    runs, seed = [], check_count(seed, "seed", least=0)
+    train_set_size, seeds = check_count(train_set_size, "train_set_size"), check_count(seeds, "seeds")
+    for i in range(check_count(subsets, "subsets")):
         indices = random_subset(seed, i, train_set_size, fraction)
         runs += [TrainingRun(indices, training_seed(seed, i, s), f"subset {i}, seed {s}") for s in range(seeds)]
     return runs

@@ -31,7 +31,6 @@ class RunResult:
     correct: Array
     """1 where a target is predicted right, 0 where not, NaN where the task can't tell: float64 (n_targets,)."""
     seconds: float
-    """That training took."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,6 @@ class RunFailure:
     """Why there is no model."""
 
     error: str
-    """Type and message."""
     where: str
     """The traceback."""
     exception: Exception | None = None

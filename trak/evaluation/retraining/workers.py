@@ -4,53 +4,34 @@ import os
 import threading
 from collections.abc import Generator, Iterable
 from contextlib import closing
+from itertools import islice
 from typing import Any, TypeAlias
 
 from trak._utils.optional import import_optional_dependency
 from trak._utils.platform import wait_for_end
-from trak._utils.validation import check_count, check_option
 from trak.distributed import Packed, Pool, Ray
 from trak.evaluation.retraining.runs import TrainingRun
 from trak.evaluation.retraining.training_spec import RunFailure, RunResult, TrainingSpec
 
-BACKENDS = ("loky", "ray")
 Results: TypeAlias = Generator[tuple[int, RunResult | RunFailure]]
 
 
 def measure_all(spec: TrainingSpec, runs: Iterable[TrainingRun], jobs: int | None, backend: str | Ray) -> Results:
     """(position of the run, what came of it), in the order in which runs end.
 
-    `runs` is read as processes become free: none is begun once it ends, those under way are waited for.
-
-    Args:
-        spec: what all runs have in common.
-        runs: what to train.
-        jobs: number of processes, 1 for this one; by default that of the cores, of the cluster's for "ray".
-        backend: "loky", "ray" or a Ray engine.
-
-    Raises:
-        TypeError: if the spec can't be sent to another process.
-        ImportError: if joblib or Ray is not installed.
-    """
+    `runs` is read as processes become free: none is begun once it ends, those under way are waited for."""
     if backend == "loky":
         return _loky(spec, runs, jobs)
     return _ray(spec, runs, jobs, backend if isinstance(backend, Ray) else Ray())
 
 
-def check_workers(jobs: int | None, backend: str | Ray) -> None:
-    """Raise a ValueError for an unknown backend or an invalid number of processes."""
-    if jobs is not None:
-        check_count(jobs, "jobs")
-    if not isinstance(backend, Ray):
-        check_option(backend, "backend", BACKENDS)
-
-
 def _loky(spec: TrainingSpec, runs: Iterable[TrainingRun], jobs: int | None) -> Results:
-    jobs = jobs or _joblib().cpu_count()
+    need = "retraining in several processes, unlike jobs=1, needs joblib"
+    joblib: Any = None if jobs == 1 else import_optional_dependency("joblib", need, "evaluation")
+    jobs = jobs or joblib.cpu_count()
     if jobs == 1:
         yield from ((i, spec.measure(run)) for i, run in enumerate(runs))
         return
-    joblib = _joblib()
     sent, work = _packed(spec), joblib.delayed(_measure)
     with joblib.parallel_config("loky", inner_max_num_threads=1, initializer=_end_with, initargs=(os.getpid(),)):
         parallel = joblib.Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs, batch_size=1)
@@ -58,26 +39,19 @@ def _loky(spec: TrainingSpec, runs: Iterable[TrainingRun], jobs: int | None) -> 
             yield from results
 
 
-def _joblib() -> Any:
-    need = "retraining in several processes, unlike jobs=1, needs joblib"
-    return import_optional_dependency("joblib", need, "evaluation")
-
-
 def _ray(spec: TrainingSpec, runs: Iterable[TrainingRun], jobs: int | None, engine: Ray) -> Results:
     # Ray's backend for joblib hands nothing back before the last run has ended.
     pool = Pool(engine)
     sent, following = pool.put(_packed(spec)), enumerate(runs)
 
-    def add_one() -> None:
-        for i, run in following:
+    def add(count: int) -> None:
+        for i, run in islice(following, count):
             pool.add(i, _measure, sent, i, run)
-            return
 
-    for _ in range(jobs or engine.num_workers or pool.slots()):
-        add_one()
+    add(jobs or engine.num_workers or pool.slots())
     for _, found in pool:
         yield found
-        add_one()
+        add(1)
 
 
 def _packed(spec: TrainingSpec) -> Packed:
