@@ -51,16 +51,22 @@ def as_loader(
         raise TypeError(f"{what} is a DatasetDict; pass one of its data sets: {', '.join(map(repr, data))}")
     if not is_dataset(data):
         return data
-    size, collate = int(batch_size or BATCH_SIZE), _as_collator(collate_fn)
-    rows = _innermost(data)
+    size, collate = int(batch_size or BATCH_SIZE), collate_fn
+    if hasattr(collate, "pad"):
+        need = "a tokenizer as collate_fn needs transformers"
+        collate = import_optional_dependency("transformers", need, "transformers").DataCollatorWithPadding(collate)
+    rows = data
+    while isinstance(rows, Subset | ConcatDataset):
+        rows = rows.dataset if isinstance(rows, Subset) else rows.datasets[0]
     if not _is_instance(rows, _ROWS):
         return DataLoader(data, size, collate_fn=collate)
     if collate is None:
         need = f"{what} is a datasets.Dataset, whose rows transformers collates unless collate_fn is given"
         default = import_optional_dependency("transformers", need, "transformers").default_data_collator
         collate = _CollateEqualLengths(default, what)
-    accepted = _accepted_columns(model)
-    if _is_from_transformers(collate):
+    bare = unwrap_model(model)
+    accepted = frozenset(forward_arguments(getattr(bare, "get_base_model", lambda: bare)())[0])  # PEFT wraps the base
+    if isinstance(collate, _CollateEqualLengths) or type(collate).__module__.partition(".")[0] == "transformers":
         collate = _CollateTokenized(collate, what, accepted)
     if data is not rows or data.format["type"] == "custom":  # a transform, which may need any column
         return DataLoader(data, size, collate_fn=_CollateKeptColumns(collate, accepted, index_key))
@@ -76,29 +82,9 @@ def is_dataset(data: Any) -> bool:
     return mapped or _is_instance(data, _ROWS)
 
 
-def _innermost(data: Any) -> Any:
-    """The data set within Subset and ConcatDataset; the first of several."""
-    while isinstance(data, Subset | ConcatDataset):
-        data = data.dataset if isinstance(data, Subset) else data.datasets[0]
-    return data
-
-
 def _is_instance(data: Any, name: str) -> bool:
     """Whether an object is an instance of the class of this name, which need not be imported."""
     return any(f"{kind.__module__}.{kind.__qualname__}" == name for kind in type(data).__mro__)
-
-
-def _as_collator(collate_fn: Any) -> Callable[[list[Any]], Batch] | None:
-    if not hasattr(collate_fn, "pad"):
-        return collate_fn
-    need = "a tokenizer as collate_fn needs transformers"
-    return import_optional_dependency("transformers", need, "transformers").DataCollatorWithPadding(collate_fn)
-
-
-def _accepted_columns(model: nn.Module) -> frozenset[str]:
-    model = unwrap_model(model)
-    base = getattr(model, "get_base_model", lambda: model)()  # what PEFT wraps
-    return frozenset(forward_arguments(base)[0])
 
 
 def _kept_columns(names: list[str], accepted: frozenset[str], index_key: str | int | None) -> list[str]:
@@ -118,10 +104,6 @@ class _CollateKeptColumns:
     def __call__(self, rows: list[dict[str, Any]]) -> Batch:
         names = _kept_columns(list(rows[0]), self.accepted, self.index_key)
         return self.collate([{name: row[name] for name in names} for row in rows])
-
-
-def _is_from_transformers(collate: Any) -> bool:
-    return isinstance(collate, _CollateEqualLengths) or type(collate).__module__.partition(".")[0] == "transformers"
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,6 @@ def unwrap_model(model: nn.Module) -> nn.Module:
 
     A model whose forward accelerate replaced is copied with its original forward; the copy shares parameters, buffers
     and modules with the model, which is not changed.
-
-    Raises:
-        TypeError: if it is not a module.
     """
     check_model(model)
     while True:
