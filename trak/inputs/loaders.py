@@ -91,12 +91,9 @@ def warn_if_random(loader: Any, what: str) -> None:
     dataset = loader.dataset
     if loader.num_workers or loader.batch_size is None or not isinstance(dataset, Sized):
         return
-
-    def read() -> Batch:
-        return loader.collate_fn([dataset[index] for index in range(min(_READ_TWICE, len(dataset)))])
-
     try:
-        first, second = (batches.digests(read()) for _ in range(2))
+        rows = range(min(_READ_TWICE, len(dataset)))
+        first, second = (batches.digests(loader.collate_fn([dataset[i] for i in rows])) for _ in range(2))
     except Exception:  # whatever is wrong with the data is said where the batch is used, by its number
         return
     if not np.array_equal(first, second):

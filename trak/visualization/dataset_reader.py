@@ -14,9 +14,6 @@ from trak.inputs.fields import LABEL_KEYS
 from trak.inputs.loaders import check_loader
 from trak.visualization.examples import Example, label_of, read_example
 
-_EMPTY = "(empty)"
-_LARGEST_EXACT_FLOAT = 2**53
-"""Up to here a float is exactly the whole number that it looks like."""
 _BYTES_CACHED = 1 << 26
 """Of pixels; further images are read again whenever they are displayed."""
 _DISPLAYABLE = "an image, a figure of matplotlib's, a text, a list of tokens, or a tuple or dict of them"
@@ -90,7 +87,7 @@ class DatasetReader(Sequence[Example]):
             tokens = tuple(t if isinstance(t, str) else self._decode(t) for t in tokens)
         label = found.label if self._labels is None else value_at(self._labels, index)
         found = replace(found, tokens=tuple(map(str, tokens)), label=self.label_name(label), mask=mask)
-        return found if found or self._get is None else replace(found, text=_EMPTY)
+        return found if found or self._get is None else replace(found, text="(empty)")
 
     def _read(self, index: int, item: Any) -> Example:
         displayed = item if self._display is None else self._display(item)
@@ -111,7 +108,7 @@ class DatasetReader(Sequence[Example]):
         if label is None:
             return None
         label = label.item() if isinstance(label, torch.Tensor | np.generic | np.ndarray) else label
-        is_whole = isinstance(label, float) and label.is_integer() and abs(label) < _LARGEST_EXACT_FLOAT
+        is_whole = isinstance(label, float) and label.is_integer() and abs(label) < 2**53  # exact up to there
         if isinstance(label, bool) or is_whole:
             label = int(label)  # so that predictions `output > 0` are of the same classes as labels 0 and 1
         if self._names is not None and not isinstance(label, str):

@@ -101,9 +101,11 @@ class Selection:
 
     def rankings(self) -> Iterator[TargetRanking]:
         """The ranking of each target."""
-        helpful, harmful = self.attribution.top(self.k), self.attribution.top(self.k, bottom=True)
+        ends = self.attribution.top(self.k), self.attribution.top(self.k, bottom=True)
         for target in self.targets:
-            yield TargetRanking(target, _scored_examples(helpful, target), _scored_examples(harmful, target))
+            both = [zip(found.indices[target], found.scores[target], strict=True) for found in ends]
+            # As short as a float32 can be told by.
+            yield TargetRanking(target, *(tuple(ScoredExample(int(i), float(str(s))) for i, s in end) for end in both))
 
     def predicted(self, target: int) -> str | None:
         """The label that was predicted, in words."""
@@ -132,9 +134,3 @@ class Selection:
                 "there is none"
             )
         return array
-
-
-def _scored_examples(found: TopK, target: int) -> tuple[ScoredExample, ...]:
-    pairs = zip(found.indices[target], found.scores[target], strict=True)
-    # As short as a float32 can be told by.
-    return tuple(ScoredExample(int(index), float(str(score))) for index, score in pairs)
