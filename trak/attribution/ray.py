@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -42,38 +42,28 @@ class Job:
     _loaded: tuple[int, bool] | None = None
 
     @cached_property
-    def batches(self) -> tuple[NumberedBatches, NumberedBatches]:
-        """Those of the training set, and those of the targets.
-
-        Raises:
-            TypeError: if a loader's can't be loaded by number.
-        """
-        return (
-            self._known(self.train, self.train_set_size, "train"),
-            self._known(self.targets, self.num_targets, "targets"),
-        )
-
-    def _known(self, loader: Any, size: int, name: str) -> NumberedBatches:
-        known = numbered_batches(loader, size, self.index_key)
-        if known is None:
-            raise TypeError(
-                f"{name} is {type(loader).__name__}, whose batches can't be loaded one by one on other machines, as "
-                "engine=Ray needs; pass a list of batches, or a DataLoader over a map-style data set, without a "
-                "sampler and with shuffle=False"
-            )
-        return known
+    def batches(self) -> list[NumberedBatches]:
+        """Those of the training set, and those of the targets."""
+        found: list[NumberedBatches] = []
+        for name, size in (("train", self.train_set_size), ("targets", self.num_targets)):
+            loader = getattr(self, name)
+            known = numbered_batches(loader, size, self.index_key)
+            if known is None:
+                raise TypeError(
+                    f"{name} is {type(loader).__name__}, whose batches can't be loaded one by one on other machines, "
+                    "as engine=Ray needs; pass a list of batches, or a DataLoader over a map-style data set, without "
+                    "a sampler and with shuffle=False"
+                )
+            found.append(known)
+        return found
 
     @cached_property
     def traker(self) -> TRAKer:
-        """This process's.
-
-        Raises:
-            FileNotFoundError: if the driver's store is not seen here.
-        """
+        """This process's."""
         if not exists(self.save_dir):
             raise FileNotFoundError(
-                f"save_dir {display_name(self.save_dir)} is not there on a machine of the cluster; use a directory that "
-                "all of them see under this name, or an object store (s3://, gs://)"
+                f"save_dir {display_name(self.save_dir)} is not there on a machine of the cluster; use a directory "
+                "that all of them see under this name, or an object store (s3://, gs://)"
             )
         return TRAKer(self.model, self.task, self.train_set_size, self.save_dir, **self.options)
 
@@ -89,27 +79,8 @@ class Job:
         return self.traker
 
 
-class _Ended(NamedTuple):
-    """Which task it was."""
-
-    step: str
-    model_id: int
-    examples: int = 0
-
-
 def attribute_on(engine: Ray, job: Job, checkpoints: list[Checkpoint], bar: Any) -> StoredAttribution:
-    """What `trak.attribute` does, by tasks.
-
-    Args:
-        engine: where.
-        job: what.
-        checkpoints: as `trak.attribute` takes them, one by one.
-        bar: a progress bar over all examples of all checkpoints.
-
-    Raises:
-        TypeError, ValueError: as `trak.attribute`, and for what can't be sent to other machines.
-        RuntimeError: if the cluster loses a task too often.
-    """
+    """What `trak.attribute` does, by tasks, with a progress bar over all examples of all checkpoints."""
     if is_sharded(job.model):
         raise ValueError(
             f"each task of engine=Ray needs the whole model, and {type(job.model).__name__} is sharded; use torchrun "
@@ -127,38 +98,32 @@ def attribute_on(engine: Ray, job: Job, checkpoints: list[Checkpoint], bar: Any)
     weights = [pool.put(Packed.of(_portable(one), f"checkpoint {i}", _CURE)) for i, one in enumerate(checkpoints)]
     left = Counter[int]()
 
-    def begin(model_id: int) -> None:
-        pool.add(_Ended("begin", model_id), _begin, sent, weights[model_id], model_id)
-
-    def train(model_id: int) -> None:
-        groups = _groups(trained, store.table(model_id), pool.slots())
+    def add_train(model_id: int) -> None:
+        groups = [] if traker.is_finalized(model_id) else _groups(trained, store.table(model_id), pool.slots())
         bar.update(job.train_set_size - sum(examples for _, examples in groups))
         left[model_id] = len(groups)
         for numbers, examples in groups:
-            ended = _Ended("train", model_id, examples)
+            ended = add_finalize, model_id, examples
             pool.add(ended, _featurize, sent, weights[model_id], model_id, False, numbers)
+        if not groups:
+            add_targets(model_id)
 
-    def targets(model_id: int) -> None:
+    def add_finalize(model_id: int) -> None:
+        left[model_id] -= 1
+        if not left[model_id]:
+            pool.add((add_targets, model_id, 0), _finalize, sent, model_id, first=True)
+
+    def add_targets(model_id: int) -> None:
         for numbers, examples in _groups(asked, None, pool.slots()):
-            ended = _Ended("targets", model_id, examples)
+            ended = None, model_id, examples
             pool.add(ended, _featurize, sent, weights[model_id], model_id, True, numbers, first=True)
 
-    for model_id in range(len(checkpoints)):
-        begin(model_id)
-    for ended, _ in pool:
-        model_id = ended.model_id
-        bar.update(ended.examples)
-        if ended.step == "begin" and traker.is_finalized(model_id):
-            bar.update(job.train_set_size)
-            targets(model_id)
-        elif ended.step == "begin":
-            train(model_id)
-        elif ended.step == "finalize":
-            targets(model_id)
-        elif ended.step == "train":
-            left[model_id] -= 1
-            if not left[model_id]:
-                pool.add(_Ended("finalize", model_id), _finalize, sent, model_id, first=True)
+    for model_id, one in enumerate(weights):
+        pool.add((add_train, model_id, 0), _begin, sent, one, model_id)
+    for (add_next, model_id, examples), _ in pool:
+        bar.update(examples)
+        if add_next is not None:
+            add_next(model_id)
     attribution = traker.attribution(job.exp_name, range(len(checkpoints)))
     attribution.settle_damping()
     return StoredAttribution(attribution.experiment, attribution.model_ids, traker.scoring, "cpu", engine)
@@ -169,9 +134,8 @@ def _portable(checkpoint: Checkpoint) -> Checkpoint:
     if isinstance(checkpoint, str | Path):
         return Path(checkpoint).expanduser().absolute()
     if isinstance(checkpoint, nn.Module | Mapping):
-        return {
-            name: value.cpu() if isinstance(value, Tensor) else value for name, value in load_state(checkpoint).items()
-        }
+        state = load_state(checkpoint)
+        return {name: value.cpu() if isinstance(value, Tensor) else value for name, value in state.items()}
     return checkpoint
 
 

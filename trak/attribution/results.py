@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from trak._utils.optional import import_optional_dependency
 from trak._utils.ranks import world_size
+from trak._utils.typing import Array
 from trak.attribution.faithfulness import Faithfulness
 from trak.distributed import Ray, RayExecutor, SharingExecutor, SubsetExecutor
 from trak.inputs.batches import combined_digest
@@ -21,7 +22,7 @@ from trak.scoring import Damping, Scorer, ScoringConfig, TopK, TopKQuery, check_
 from trak.store import Executor, Experiment, ScoreMatrix, check_model_id, open_store
 from trak.store.location import Location
 from trak.tasks.registry import describe_output
-from trak.visualization.display_mixin import DisplayMixin
+from trak.visualization import DisplayMixin, figures
 
 if TYPE_CHECKING:
     import pandas
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 _SORTED_AT_ONCE = 1 << 24
 _QUICK = 1 << 33
 """Multiplications that may be done unasked."""
-
-Array = np.ndarray[Any, Any]
 
 
 class Attribution(DisplayMixin):
@@ -124,15 +123,13 @@ class Attribution(DisplayMixin):
         Raises:
             ImportError: if pandas is not installed.
         """
-        return import_optional_dependency("pandas", "to_frame needs pandas", "frames").DataFrame(
-            self._columns(k, bottom)
-        )
+        package = import_optional_dependency("pandas", "to_frame needs pandas", "frames")
+        return package.DataFrame(self._columns(k, bottom))
 
     def to_polars(self, k: int | None = None, bottom: bool = False) -> "polars.DataFrame":
         """The table of `to_frame` as polars' (ImportError if it is not installed)."""
-        return import_optional_dependency("polars", "to_polars needs polars", "frames").DataFrame(
-            self._columns(k, bottom)
-        )
+        package = import_optional_dependency("polars", "to_polars needs polars", "frames")
+        return package.DataFrame(self._columns(k, bottom))
 
     def to_arrow(self, k: int | None = None, bottom: bool = False) -> "pyarrow.Table":
         """The table of `to_frame` as Arrow's (ImportError if pyarrow is not installed)."""
@@ -140,9 +137,8 @@ class Attribution(DisplayMixin):
 
     def to_xarray(self) -> "xarray.DataArray":
         """All scores with dimensions train_index and target, not copied (ImportError if xarray is not installed)."""
-        return import_optional_dependency("xarray", "to_xarray needs xarray", "frames").DataArray(
-            self.scores, dims=("train_index", "target"), name="score", attrs={"of": self.name}
-        )
+        package = import_optional_dependency("xarray", "to_xarray needs xarray", "frames")
+        return package.DataArray(self.scores, dims=("train_index", "target"), name="score", attrs={"of": self.name})
 
     def _columns(self, k: int | None, bottom: bool) -> dict[str, Array]:
         found = self.top(k, bottom)
@@ -155,31 +151,25 @@ class Attribution(DisplayMixin):
         }
 
     def show_images(self, *args: Any, **kwargs: Any) -> Path | None:
-        """A picture of targets beside their most helpful and harmful images; see `trak.visualization.figures.show_images`."""
-        from trak.visualization.figures import show_images
-
-        return show_images(self, *args, **kwargs)
+        """Targets beside their most helpful and harmful images; see `trak.visualization.figures.show_images`."""
+        return figures.show_images(self, *args, **kwargs)
 
     def plot_scores(self, targets: int | Sequence[int] = 0, k: int = 5, ax: Any = None) -> Any:
         """The distribution of targets' scores, with both ends marked; see `trak.visualization.figures.plot_scores`."""
-        from trak.visualization.figures import plot_scores
-
-        return plot_scores(self.scores, targets, k, ax)
+        return figures.plot_scores(self.scores, targets, k, ax)
 
     def describe(self) -> dict[str, Any]:
         """What the scores are of and how they were made, ready for JSON."""
         train, targets = self.shape
-        found: dict[str, Any] = {"name": self.name, "targets": targets, "training examples": train}
-        faithful = self.faithfulness
-        return found | ({} if faithful is None else {"faithfulness": str(faithful)})
+        measured = {} if (faithful := self.faithfulness) is None else {"faithfulness": str(faithful)}
+        return {"name": self.name, "targets": targets, "training examples": train, **measured}
 
     def _details(self) -> str:
         return ""
 
     def __repr__(self) -> str:
         train, targets = self.shape
-        faithful = self.faithfulness
-        measured = "" if faithful is None else f", LDS {faithful.mean:.3f}"
+        measured = "" if (faithful := self.faithfulness) is None else f", LDS {faithful.mean:.3f}"
         return f"Attribution({self.name!r}: {targets} targets to {train} training examples{self._details()}{measured})"
 
 
@@ -291,8 +281,8 @@ class StoredAttribution(Attribution):
 
     @property
     def faithfulness(self) -> Any:
-        """What `trak.evaluation.lds` found last for these scores: its result in the process that asked, and in others
-        the figures of it that the store remembers, a `trak.attribution.faithfulness.Faithfulness`; None if it was not asked."""
+        """What `trak.evaluation.lds` found last for these scores: its result in the process that asked, in others its
+        figures in the store, a `trak.attribution.faithfulness.Faithfulness`; None if it was not asked."""
         if self._faithfulness is not None:
             return self._faithfulness
         try:
@@ -345,11 +335,11 @@ class StoredAttribution(Attribution):
         ((name, value),) = damping.describe().items()
         shown = f"{value:.3g}" if isinstance(value, float) else value
         settled = " (auto)" if scoring.damping.auto and not damping.auto else ""
-        parts = [f"{len(self.model_ids)} checkpoints", f"weighting={scoring.weighting}", f"{name}={shown}{settled}"]
-        temperature = self.experiment.store.config.loss_temperature
-        parts += [f"loss_temperature={temperature:g}"]
-        parts += [] if scoring.normalize_checkpoints else ["normalize_checkpoints=False"]
-        return f", {', '.join(parts)}"
+        return (
+            f", {len(self.model_ids)} checkpoints, weighting={scoring.weighting}, {name}={shown}{settled}"
+            f", loss_temperature={self.experiment.store.config.loss_temperature:g}"
+            + ("" if scoring.normalize_checkpoints else ", normalize_checkpoints=False")
+        )
 
     def _known_damping(self) -> Damping:
         """λ in force, or "auto" while it is not settled; reads no features."""

@@ -1,14 +1,12 @@
 """Batches of a store without row locks: every process begins with the share of its rank."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from trak._utils.ranks import iter_pending, world_size
+from trak._utils.ranks import iter_pending
 from trak.distributed.scheduler import BatchScheduler, IndexedBatches, PendingBatch
-from trak.inputs.batches import Batch
-from trak.inputs.indices import iter_with_indices
-from trak.inputs.numbered_batches import numbered_batches
+from trak.inputs.numbered_batches import NumberedBatches
 from trak.store import Table
 
 
@@ -22,15 +20,8 @@ class RankScheduler(BatchScheduler):
     def drain(self) -> None:
         self._flush()
 
-    def _batches(
-        self, loader: Iterable[Batch], index_key: str | int | None, table: Table, skipped: Callable[[int], object]
-    ) -> IndexedBatches:
-        """All batches in one process, or of a loader whose batches cannot be loaded by number. Otherwise this rank's
-        share, and then what other ranks leave; the first batch is always among them."""
-        known = numbered_batches(loader, len(table), index_key) if world_size() > 1 else None
-        if known is None:
-            yield from iter_with_indices(loader, index_key)
-            return
+    def _share(self, known: NumberedBatches, table: Table, skipped: Callable[[int], object]) -> IndexedBatches:
+        """This rank's share, and then what other ranks leave; the first batch is always among them."""
         indices, loaded = known.indices, 0
 
         def pending(numbers: Sequence[int]) -> list[int]:

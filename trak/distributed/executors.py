@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import filterfalse
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -13,7 +14,6 @@ from trak.store import POLL, Executor, RowLocks
 
 _TASKS_EACH = 4
 """Into how many tasks for each worker jobs are cut, so that all workers end at nearly the same time."""
-_REMEDY = "keep objects that can't be pickled (open files, locks) out of it"
 
 
 class SharingExecutor:
@@ -27,29 +27,24 @@ class SharingExecutor:
     ) -> None:
         """Return once all jobs are done; see `trak.store.Executor`."""
         if not self._locks.enabled:
-            for share in iter_pending(numbers, lambda some: [number for number in some if not is_done(number)]):
-                for number in share:
+            for share in iter_pending(numbers, lambda some: list(filterfalse(is_done, some))):
+                for number in filterfalse(is_done, share):
+                    compute(number)
+            return
+        while left := list(filterfalse(is_done, numbers)):
+            others_compute_all = True
+            for number in left:
+                row = np.array([number])
+                if not self._locks.acquire(name, row):
+                    continue
+                others_compute_all = False
+                try:
                     if not is_done(number):
                         compute(number)
-            return
-        while left := [number for number in numbers if not is_done(number)]:
-            attempts = [self._attempt(name, number, is_done, compute) for number in left]
-            if not any(attempts):
+                finally:
+                    self._locks.release(name, row)
+            if others_compute_all:
                 time.sleep(POLL)
-
-    def _attempt(
-        self, name: str, number: int, is_done: Callable[[int], bool], compute: Callable[[int], object]
-    ) -> bool:
-        """Whether the lock was free, and thus the job is done."""
-        row = np.array([number])
-        if not self._locks.acquire(name, row):
-            return False
-        try:
-            if not is_done(number):
-                compute(number)
-        finally:
-            self._locks.release(name, row)
-        return True
 
 
 class SubsetExecutor:
@@ -70,12 +65,7 @@ class RayExecutor:
     """Has the tasks of a Ray cluster do the jobs, and another executor the jobs that are left then."""
 
     def __init__(self, engine: Ray, work: Callable[[Sequence[int]], object], executor: Executor) -> None:
-        """
-        Args:
-            engine: the cluster.
-            work: does the jobs of some numbers in a worker process; picklable.
-            executor: does the jobs that are left, in this process.
-        """
+        """Take a cluster, a picklable function that does some jobs in a worker process, and the other executor."""
         self._engine, self._work, self._executor = engine, work, executor
 
     def run(
@@ -83,7 +73,8 @@ class RayExecutor:
     ) -> None:
         """Return once all jobs are done; see `trak.store.Executor`."""
         pool = Pool(self._engine)
-        sent = pool.put(Packed.of(self._work, "the attribution", _REMEDY))
+        remedy = "keep objects that can't be pickled (open files, locks) out of it"
+        sent = pool.put(Packed.of(self._work, "the attribution", remedy))
         for part in np.array_split(np.asarray(numbers), min(len(numbers), _TASKS_EACH * pool.slots())):
             pool.add(len(part), _work, sent, part.tolist())
         with tqdm(total=len(numbers), desc="scoring", unit="piece", delay=0.5) as bar:

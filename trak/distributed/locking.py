@@ -3,15 +3,14 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
 from trak._utils import ranks
 from trak.distributed.scheduler import BatchScheduler, IndexedBatches, PendingBatch
-from trak.inputs.batches import Batch
-from trak.inputs.indices import iter_with_indices
-from trak.inputs.numbered_batches import numbered_batches
+from trak.inputs.numbered_batches import NumberedBatches
 from trak.store import POLL, RowLocks, Table
 
 _SECOND_LOCK = " again"
@@ -64,12 +63,9 @@ class LockingScheduler(BatchScheduler):
     def _attempt(self, work: PendingBatch, suffix: str = "", kept: bool = False) -> bool:
         """Whether the batch is done, or could be computed now."""
         name = work.table.group.path + suffix
-
-        def release() -> None:
-            self._locks.release(name, work.indices)
-
-        if not self._lock(name, work.indices):
+        if not self._locks.acquire(name, work.indices):
             return work.is_done()
+        release = partial(self._locks.release, name, work.indices)
         try:
             if work.is_done():
                 release()
@@ -84,21 +80,10 @@ class LockingScheduler(BatchScheduler):
             raise
         return True
 
-    def _lock(self, name: str, rows: np.ndarray) -> bool:
-        """Lock rows for this process; it may already have them."""
-        return self._locks.acquire(name, rows)
-
-    def _batches(
-        self, loader: Iterable[Batch], index_key: str | int | None, table: Table, skipped: Callable[[int], object]
-    ) -> IndexedBatches:
-        """All batches in one process. Of several processes on a list, or on a DataLoader that goes through a data set in
-        order, only those that are not done and that no other process has locked: they are locked before they are
-        loaded. The first batch is always among them, for what is checked by it. Batches that others had locked and that
-        are still not done come last."""
-        known = numbered_batches(loader, len(table), index_key) if ranks.world_size() > 1 else None
-        if known is None:
-            yield from iter_with_indices(loader, index_key)
-            return
+    def _share(self, known: NumberedBatches, table: Table, skipped: Callable[[int], object]) -> IndexedBatches:
+        """Only batches that are not done and that no other process has locked: they are locked before they are loaded.
+        The first batch is always among them, for what is checked by it. Batches that others had locked and that are
+        still not done come last."""
         loading = deque[np.ndarray]()
         for batch in known.load(self._unlocked(known.indices, table, loading, skipped)):
             yield batch, loading.popleft()
@@ -116,7 +101,7 @@ class LockingScheduler(BatchScheduler):
             while left and done(left[0]):
                 skipped(len(indices[left.popleft()]))
             if number > 0:
-                if not self._lock(name, rows):
+                if not self._locks.acquire(name, rows):
                     left.append(number)
                     continue
                 if done(number):

@@ -1,16 +1,13 @@
 """Batches that the ranks of a sharded model compute together, a batch on each rank."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
 
 from trak._utils.ranks import all_gather_object, rank, world_size
-from trak.distributed.scheduler import BatchScheduler, IndexedBatches, PendingBatch
-from trak.inputs.batches import Batch
-from trak.inputs.indices import iter_with_indices
-from trak.store import Table
+from trak.distributed.scheduler import BatchScheduler, PendingBatch
 
 T = TypeVar("T")
 
@@ -22,6 +19,8 @@ class LockstepScheduler(BatchScheduler):
     which none is left at the end runs the model on another's batch and drops the result. The first rank's view decides
     what is done, and where ranks meet they compare what brought them there.
     """
+
+    _may_skip = False
 
     def __init__(self, flush: Callable[[], object]) -> None:
         super().__init__(flush)
@@ -45,11 +44,6 @@ class LockstepScheduler(BatchScheduler):
         self._flush()
         self._meet("written rows", None)
         self._unsettled = False
-
-    def _batches(
-        self, loader: Iterable[Batch], index_key: str | int | None, table: Table, skipped: Callable[[int], object]
-    ) -> IndexedBatches:
-        return iter_with_indices(loader, index_key)
 
     def _compute_kept(self) -> None:
         works, self._kept = self._kept, []

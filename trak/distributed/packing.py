@@ -20,11 +20,8 @@ class Packed(NamedTuple):
 
     @classmethod
     def of(cls, value: Any, what: str, cure: str) -> "Packed":
-        """Pack an object, whatever it refers to included, also what is defined in a notebook.
-
-        Raises:
-            TypeError: if it can't be sent; `what` says what it is, `cure` what to do.
-        """
+        """Pack an object, whatever it refers to included, also what is defined in a notebook. If it can't be sent, the
+        TypeError says what it is and what to do."""
         cloudpickle = import_optional_dependency(
             "cloudpickle", "sending work to other processes needs cloudpickle", "evaluation"
         )

@@ -33,10 +33,6 @@ class Ray:
     """How often a task is run again whose worker died, before the run stops."""
 
     def __post_init__(self) -> None:
-        """
-        Raises:
-            ValueError: for numbers that can't be.
-        """
         if self.num_workers is not None and (not isinstance(self.num_workers, int) or self.num_workers < 1):
             raise ValueError(
                 f"num_workers must be a positive integer or None, got {self.num_workers!r}; leave it out for as many "
@@ -52,13 +48,10 @@ class Ray:
 
 class Pool:
     """Tasks that are under way on a cluster, and those that wait. Iterating yields (key, what it returned) as they end,
-    and ends with the last; more may be added meanwhile."""
+    and ends with the last; more may be added meanwhile. What a task raised is raised; a RuntimeError tells that the
+    cluster lost one too often."""
 
     def __init__(self, engine: Ray) -> None:
-        """
-        Raises:
-            ImportError: if Ray is not installed.
-        """
         self._ray = import_optional_dependency("ray", "a Ray engine needs Ray", "ray")
         if not self._ray.is_initialized():
             self._ray.init()
@@ -87,11 +80,6 @@ class Pool:
         return max(1, min(self._limit, *(int(found.get(kind, 0) / need) for kind, need in needs if need)))
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        """
-        Raises:
-            RuntimeError: if the cluster can't run a task, or lost one too often.
-            Exception: what a task raised.
-        """
         from ray.exceptions import RayError, RayTaskError
 
         try:

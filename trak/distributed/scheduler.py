@@ -7,9 +7,11 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from trak._utils.ranks import world_size
 from trak.inputs import batches
 from trak.inputs.batches import Batch
 from trak.inputs.indices import Indices, iter_with_indices
+from trak.inputs.numbered_batches import NumberedBatches, numbered_batches
 from trak.store import Experiment, RowValues, Table
 
 T = TypeVar("T")
@@ -92,23 +94,16 @@ class PendingBatch:
 class BatchScheduler:
     """Goes through batches that several processes may share. Callers do not know which kind they have."""
 
+    _may_skip = True
+    """Whether a process may skip batches that others compute."""
+
     def __init__(self, flush: Callable[[], object]) -> None:
-        """
-        Args:
-            flush: returns once every row given to `BatchStep.write` is on disk.
-        """
+        """Take `flush`, which returns once every row given to `BatchStep.write` is on disk."""
         self._flush = flush
 
     def broadcast_decision(self, decision: T, *inputs: np.ndarray) -> T:
-        """Return the decision that every process takes: its own, unless the processes have to agree.
-
-        Args:
-            decision: what this process would decide.
-            inputs: arrays that are equal on every process if all run the same script.
-
-        Raises:
-            ValueError: on every process, if they have to agree and `inputs` differ.
-        """
+        """Return the decision that every process takes: its own, unless the processes have to agree. Then `inputs` that
+        differ, which are equal if all run the same script, raise a ValueError on every process."""
         return decision
 
     @abstractmethod
@@ -127,15 +122,8 @@ class BatchScheduler:
         inds: Indices | None = None,
         num_samples: int | None = None,
     ) -> None:
-        """Check a batch and submit what is missing of it; after the last row, drain.
-
-        Args:
-            step: computes the rows.
-            examples: what the batch is a part of.
-            batch: the batch.
-            inds: its examples' indices; by default the ones that follow.
-            num_samples: its size according to the caller, if given.
-        """
+        """Check a batch and submit what is missing of it; after the last row, drain. Without indices its examples are
+        the ones that follow."""
         work = step.prepare(examples, batch, inds, num_samples)
         if work is not None:
             self.submit(work)
@@ -156,26 +144,21 @@ class BatchScheduler:
         """Return once the rows of all batches of a loader are stored, by whichever process.
 
         Args:
-            step: computes the rows.
-            examples: what the loader yields.
-            loader: yields batches in the same order in every process.
+            step, examples, loader: the loader yields batches of the examples in the same order in every process.
             index_key: field of a batch that holds its examples' indices.
             progress: is told the number of examples of each batch that was computed or skipped.
             share: whether batches that other processes compute may be skipped unread; otherwise every process reads
                 every batch, and notices data that has changed.
         """
-        found = (
-            self._batches(loader, index_key, examples.table, progress)
-            if share
-            else iter_with_indices(loader, index_key)
-        )
+        known = None
+        if share and self._may_skip and world_size() > 1:
+            known = numbered_batches(loader, len(examples.table), index_key)
+        found = iter_with_indices(loader, index_key) if known is None else self._share(known, examples.table, progress)
         for batch, indices in found:
             self.process(step, examples, batch, indices)
             progress(batches.size(batch))
         self.drain()
 
-    @abstractmethod
-    def _batches(
-        self, loader: Iterable[Batch], index_key: str | int | None, table: Table, skipped: Callable[[int], object]
-    ) -> IndexedBatches:
-        """The batches that this process may have to compute, each with its examples' indices if they are known."""
+    def _share(self, known: NumberedBatches, table: Table, skipped: Callable[[int], object]) -> IndexedBatches:
+        """Those of several processes' batches that this one may have to compute, each with its examples' indices."""
+        raise NotImplementedError

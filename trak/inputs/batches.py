@@ -81,11 +81,7 @@ def describe_batch(batch: Any) -> str:
 
 
 def check_tuple(batch: Batch, what: str, form: str) -> Sequence[Any]:
-    """A batch that is a tuple or list of two members or more.
-
-    Raises:
-        ValueError: for another batch.
-    """
+    """The batch, which must be a tuple or list of two members or more."""
     if isinstance(batch, tuple | list) and len(batch) >= 2:
         return batch
     raise ValueError(
@@ -95,12 +91,7 @@ def check_tuple(batch: Batch, what: str, form: str) -> Sequence[Any]:
 
 
 def size(batch: Batch) -> int:
-    """Number of examples.
-
-    Raises:
-        TypeError: if the batch holds no tensor with an example dimension.
-        ValueError: if its tensors disagree, or it is empty.
-    """
+    """Number of examples, at least 1, on which all tensors must agree."""
     found = tensors(batch)
     if not found:
         raise TypeError(
@@ -164,13 +155,9 @@ def digests(batch: Batch) -> np.ndarray:
             parts.append(repr(value).encode())
 
     map_tensors(tensor, batch, plain)
-    result = np.empty(count, dtype=np.uint64)
-    for i in range(count):
-        state = hashlib.blake2b(digest_size=8)
-        for part in parts:
-            state.update(part if isinstance(part, bytes) else part[i])
-        result[i] = int.from_bytes(state.digest(), "little")
-    return result
+    rows = (b"".join(part if isinstance(part, bytes) else part[i] for part in parts) for i in range(count))
+    found = b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in rows)
+    return np.frombuffer(found, "<u8").astype(np.uint64)
 
 
 def combined_digest(digests: np.ndarray) -> str:

@@ -31,12 +31,8 @@ def load_state(checkpoint: Checkpoint, mapped: bool = False) -> State:
 
     A path is read with `torch.load(weights_only=True)`, or by safetensors if it ends so; with `mapped` only what is
     used of it comes into memory. A folder is one that `save_pretrained` wrote, in one file or several. A dict that
-    holds the state dict under "state_dict", "model_state_dict" or "model" is unwrapped.
-
-    Raises:
-        FileNotFoundError: if the path does not exist.
-        ValueError: if the file or folder holds no weights, or code that loading would run.
-        TypeError: for anything else.
+    holds the state dict under "state_dict", "model_state_dict" or "model" is unwrapped. A file with code that loading
+    would run is a ValueError.
     """
     if isinstance(checkpoint, nn.Module):
         return checkpoint.state_dict()
@@ -54,12 +50,9 @@ def load_state(checkpoint: Checkpoint, mapped: bool = False) -> State:
 
 def _read(path: Path, mapped: bool) -> Any:
     if not path.exists():
-        if "*" in str(path):
-            raise FileNotFoundError(
-                f"checkpoint file {str(path)!r} does not exist, and a pattern is not looked up; pass "
-                f"sorted(glob.glob({str(path)!r}))"
-            )
-        raise FileNotFoundError(f"checkpoint file {str(path)!r} does not exist; check the path")
+        pattern = f", and a pattern is not looked up; pass sorted(glob.glob({str(path)!r}))"
+        remedy = pattern if "*" in str(path) else "; check the path"
+        raise FileNotFoundError(f"checkpoint file {str(path)!r} does not exist{remedy}")
     if path.is_dir():
         return _read_folder(path, mapped)
     try:
@@ -114,11 +107,7 @@ def _unwrap(state: Any, what: str) -> State:
 
 def load_into(model: nn.Module, checkpoint: Checkpoint) -> str:
     """Load a checkpoint into a model and return its fingerprint. Prefixes that `DistributedDataParallel` and
-    `torch.compile` add to names are ignored, and so is one that all names share, as of a model within a module.
-
-    Raises:
-        ValueError: if names or shapes do not fit.
-    """
+    `torch.compile` add to names are ignored, and so is one that all names share, as of a model within a module."""
     state, own = load_state(checkpoint, fsdp.is_sharded(model)), model.state_dict()
     # Of a sharded model each rank takes its parts of what it has whole.
     state = {name: fsdp.distribute(value, own.get(name)) for name, value in rename_to_match(state, own).items()}
@@ -186,11 +175,7 @@ def _local_tensors(state: State) -> Iterator[Tensor]:
 
 @contextmanager
 def preserve_weights(model: nn.Module, checkpoints: Checkpoint | Sequence[Checkpoint]) -> Iterator[list[Checkpoint]]:
-    """Yield one checkpoint or several as a list, to be loaded into the model, and restore the model's weights on exit.
-
-    Raises:
-        ValueError: if there is no checkpoint.
-    """
+    """Yield one checkpoint or several as a list, to be loaded into the model, whose weights are restored on exit."""
     single = isinstance(checkpoints, Mapping | str | nn.Module) or not isinstance(checkpoints, Iterable)
     given: Any = checkpoints
     several: list[Checkpoint] = [given] if single else list(given)

@@ -1,7 +1,7 @@
 """Loaders of data sets of single examples, with the columns that transformers' Trainer would keep."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -14,6 +14,7 @@ from trak.inputs.fields import LABEL_KEYS
 from trak.inputs.model_calls import forward_arguments
 from trak.inputs.wrappers import unwrap_model
 
+_Collator = Callable[[list[Any]], Batch]
 BATCH_SIZE = 32
 _ROWS = "datasets.arrow_dataset.Dataset"
 
@@ -51,19 +52,25 @@ def as_loader(
         raise TypeError(f"{what} is a DatasetDict; pass one of its data sets: {', '.join(map(repr, data))}")
     if not is_dataset(data):
         return data
-    size, collate = int(batch_size or BATCH_SIZE), _as_collator(collate_fn)
-    rows = _innermost(data)
+    size, collate = int(batch_size or BATCH_SIZE), collate_fn
+    if hasattr(collate, "pad"):
+        need = "a tokenizer as collate_fn needs transformers"
+        collate = import_optional_dependency("transformers", need, "transformers").DataCollatorWithPadding(collate)
+    rows = data
+    while isinstance(rows, Subset | ConcatDataset):
+        rows = rows.dataset if isinstance(rows, Subset) else rows.datasets[0]
     if not _is_instance(rows, _ROWS):
         return DataLoader(data, size, collate_fn=collate)
     if collate is None:
         need = f"{what} is a datasets.Dataset, whose rows transformers collates unless collate_fn is given"
         default = import_optional_dependency("transformers", need, "transformers").default_data_collator
-        collate = _CollateEqualLengths(default, what)
-    accepted = _accepted_columns(model)
-    if _is_from_transformers(collate):
-        collate = _CollateTokenized(collate, what, accepted)
+        collate = partial(_collate_equal_lengths, default, what)
+    bare = unwrap_model(model)
+    accepted = frozenset(forward_arguments(getattr(bare, "get_base_model", lambda: bare)())[0])  # PEFT wraps the base
+    if collate_fn is None or type(collate).__module__.partition(".")[0] == "transformers":
+        collate = partial(_collate_tokenized, collate, what, accepted)
     if data is not rows or data.format["type"] == "custom":  # a transform, which may need any column
-        return DataLoader(data, size, collate_fn=_CollateKeptColumns(collate, accepted, index_key))
+        return DataLoader(data, size, collate_fn=partial(_collate_kept_columns, collate, accepted, index_key))
     if data.format["type"] not in (None, "numpy", "torch"):  # tables, whose rows no collator takes
         data = data.with_format(None, columns=data.format["columns"])
     columns = _kept_columns(data.column_names, accepted, index_key)
@@ -76,29 +83,9 @@ def is_dataset(data: Any) -> bool:
     return mapped or _is_instance(data, _ROWS)
 
 
-def _innermost(data: Any) -> Any:
-    """The data set within Subset and ConcatDataset; the first of several."""
-    while isinstance(data, Subset | ConcatDataset):
-        data = data.dataset if isinstance(data, Subset) else data.datasets[0]
-    return data
-
-
 def _is_instance(data: Any, name: str) -> bool:
     """Whether an object is an instance of the class of this name, which need not be imported."""
     return any(f"{kind.__module__}.{kind.__qualname__}" == name for kind in type(data).__mro__)
-
-
-def _as_collator(collate_fn: Any) -> Callable[[list[Any]], Batch] | None:
-    if not hasattr(collate_fn, "pad"):
-        return collate_fn
-    need = "a tokenizer as collate_fn needs transformers"
-    return import_optional_dependency("transformers", need, "transformers").DataCollatorWithPadding(collate_fn)
-
-
-def _accepted_columns(model: nn.Module) -> frozenset[str]:
-    model = unwrap_model(model)
-    base = getattr(model, "get_base_model", lambda: model)()  # what PEFT wraps
-    return frozenset(forward_arguments(base)[0])
 
 
 def _kept_columns(names: list[str], accepted: frozenset[str], index_key: str | int | None) -> list[str]:
@@ -107,77 +94,52 @@ def _kept_columns(names: list[str], accepted: frozenset[str], index_key: str | i
     return [name for name in names if name in accepted or name in LABEL_KEYS or name == index_key]
 
 
-@dataclass(frozen=True)
-class _CollateKeptColumns:
-    """Collates the kept fields of rows."""
-
-    collate: Callable[[list[Any]], Batch]
-    accepted: frozenset[str]
-    index_key: str | int | None
-
-    def __call__(self, rows: list[dict[str, Any]]) -> Batch:
-        names = _kept_columns(list(rows[0]), self.accepted, self.index_key)
-        return self.collate([{name: row[name] for name in names} for row in rows])
+def _collate_kept_columns(
+    collate: _Collator, accepted: frozenset[str], index_key: str | int | None, rows: list[dict[str, Any]]
+) -> Batch:
+    names = _kept_columns(list(rows[0]), accepted, index_key)
+    return collate([{name: row[name] for name in names} for row in rows])
 
 
-def _is_from_transformers(collate: Any) -> bool:
-    return isinstance(collate, _CollateEqualLengths) or type(collate).__module__.partition(".")[0] == "transformers"
+def _collate_tokenized(collate: _Collator, what: str, accepted: frozenset[str], rows: list[dict[str, Any]]) -> Batch:
+    """Collate tokenized rows; text raises an error."""
+    names = set(rows[0])
+    texts = [name for name, value in rows[0].items() if isinstance(value, str)]
+    for name in names.intersection(LABEL_KEYS, texts):
+        raise TypeError(
+            f"labels must be integers, but column {name!r} of {what} has strings, such as "
+            f"{rows[0][name]!r:.40}; number the classes: dataset.class_encode_column({name!r})"
+        )
+    if "input_ids" in accepted and accepted.isdisjoint(names.difference(LABEL_KEYS)):
+        text = texts[0] if texts else "text"
+        raise TypeError(
+            f"{what} is not tokenized: of its columns the model gets {', '.join(map(repr, rows[0]))}, but no "
+            f"input_ids; tokenize it first: dataset.map(lambda row: tokenizer(row[{text!r}], truncation=True))"
+        )
+    return collate(rows)
 
 
-@dataclass(frozen=True)
-class _CollateTokenized:
-    """Collates tokenized rows; text raises an error."""
-
-    collate: Callable[[list[Any]], Batch]
-    what: str
-    accepted: frozenset[str]
-
-    def __call__(self, rows: list[dict[str, Any]]) -> Batch:
-        names = set(rows[0])
-        texts = [name for name, value in rows[0].items() if isinstance(value, str)]
-        for name in names.intersection(LABEL_KEYS, texts):
-            raise TypeError(
-                f"labels must be integers, but column {name!r} of {self.what} has strings, such as "
-                f"{rows[0][name]!r:.40}; number the classes: dataset.class_encode_column({name!r})"
-            )
-        if "input_ids" in self.accepted and self.accepted.isdisjoint(names.difference(LABEL_KEYS)):
-            text = texts[0] if texts else "text"
-            raise TypeError(
-                f"{self.what} is not tokenized: of its columns the model gets {', '.join(map(repr, rows[0]))}, but no "
-                f"input_ids; tokenize it first: dataset.map(lambda row: tokenizer(row[{text!r}], truncation=True))"
-            )
-        return self.collate(rows)
-
-
-@dataclass(frozen=True)
-class _CollateEqualLengths:
-    """Collates rows of equal lengths; other lengths raise an error that names the column."""
-
-    collate: Callable[[list[Any]], Batch]
-    what: str
-
-    def __call__(self, rows: list[dict[str, Any]]) -> Batch:
-        for name in rows[0]:
-            column = [row[name] for row in rows]
-            missing = sum(value is None for value in column)
-            if 0 < missing < len(column):
-                raise ValueError(
-                    f"{missing} of {len(column)} rows of {self.what} that come together have None in column {name!r}; "
-                    "fill it in, leave these rows out, or remove the column"
-                )
-            lengths = {
-                len(value) for value in column if hasattr(value, "__len__") and getattr(value, "ndim", None) != 0
-            }
-            if not isinstance(column[0], str) and len(lengths) > 1:
-                raise ValueError(
-                    f"rows of {self.what} have {min(lengths)} to {max(lengths)} entries in column {name!r}; pass "
-                    "collate_fn=tokenizer, which pads them, or a collator of transformers that pads labels too"
-                )
-        try:
-            return self.collate(rows)
-        except (RuntimeError, TypeError, ValueError) as error:
-            kinds = ", ".join(f"{name!r} ({type(value).__name__})" for name, value in rows[0].items())
+def _collate_equal_lengths(collate: _Collator, what: str, rows: list[dict[str, Any]]) -> Batch:
+    """Collate rows of equal lengths; other lengths raise an error that names the column."""
+    for name in rows[0]:
+        column = [row[name] for row in rows]
+        missing = sum(value is None for value in column)
+        if 0 < missing < len(column):
             raise ValueError(
-                f"rows of {self.what} can't be made into a batch ({error}), with columns {kinds}; pass a collate_fn "
-                "that does, or make tensors of them by with_transform"
-            ) from error
+                f"{missing} of {len(column)} rows of {what} that come together have None in column {name!r}; "
+                "fill it in, leave these rows out, or remove the column"
+            )
+        lengths = {len(value) for value in column if hasattr(value, "__len__") and getattr(value, "ndim", None) != 0}
+        if not isinstance(column[0], str) and len(lengths) > 1:
+            raise ValueError(
+                f"rows of {what} have {min(lengths)} to {max(lengths)} entries in column {name!r}; pass "
+                "collate_fn=tokenizer, which pads them, or a collator of transformers that pads labels too"
+            )
+    try:
+        return collate(rows)
+    except (RuntimeError, TypeError, ValueError) as error:
+        kinds = ", ".join(f"{name!r} ({type(value).__name__})" for name, value in rows[0].items())
+        raise ValueError(
+            f"rows of {what} can't be made into a batch ({error}), with columns {kinds}; pass a collate_fn "
+            "that does, or make tensors of them by with_transform"
+        ) from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 
 import torch
 from torch import nn
@@ -14,20 +15,14 @@ from trak.inputs.batches import Batch
 def describe_failing_batch(
     model: nn.Module, batch: Batch, first: int, where: str, memory_budget: int
 ) -> Iterator[None]:
-    """Add to an error the batch that it is about; to an error of the user's model or task, or of torch, also a remedy.
-
-    Args:
-        model: the model.
-        batch: the batch.
-        first: the index of its first example.
-        where: the set and the checkpoint, in words.
-        memory_budget: bytes that the model may take.
-    """
+    """Add to an error the batch that it is about, by the index of its first example and by `where`, the set and the
+    checkpoint in words; to an error of the user's model or task, or of torch, also a remedy."""
     try:
         yield
     except Exception as error:
         place = f"a batch of the {where} (row 0 of the batch is example {first})"
-        if not _is_raised_by_trak(error):
+        modules = [str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__)]
+        if not modules[-1].startswith("trak."):
             found = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in batches.tensors(batch))
             remedy = (
                 f"set a memory_budget of less than {memory_budget} bytes, or use a smaller model"
@@ -47,11 +42,3 @@ def _other_dtype(model: nn.Module, batch: Batch) -> str:
     if own is None or not others:
         return ""
     return f"; the model's weights are {own}, so convert it (model.float() for torch.float32) or the batches"
-
-
-def _is_raised_by_trak(error: Exception) -> bool:
-    """Whether this library raised the error."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("trak.")

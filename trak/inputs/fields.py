@@ -10,11 +10,7 @@ IGNORED = -100
 
 
 def find_key(batch: Mapping[str, Any], keys: Sequence[str], what: str) -> str:
-    """The first of `keys` in a dict batch.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """The first of `keys` in a dict batch."""
     for key in keys:
         if batch.get(key) is not None:
             return key

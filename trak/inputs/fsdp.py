@@ -18,11 +18,7 @@ def units(model: nn.Module) -> list[Any]:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether `fully_shard` was called on the model or on modules of it.
-
-    Raises:
-        ValueError: if its parameters are spread over ranks in any other way.
-    """
+    """Whether `fully_shard` was called on the model or on modules of it; a ValueError if ranks share it otherwise."""
     if units(model):
         return True
     fsdp = sys.modules.get("torch.distributed.fsdp")
@@ -75,11 +71,7 @@ def reshard(model: nn.Module) -> None:
 
 
 def compute_device(model: nn.Module) -> torch.device:
-    """The device on which a sharded model's parameters are gathered.
-
-    Raises:
-        ValueError: if they are kept on another device.
-    """
+    """The device on which a sharded model's parameters are gathered; they must be kept on it, too."""
     for name, parameter in model.named_parameters():
         if not is_dtensor(parameter):
             continue

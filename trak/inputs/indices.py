@@ -17,20 +17,8 @@ Indices: TypeAlias = Sequence[int] | Array | torch.Tensor
 def row_indices(
     batch: Batch, inds: Indices | None, num_samples: int | None, following: int, limit: int, limit_name: str
 ) -> Array:
-    """The indices of a batch's examples, int64 (B,).
-
-    Args:
-        batch: the batch.
-        inds: their indices, if the user gave them; otherwise the ones from `following` on.
-        num_samples: the batch's size according to the user, if given.
-        following: the first row that no batch has claimed yet.
-        limit: number of rows.
-        limit_name: the user's name for it.
-
-    Raises:
-        ValueError: for indices out of range, repeated, or of another length than the batch.
-        TypeError: if they are not integers.
-    """
+    """The indices of a batch's examples, int64 (B,): `inds`, or else the ones from `following` on, which no batch has
+    claimed yet. Checked against the size and the number of rows that the user gave."""
     count = batches.size(batch)
     if num_samples is not None and num_samples != count:
         raise ValueError(
@@ -80,11 +68,7 @@ def iter_with_indices(loader: Iterable[Batch], index_key: str | int | None) -> I
 
 
 def split_off_indices(batch: Batch, index_key: str | int | None) -> tuple[Batch, Array | None]:
-    """Split a batch into the fields of its examples and their indices, None without an `index_key`.
-
-    Raises:
-        ValueError: if there is no such field.
-    """
+    """Split a batch into the fields of its examples and their indices, None without an `index_key`."""
     if index_key is None:
         return batch, None
     try:

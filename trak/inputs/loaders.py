@@ -5,9 +5,8 @@ from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, IterableDataset, SequentialSampler
 
 from trak._utils.validation import is_integer
 from trak.inputs import batches
@@ -20,18 +19,7 @@ _READ_TWICE = 4
 def count_examples(
     loader: Iterable[Batch], what: str, given: int | None = None, index_key: str | int | None = None
 ) -> int:
-    """Number of examples of a loader.
-
-    Args:
-        loader: yields batches in the same order on every pass.
-        what: the user's name for it.
-        given: the number, if the user gave it.
-        index_key: field of a batch that says which examples they are; any order will do then.
-
-    Raises:
-        TypeError, ValueError: as `check_loader`.
-        ValueError: if there are none.
-    """
+    """Number of examples of a loader, at least 1, or the number that the user gave; checked by `check_loader`."""
     check_loader(loader, what, index_key)
     if given is None and isinstance(loader, DataLoader) and hasattr(loader.dataset, "__len__"):
         given = len(loader.dataset)
@@ -52,24 +40,17 @@ def count_examples(
     return given
 
 
-def _is_iterable(loader: Any) -> bool:
-    return hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
-
-
-def _are_columns(loader: Iterable[Any]) -> bool:
-    """Whether its tensors differ in what batches of one loader have in common."""
-    return all(isinstance(t, Tensor) for t in loader) and len({(t.ndim, t.dtype) for t in loader}) > 1
-
-
 def check_loader(loader: Iterable[Any], what: str, index_key: str | int | None = None) -> None:
     """Raise a TypeError or ValueError that says what to do, if a loader can't be read in a known order more than once;
-    arguments as for `count_examples`."""
-    if isinstance(loader, str | torch.Tensor | np.ndarray | Mapping) or not _is_iterable(loader):
+    with an `index_key`, the field of a batch that says which examples they are, any order will do."""
+    is_iterable = hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
+    if isinstance(loader, str | Tensor | np.ndarray | Mapping) or not is_iterable:
         raise TypeError(
             f"{what} must yield batches, got {type(loader).__name__}; pass a DataLoader, or a list of batches such as "
             "[(inputs, labels)]"
         )
-    if type(loader) in (list, tuple) and _are_columns(loader):
+    are_tensors = type(loader) in (list, tuple) and all(isinstance(t, Tensor) for t in loader)
+    if are_tensors and len({(t.ndim, t.dtype) for t in loader}) > 1:  # which batches of one loader have in common
         raise TypeError(
             f"{what} is a {type(loader).__name__} of tensors of shapes {[tuple(t.shape) for t in loader]}, each of "
             f"which would be a batch; pass DataLoader(TensorDataset(*{what}), batch_size=100) if they belong together"
@@ -79,17 +60,20 @@ def check_loader(loader: Iterable[Any], what: str, index_key: str | int | None =
             f"{what} is an iterator, which can be read only once; pass something that can be iterated again for every "
             "checkpoint, such as a DataLoader or a list of batches"
         )
-    if isinstance(loader, torch.utils.data.Dataset):
+    if isinstance(loader, Dataset):
         raise TypeError(
             f"{what} is a Dataset, which yields single examples; wrap it: DataLoader({what}, batch_size=100), with a "
             "collate_fn that pads where rows have different lengths, such as DataCollatorWithPadding(tokenizer)"
         )
-    if isinstance(loader, DataLoader) and _is_sharded(loader):
+    if not isinstance(loader, DataLoader):
+        return
+    samplers = (loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
+    if any(isinstance(sampler, DistributedSampler) for sampler in samplers):
         raise ValueError(
             f"{what} is a DataLoader with a DistributedSampler, which hides most examples from this process; pass the "
             "plain DataLoader, without sampler and shuffle=False, in every process: they share the work by themselves"
         )
-    if isinstance(loader, DataLoader) and index_key is None and not is_sequential(loader):
+    if index_key is None and not is_sequential(loader):
         raise ValueError(
             f"{what} is a DataLoader with its own order of examples (shuffle=True or a sampler), so a row could "
             "not be told which example it is; use shuffle=False, or, with trak.attribute, let each batch carry the "
@@ -100,22 +84,16 @@ def check_loader(loader: Iterable[Any], what: str, index_key: str | int | None =
 def warn_if_random(loader: Any, what: str) -> None:
     """Warn if a DataLoader's first examples are other data when they are read a second time.
 
-    Args:
-        loader: anything; only a DataLoader of a map-style data set is looked at, and none with workers: data sets that
-            open their files at first use must not do so here.
-        what: the user's name for it.
+    One with workers is not looked at: data sets that open their files at first use must not do so here.
     """
-    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, torch.utils.data.IterableDataset):
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return
     dataset = loader.dataset
     if loader.num_workers or loader.batch_size is None or not isinstance(dataset, Sized):
         return
-
-    def read() -> Batch:
-        return loader.collate_fn([dataset[index] for index in range(min(_READ_TWICE, len(dataset)))])
-
     try:
-        first, second = (batches.digests(read()) for _ in range(2))
+        rows = range(min(_READ_TWICE, len(dataset)))
+        first, second = (batches.digests(loader.collate_fn([dataset[i] for i in rows])) for _ in range(2))
     except Exception:  # whatever is wrong with the data is said where the batch is used, by its number
         return
     if not np.array_equal(first, second):
@@ -128,18 +106,8 @@ def warn_if_random(loader: Any, what: str) -> None:
 
 
 def sequential_loader(loader: Any, what: str, batch_size: int | None = None) -> DataLoader[Any]:
-    """A DataLoader over the data set of one that trains: all of it, in order, collated in the same way.
-
-    Args:
-        loader: a DataLoader over a map-style data set.
-        what: the user's name for it.
-        batch_size: by default the loader's.
-
-    Raises:
-        TypeError: if it is anything else.
-        ValueError: if its batches have no size of their own, and none is given.
-    """
-    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, torch.utils.data.IterableDataset):
+    """A DataLoader over the map-style data set of one that trains: all of it, in order, collated in the same way."""
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         got = f"a DataLoader over {type(loader.dataset).__name__}" if isinstance(loader, DataLoader) else ""
         raise TypeError(
             f"{what} is {got or type(loader).__name__}, which can't be read in another order; it must be a DataLoader "
@@ -153,14 +121,9 @@ def sequential_loader(loader: Any, what: str, batch_size: int | None = None) -> 
 
 def is_sequential(loader: DataLoader[Any]) -> bool:
     """Whether a DataLoader yields its data set's examples in order."""
-    if isinstance(loader.dataset, torch.utils.data.IterableDataset):
+    if isinstance(loader.dataset, IterableDataset):
         return True
     inner = loader.batch_sampler
     if inner is None:
         return isinstance(loader.sampler, SequentialSampler)
     return type(inner) is BatchSampler and isinstance(inner.sampler, SequentialSampler)
-
-
-def _is_sharded(loader: DataLoader[Any]) -> bool:
-    samplers = (loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
-    return any(isinstance(sampler, DistributedSampler) for sampler in samplers)

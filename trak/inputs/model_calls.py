@@ -14,11 +14,7 @@ TupleLayouts = Mapping[int, tuple[str, ...]]
 
 
 def batch_as_dict(batch: Batch, layouts: TupleLayouts, what: str) -> dict[str, Any]:
-    """A batch as a dict, the members of a tuple named by the layout of its length.
-
-    Raises:
-        ValueError: if it is neither a mapping nor a tuple of a length in `layouts`.
-    """
+    """A batch as a dict, the members of a tuple named by the layout of its length."""
     if isinstance(batch, Mapping):
         return dict(batch)
     members = (batch,) if isinstance(batch, Tensor) else batch
@@ -33,12 +29,7 @@ def batch_as_dict(batch: Batch, layouts: TupleLayouts, what: str) -> dict[str, A
 
 def call_by_keyword(model: nn.Module, batch: Mapping[str, Any]) -> Any:
     """Call a model with the fields of a batch that its forward names, as Hugging Face's Trainer does, or with all if it
-    takes any keyword; labels are never passed, and no cache of keys and values is made.
-
-    Raises:
-        ValueError: if the forward names none of them.
-        TypeError: if it needs others.
-    """
+    takes any keyword; labels are never passed, and no cache of keys and values is made."""
     accepted, takes_any = forward_arguments(model)
     inputs = {k: v for k, v in batch.items() if k not in LABEL_KEYS and (takes_any or k in accepted)}
     if not inputs:
@@ -53,11 +44,7 @@ def call_by_keyword(model: nn.Module, batch: Mapping[str, Any]) -> Any:
 
 
 def call_model(model: nn.Module, *inputs: Any, **named: Any) -> Any:
-    """Call a model, and explain a mismatch between the inputs and its forward.
-
-    Raises:
-        TypeError: if its forward takes fewer or more inputs.
-    """
+    """Call a model, and explain a mismatch between the inputs and its forward."""
     try:
         return model(*inputs, **named)
     except TypeError as error:
@@ -96,30 +83,18 @@ def _signature(model: nn.Module) -> inspect.Signature:
 
 
 def call_with_inputs(model: nn.Module, batch: Batch, what: str) -> Any:
-    """Call a model with the inputs of (inputs, labels) or of a dict; several inputs, or a text's, go by keyword.
-
-    Raises:
-        ValueError: for another batch.
-        TypeError: if the model's forward needs other inputs.
-    """
+    """Call a model with the inputs of (inputs, labels) or of a dict; several inputs, or a text's, go by keyword."""
     if isinstance(batch, Mapping):
-        if is_text(batch) or _requires_several_inputs(model):
+        parameters = _signature(model).parameters.values()
+        required = sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+        if is_text(batch) or required > 1:
             return call_by_keyword(model, batch)
         return call_model(model, batch[find_key(batch, INPUT_KEYS, "inputs")])
     return call_model(model, check_tuple(batch, what, "(inputs, y)")[0])
 
 
-def _requires_several_inputs(model: nn.Module) -> bool:
-    parameters = _signature(model).parameters.values()
-    return sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters) > 1
-
-
 def read_labels(batch: Batch, what: str) -> Tensor:
-    """The labels of (inputs, labels) or of a dict.
-
-    Raises:
-        ValueError: for another batch.
-    """
+    """The labels of (inputs, labels) or of a dict."""
     if isinstance(batch, Mapping):
         return batch[find_key(batch, LABEL_KEYS, "labels")]
     return check_tuple(batch, what, "(inputs, y)")[1]

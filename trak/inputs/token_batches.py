@@ -30,7 +30,13 @@ def check_text(model: nn.Module, batch: Mapping[str, Any]) -> None:
     ids, mask = batch.get("input_ids"), batch.get("attention_mask")
     if not isinstance(ids, Tensor):
         return
-    _check_ids(model, ids)
+    table = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    if isinstance(table, nn.Embedding) and (outside := (ids < 0) | (ids >= table.num_embeddings)).any():
+        raise ValueError(
+            f"token id out of range: {int(ids[outside][0])} in row {first_row(outside)} of the batch, but the model "
+            f"has {table.num_embeddings} (0 to {table.num_embeddings - 1}); use the tokenizer that the model was "
+            "trained with"
+        )
     if not isinstance(mask, Tensor) or mask.ndim != ids.ndim:
         return
     if mask.shape != ids.shape:
@@ -51,26 +57,9 @@ def check_text(model: nn.Module, batch: Mapping[str, Any]) -> None:
         )
 
 
-def _check_ids(model: nn.Module, ids: Tensor) -> None:
-    table = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    if not isinstance(table, nn.Embedding):
-        return
-    outside = (ids < 0) | (ids >= table.num_embeddings)
-    if outside.any():
-        raise ValueError(
-            f"token id out of range: {int(ids[outside][0])} in row {first_row(outside)} of the batch, but the model "
-            f"has {table.num_embeddings} (0 to {table.num_embeddings - 1}); use the tokenizer that the model was "
-            "trained with"
-        )
-
-
 def move_padding_right(batch: Mapping[str, Any], *others: str) -> dict[str, Any]:
-    """Move the padding in front of each row to its end.
-
-    So that absolute positions count from an example's first token whatever its padding. Fields with
-    an entry for each token move along, but for those named in `others`; rows without such padding
-    stay as they are.
-    """
+    """Move the padding in front of each row to its end, so that absolute positions count from an example's first token.
+    Fields with an entry for each token move along, but for those named in `others`."""
     mask = batch.get("attention_mask")
     if not isinstance(mask, Tensor) or mask.ndim != 2:
         return dict(batch)

@@ -11,9 +11,7 @@ from trak._utils.validation import check_model
 
 T = TypeVar("T")
 
-_AROUND = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 _COMPILED = "_orig_mod"
-_PARALLEL = "module"
 _ORIGINAL = "_original_forward"
 """The attribute in which accelerate keeps the forward that it replaces by one in mixed precision."""
 
@@ -23,13 +21,10 @@ def unwrap_model(model: nn.Module) -> nn.Module:
 
     A model whose forward accelerate replaced is copied with its original forward; the copy shares parameters, buffers
     and modules with the model, which is not changed.
-
-    Raises:
-        TypeError: if it is not a module.
     """
     check_model(model)
     while True:
-        if isinstance(model, _AROUND):
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
             model = model.module
         elif _COMPILED in dict(model.named_children()) or _COMPILED in vars(model):
             model = getattr(model, _COMPILED)
@@ -71,6 +66,6 @@ def _common_prefix(names: Iterable[str], own: Collection[str]) -> str:
 
 def _strip_wrappers(name: str) -> str:
     parts = [part for part in name.split(".") if part != _COMPILED]
-    while len(parts) > 1 and parts[0] == _PARALLEL:
+    while len(parts) > 1 and parts[0] == "module":  # of DistributedDataParallel
         parts.pop(0)
     return ".".join(parts)

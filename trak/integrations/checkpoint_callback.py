@@ -68,16 +68,8 @@ class CheckpointCallback:
         self._train, self._targets, self._batch_size, self._options = train, targets, batch_size, options
 
     def _start(self, model: nn.Module, train: Any, resumed: bool, write: bool) -> bool:
-        """Check the run, its model and its data, and clear an earlier attempt; or load the weights of a reused run.
-
-        Args:
-            model: as it is trained.
-            train: the trainer's loader.
-            resumed, write: as for `RunCheckpoints.start`.
-
-        Returns:
-            Whether the run is reused, so that training has to stop.
-        """
+        """Check the run, its model and its data, and clear an earlier attempt; or load the weights of a reused run, and
+        return True, since training has to stop."""
         if any(hasattr(p, "ds_id") for p in model.parameters()):
             raise ValueError(
                 f"{type(model).__name__} has its weights spread over ranks by DeepSpeed (ZeRO-3); use FSDP2, or ZeRO-2"
@@ -104,15 +96,7 @@ class CheckpointCallback:
     def _finish(
         self, model: nn.Module, train: Any, evaluated: Any, collate_fn: Callable[..., Any] | None, write: bool
     ) -> None:
-        """Save the last checkpoint unless the run is reused, and attribute it if a task is given.
-
-        Args:
-            model: as it was trained.
-            train: the trainer's loader.
-            evaluated: its loader of evaluation data.
-            collate_fn: of data sets.
-            write: whether this process writes the checkpoint.
-        """
+        """Save the last checkpoint unless the run is reused, and attribute it if a task is given."""
         if self._reused:
             self._restore(model)
         else:
@@ -122,11 +106,11 @@ class CheckpointCallback:
         options = {"save_dir": self.run.store, "device": device_of(model), **self._options}
         loaders: list[Any] = []
         for what, given, own in (("train", self._train, train), ("targets", self._targets, evaluated)):
-            if given is None and own is None:
-                raise ValueError(f"the trainer never loaded its {what}, which can't be attributed so; pass {what}=")
-            if given is None:
+            if given is not None:
+                loaders.append(as_loader(given, model, what, self._batch_size, collate_fn))
+            elif own is not None:
                 loaders.append(sequential_loader(own, f"the trainer's loader of {what}", self._batch_size))
             else:
-                loaders.append(as_loader(given, model, what, self._batch_size, collate_fn))
+                raise ValueError(f"the trainer never loaded its {what}, which can't be attributed so; pass {what}=")
         # Every rank has the weights, the file may not be there yet.
         self.attribution = attribute(model, self._task, model, *loaders, **options)

@@ -28,10 +28,7 @@ class DataFingerprint:
 
     @classmethod
     def from_loader(cls, loader: Any) -> "DataFingerprint | None":
-        """The fingerprint of a DataLoader that collates examples of a map-style data set; None for other loaders.
-
-        The global random generators are not changed.
-        """
+        """The fingerprint of a DataLoader that collates examples of a map-style data set; None for other loaders."""
         if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
             return None
         if not hasattr(loader.dataset, "__len__") or loader.batch_sampler is None or not len(loader.dataset):
@@ -62,12 +59,7 @@ class DataFingerprint:
 
 
 def check_same_data(found: Iterable[tuple[str, DataFingerprint | None]], folder: Path) -> None:
-    """Raise a ValueError if fingerprints differ; an unknown one matches any.
-
-    Args:
-        found: names and fingerprints.
-        folder: the folder of the runs.
-    """
+    """Raise a ValueError if the fingerprints of named runs in a folder differ; an unknown one matches any."""
     known = [(name, data) for name, data in found if data is not None]
     for name, data in known[1:]:
         first, expected = known[0]
@@ -80,8 +72,7 @@ def check_same_data(found: Iterable[tuple[str, DataFingerprint | None]], folder:
 
 def _rows(loader: DataLoader[Any]) -> str | None:
     dataset: Any = loader.dataset
-    count = len(dataset)
-    chosen = np.unique(np.linspace(0, count - 1, _ROWS).round().astype(int)).tolist()
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, _ROWS).round().astype(int)).tolist()
     with seeded(0):
         try:
             found = [batches.digests(loader.collate_fn([dataset[i]])) for i in chosen]

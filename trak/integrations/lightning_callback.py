@@ -45,8 +45,8 @@ class LightningCallback(CheckpointCallback):
                 f"the Trainer has {len(loaders)} validation loaders, and it is not said which is to be attributed; "
                 "pass targets="
             )
-        train, resumed = trainer.train_dataloader, trainer.global_step > 0
-        if self._start(self._model(pl_module), train, resumed, trainer.is_global_zero):
+        model, train = self._model(pl_module), trainer.train_dataloader
+        if self._start(model, train, trainer.global_step > 0, trainer.is_global_zero):
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:

@@ -20,9 +20,10 @@ _RUN = re.compile(r"run-(\d+)")
 _PARTIAL = ".partial"
 
 
-def finished_runs(folder: str | Path) -> list[Path]:
-    """The folders of the finished runs, in order."""
-    return [path for path in _runs(Path(folder).expanduser()) if (path / _name(None)).exists()]
+def finished_runs(folder: Path, epoch: int | None = None) -> list[Path]:
+    """The folders of the finished runs, or of those with a checkpoint after an epoch, in order."""
+    found = [(int(match[1]), path) for path in folder.glob("run-*") if (match := _RUN.fullmatch(path.name))]
+    return [path for _, path in sorted(found) if (path / _name(epoch)).exists()]
 
 
 def checkpoints(folder: str | Path, epoch: int | None = None) -> list[Path]:
@@ -32,7 +33,7 @@ def checkpoints(folder: str | Path, epoch: int | None = None) -> list[Path]:
         FileNotFoundError: if there are none.
     """
     folder, name = Path(folder).expanduser(), _name(epoch)
-    kept = [path / name for path in _runs(folder) if (path / name).exists()]
+    kept = [path / name for path in finished_runs(folder, epoch)]
     if not kept:
         raise FileNotFoundError(
             f"no run in {str(folder)!r} has a checkpoint {name}; train with a TrakCallback({str(folder)!r}, run=0)"
@@ -40,13 +41,8 @@ def checkpoints(folder: str | Path, epoch: int | None = None) -> list[Path]:
     return kept
 
 
-def _runs(folder: Path) -> list[Path]:
-    found = [(int(match[1]), path) for path in folder.glob("run-*") if (match := _RUN.fullmatch(path.name))]
-    return [path for _, path in sorted(found)]
-
-
 class RunCheckpoints:
-    """The checkpoints of one training run."""
+    """The checkpoints of one training run, with the arguments of `CheckpointCallback`."""
 
     def __init__(
         self,
@@ -56,16 +52,6 @@ class RunCheckpoints:
         replace: bool = False,
         reuse: bool = False,
     ) -> None:
-        """
-        Args:
-            folder: shared by the runs that are attributed together.
-            number: the run's, from 0.
-            epochs, replace, reuse: as for `trak.integrations.checkpoint_callback.CheckpointCallback`.
-
-        Raises:
-            ValueError: for a number below 0 or an epoch below 1, or for both replace and reuse.
-            TypeError: if they are not integers.
-        """
         _check("run", number, 0)
         if replace and reuse:
             raise ValueError(f"replace={replace} does run {number} again, and reuse={reuse} does not; leave one out")
@@ -75,20 +61,8 @@ class RunCheckpoints:
         self.number, self.store = number, self.directory / "store"
 
     def start(self, resumed: bool, write: bool, data: DataFingerprint | None = None) -> bool:
-        """Delete an earlier attempt at the run, unless that finished and is reused; record the training data.
-
-        Args:
-            resumed: whether this run resumes the earlier attempt, whose checkpoints after epochs then stay.
-            write: whether this process writes.
-            data: the fingerprint of the training data, if known.
-
-        Returns:
-            Whether the run finished before and is reused.
-
-        Raises:
-            FileExistsError: if the run finished before, and is neither replaced nor reused.
-            ValueError: if a finished run of the folder had other training data.
-        """
+        """Delete an earlier attempt at the run and record the training data, or return True if that finished and is
+        reused. If it is resumed, its checkpoints after epochs stay."""
         done = self.path().exists()
         if done and not self.replace and not self.reuse:
             raise FileExistsError(
@@ -120,15 +94,8 @@ class RunCheckpoints:
         return self.directory / _name(epoch)
 
     def save(self, model: nn.Module, epoch: int | None = None, write: bool = True) -> None:
-        """Save `model.state_dict()`, under the names of the model without its wrappers.
-
-        The file is complete or missing, even if the process is killed.
-
-        Args:
-            model: the model; every rank of a sharded one has to call this.
-            epoch: after which epoch; None for the end.
-            write: whether this process writes.
-        """
+        """Save `model.state_dict()` after an epoch or the last, by the names of the model without its wrappers; every
+        rank of a sharded model has to call this. The file is complete or missing, even if the process is killed."""
         model = unwrap_model(model)
         is_sharded(model)  # raises where the state dict is not the model's
         state = {name: full_tensor(v) if isinstance(v, Tensor) else v for name, v in model.state_dict().items()}

@@ -28,12 +28,6 @@ from trak.tasks import Task, make_task
 __all__ = ["TrakCallback", "attribute", "checkpoints"]
 
 
-_EVALUATE = (
-    'or let it evaluate while it trains: TrainingArguments(eval_strategy="epoch"), since without eval_strategy '
-    "eval_dataset is never loaded"
-)
-
-
 class TrakCallback(CheckpointCallback, transformers.TrainerCallback):
     """Saves the weights of a training run, when it ends and after epochs, and attributes the last if a task is given.
 
@@ -47,7 +41,10 @@ class TrakCallback(CheckpointCallback, transformers.TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Check that the run is new, or reuse it, and that there is something to attribute."""
         evaluates = given.get("eval_dataloader") is not None or args.eval_strategy != "no"
-        self._check_has_targets(evaluates, _EVALUATE)
+        remedy = (
+            'let it evaluate while it trains: TrainingArguments(eval_strategy="epoch"), since without eval_strategy'
+        )
+        self._check_has_targets(evaluates, f"or {remedy} eval_dataset is never loaded")
         _check_loss(args, self._task)
         self._start(given["model"], given["train_dataloader"], state.global_step > 0, state.is_world_process_zero)
         self._loaders = {}
@@ -56,9 +53,8 @@ class TrakCallback(CheckpointCallback, transformers.TrainerCallback):
         """Check that it is said which of several data sets are the targets; later the Trainer knows the last alone."""
         if self._loaders is None:
             return
-        for key in given["metrics"]:
-            if key.endswith("_runtime"):
-                self._loaders[key.removesuffix("_runtime")] = given["eval_dataloader"]
+        names = [key.removesuffix("_runtime") for key in given["metrics"] if key.endswith("_runtime")]
+        self._loaders |= dict.fromkeys(names, given["eval_dataloader"])
         if self._task is not None and self._targets is None and len(self._loaders) > 1:
             raise ValueError(
                 f"the Trainer evaluates several data sets ({', '.join(self._loaders)}), and it is not said which is to "
@@ -128,9 +124,8 @@ def attribute(
         check_same_data([*known, ("the Trainer", DataFingerprint.from_loader(train))], folder)
         save_dir = folder / "store" if save_dir is None else save_dir
     if targets is None:
-        asked: Iterable[Any] = sequential_loader(
-            trainer.get_eval_dataloader(), "the Trainer's evaluation loader", batch_size
-        )
+        evaluated = trainer.get_eval_dataloader()
+        asked: Iterable[Any] = sequential_loader(evaluated, "the Trainer's evaluation loader", batch_size)
     else:
         asked = as_loader(targets, trainer.model, "targets", batch_size, trained.collate_fn)
     options = {"device": trainer.args.device, **options}

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,6 @@ from trak.inputs.fields import LABEL_KEYS
 from trak.inputs.loaders import check_loader
 from trak.visualization.examples import Example, label_of, read_example
 
-_EMPTY = "(empty)"
-_LARGEST_EXACT_FLOAT = 2**53
-"""Up to here a float is exactly the whole number that it looks like."""
 _BYTES_CACHED = 1 << 26
 """Of pixels; further images are read again whenever they are displayed."""
 _DISPLAYABLE = "an image, a figure of matplotlib's, a text, a list of tokens, or a tuple or dict of them"
@@ -34,7 +32,11 @@ def check_label_count(labels: Sequence[Any], name: str, count: int, of: str) -> 
 
 
 class DatasetReader(Sequence[Example]):
-    """The examples of a data set, read on first access."""
+    """The `count` examples of a data set that the user calls `what`, read on first access.
+
+    A data set is anything whose `dataset[i]` is an example, a DataLoader of one in order, or columns: arrays, tensors
+    or lists of length `count` in a tuple, under names or in a DataFrame. None: only labels are known.
+    """
 
     def __init__(
         self,
@@ -47,19 +49,6 @@ class DatasetReader(Sequence[Example]):
         display: Callable[[Any], Any] | None = None,
         tokenizer: Any = None,
     ) -> None:
-        """
-        Args:
-            dataset: anything whose `dataset[i]` is an example, a DataLoader of one in order, or columns: arrays,
-                tensors or lists of length `count` in a tuple, under names or in a DataFrame. Pandas objects are read by
-                position, whatever their index. None: only labels are known.
-            count: how many examples it must have.
-            what: the user's name for it.
-            labels, label_names, display, tokenizer: as for `trak.visualization.Selection`.
-
-        Raises:
-            TypeError: if its examples cannot be read by their number.
-            ValueError: if it has another number of examples.
-        """
         self._count, self._what, self._display = count, what, display
         if label_names is not None and not isinstance(label_names, Mapping):
             label_names = dict(label_names.items() if hasattr(label_names, "items") else enumerate(label_names))
@@ -80,52 +69,46 @@ class DatasetReader(Sequence[Example]):
 
     def __getitem__(self, index: Any) -> Any:
         index = int(index)
-        if index in self._cache:
-            return self._cache[index]
-        found = self._example(index)
-        size = 0 if found.image is None else found.image.nbytes
-        if self._bytes_cached + size <= _BYTES_CACHED:
-            self._bytes_cached += size
-            self._cache[index] = found
+        found = self._cache.get(index)
+        if found is None:
+            found = self._example(index)
+            size = 0 if found.image is None else found.image.nbytes
+            if self._bytes_cached + size <= _BYTES_CACHED:
+                self._bytes_cached += size
+                self._cache[index] = found
         return found
 
     def _example(self, index: int) -> Example:
         item = None if self._get is None else self._get(index)
         found = Example() if item is None else self._read(index, item)
-        tokens, mask = found.tokens, found.mask
-        if mask is not None and len(mask) == len(tokens):
-            tokens = tuple(token for token, kept in zip(tokens, mask, strict=True) if kept)
-        else:
-            mask = None
+        mask = found.mask if found.mask is not None and len(found.mask) == len(found.tokens) else None
+        tokens = found.tokens if mask is None else tuple(compress(found.tokens, mask))
         if self._decode is not None:
             tokens = tuple(t if isinstance(t, str) else self._decode(t) for t in tokens)
         label = found.label if self._labels is None else value_at(self._labels, index)
         found = replace(found, tokens=tuple(map(str, tokens)), label=self.label_name(label), mask=mask)
-        return found if found or self._get is None else replace(found, text=_EMPTY)
+        return found if found or self._get is None else replace(found, text="(empty)")
 
     def _read(self, index: int, item: Any) -> Example:
         displayed = item if self._display is None else self._display(item)
         found = read_example(displayed)
-        if self._display is None:
-            if found.is_displayable:
-                return found
-            raise ValueError(
-                f"can't tell how to show example {index} of {self._what}, {_describe_type(item)}; say it with "
-                f"display=function, from such an example to {_DISPLAYABLE}"
-            )
-        if displayed is None or not found.is_displayable:
-            raise ValueError(
-                f"display returned {_describe_type(displayed)} for example {index} of {self._what}, and that can't be "
-                f"shown; let it return {_DISPLAYABLE}"
-            )
-        return found if found.label is not None else replace(found, label=label_of(item))
+        if displayed is not None and found.is_displayable:
+            return found if found.label is not None else replace(found, label=label_of(item))
+        which = f"example {index} of {self._what}"
+        raise ValueError(
+            f"can't tell how to show {which}, {_describe_type(item)}; say it with display=function, from such an "
+            f"example to {_DISPLAYABLE}"
+            if self._display is None
+            else f"display returned {_describe_type(displayed)} for {which}, and that can't be shown; let it return "
+            + _DISPLAYABLE
+        )
 
     def label_name(self, label: Any) -> str | None:
         """The name of a label, or the label itself as text."""
         if label is None:
             return None
         label = label.item() if isinstance(label, torch.Tensor | np.generic | np.ndarray) else label
-        is_whole = isinstance(label, float) and label.is_integer() and abs(label) < _LARGEST_EXACT_FLOAT
+        is_whole = isinstance(label, float) and label.is_integer() and abs(label) < 2**53  # exact up to there
         if isinstance(label, bool) or is_whole:
             label = int(label)  # so that predictions `output > 0` are of the same classes as labels 0 and 1
         if self._names is not None and not isinstance(label, str):
@@ -151,30 +134,22 @@ def _describe_type(item: Any) -> str:
         return f"an array of shape {tuple(item.shape)}"
     if isinstance(item, Mapping):
         return f"a mapping with {', '.join(map(str, item)) or 'nothing'}"
-    if item is None:
-        return "None"
     if isinstance(item, list | tuple):
         return f"a {type(item).__name__} of {', '.join(map(_describe_type, item[:3])) or 'nothing'}"
-    return f"a {type(item).__name__}"
+    return "None" if item is None else f"a {type(item).__name__}"
 
 
 def _class_names(dataset: Any) -> dict[int, str]:
     """The class names among the features of a `datasets.Dataset`."""
     features = getattr(dataset, "features", None)
-    if isinstance(features, Mapping):
-        for key in LABEL_KEYS:
-            names = getattr(features.get(key), "names", None)
-            if isinstance(names, list):
-                return {number: str(name) for number, name in enumerate(names)}
-    return {}
+    known = [getattr(features.get(key), "names", None) for key in LABEL_KEYS] if isinstance(features, Mapping) else []
+    return dict(enumerate(map(str, next((names for names in known if isinstance(names, list)), []))))
 
 
 def _make_getter(dataset: Any, count: int, what: str) -> Callable[[int], Any]:
-    columns: Mapping[Any, Any] = {}
+    columns: Mapping[Any, Any] = dict(enumerate(dataset)) if isinstance(dataset, tuple) else {}
     if isinstance(dataset, Mapping) or (hasattr(dataset, "iloc") and np.ndim(dataset) == 2):
         columns = dict(dataset.items())
-    elif isinstance(dataset, tuple):
-        columns = dict(enumerate(dataset))
     if columns and all(hasattr(column, "__len__") and len(column) == count for column in columns.values()):
         if isinstance(dataset, tuple):
             return lambda index: tuple(value_at(column, index) for column in columns.values())

@@ -76,7 +76,7 @@ class DisplayMixin(RankedExamples):
         _check_options(self.report, options)
         k = min(10, self.shape[0]) if k is None else k
         selection = Selection(self, train_dataset, target_dataset, targets, k, **options)
-        return write_report(selection, path, title=title, image_size=image_size)
+        return write_report(selection, path, title, image_size)
 
     def _repr_html_(self) -> str:
         return summary_html(self, first_targets=self._is_quick())

@@ -1,7 +1,7 @@
 """One example of a data set as it is displayed: an image, a text, tokens and a label."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,60 +46,10 @@ def read_example(item: Any) -> Example:
     (H, W, C), or a matplotlib figure, an image. Under names, the label is the field `label` or one of its synonyms; of
     several texts, each is given with its name.
     """
-    return _combine_fields(_fields(item) or [("", _as_array(item))])
-
-
-def label_of(item: Any) -> Any:
-    """The label of an item, None if there is none: `read_example(item).label`, whatever else is in it."""
-    return next((np.asarray(v).item() for key, v in _fields(item) if _is_label(key, v) and not _is_missing(v)), None)
-
-
-def _fields(item: Any) -> list[tuple[str, Any]]:
-    """The values of an item and their names, "label" for those of labels; none if it is a single value."""
-    if isinstance(item, Mapping):
-        found = [("label" if key in LABEL_KEYS else key, value) for key, value in item.items()]
-    elif isinstance(item, list | tuple) and not _are_tokens(item):
-        found = [("", value) for value in item]
-    else:
-        return []
-    return [(key, _as_array(value)) for key, value in found]
-
-
-def _as_array(value: Any) -> Any:
-    return as_array(value) if isinstance(value, torch.Tensor) else value
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.generic | np.ndarray) and np.ndim(value) == 0
-
-
-def _is_label(key: str, value: Any) -> bool:
-    if isinstance(value, str):
-        return key == "label"
-    return key in ("", "label") and _is_number(value)
-
-
-def _are_tokens(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) > 0
-        and (all(isinstance(v, str) for v in value) or all(type(v) is int for v in value))
-    )
-
-
-def _is_vector(value: Any, kinds: str | None = None) -> bool:
-    return isinstance(value, np.ndarray) and value.ndim == 1 and (kinds is None or value.dtype.kind in kinds)
-
-
-def _combine_fields(fields: Iterable[tuple[str, Any]]) -> Example:
     image, tokens, label, mask, numbers, has_figure = None, (), None, None, "", False
     texts: list[tuple[str, str]] = []
     is_empty = is_missing = is_unknown = False
-    for key, value in fields:
+    for key, value in _fields(item) or [("", _as_array(item))]:
         if _is_missing(value):
             is_missing = is_missing or key not in ("label", *_HIDDEN_FIELDS)
         elif key == _MASK:
@@ -137,13 +87,51 @@ def _combine_fields(fields: Iterable[tuple[str, Any]]) -> Example:
     return replace(found, is_displayable=bool(found or texts or is_empty or (is_missing and not is_unknown)))
 
 
+def label_of(item: Any) -> Any:
+    """The label of an item, None if there is none: `read_example(item).label`, whatever else is in it."""
+    return next((np.asarray(v).item() for key, v in _fields(item) if _is_label(key, v) and not _is_missing(v)), None)
+
+
+def _fields(item: Any) -> list[tuple[str, Any]]:
+    """The values of an item and their names, "label" for those of labels; none if it is a single value."""
+    if isinstance(item, Mapping):
+        found = [("label" if key in LABEL_KEYS else key, value) for key, value in item.items()]
+    elif isinstance(item, list | tuple) and not _are_tokens(item):
+        found = [("", value) for value in item]
+    else:
+        return []
+    return [(key, _as_array(value)) for key, value in found]
+
+
+def _as_array(value: Any) -> Any:
+    return as_array(value) if isinstance(value, torch.Tensor) else value
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.generic | np.ndarray) and np.ndim(value) == 0
+
+
+def _is_label(key: str, value: Any) -> bool:
+    return key == "label" if isinstance(value, str) else key in ("", "label") and _is_number(value)
+
+
+def _are_tokens(value: Any) -> bool:
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(v, str) for v in value) or all(type(v) is int for v in value)
+
+
+def _is_vector(value: Any, kinds: str | None = None) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim == 1 and (kinds is None or value.dtype.kind in kinds)
+
+
 def join_tokens(tokens: Sequence[str]) -> Iterator[str]:
     """Tokens with the spaces that separate words: the parts of one word are joined."""
     needs_spaces = not any(token[:1].isspace() for token in tokens[1:])
     for place, token in enumerate(tokens):
-        if not place or not needs_spaces:
-            yield token
-        elif token.startswith("##"):
-            yield token.removeprefix("##")
-        else:
-            yield " " + token
+        spaced = token[2:] if token.startswith("##") else f" {token}"
+        yield spaced if place and needs_spaces else token

@@ -26,42 +26,33 @@ def is_figure(image: Any) -> bool:
     return hasattr(image, "savefig") and hasattr(image, "get_axes")
 
 
-def figure_pixels(figure: Any) -> Array:
-    """Draw a matplotlib figure and close it: uint8 (H, W, 3), or (H, W, 4) if it is transparent."""
-    plt = import_optional_dependency("matplotlib.pyplot", "drawings need matplotlib", "pictures")
-    agg = import_optional_dependency("matplotlib.backends.backend_agg", "drawings need matplotlib", "pictures")
-    try:
-        canvas = agg.FigureCanvasAgg(figure)
-        canvas.draw()
-        found = np.array(canvas.buffer_rgba())
-    finally:
-        plt.close(figure)
-    return found[..., :3] if (found[..., 3] == 255).all() else found
-
-
 def pixels(image: Any) -> Array:
     """An image as uint8: (H, W) if it is grey, otherwise (H, W, 3), or (H, W, 4) with opacity.
 
-    Numbers from 0 to 1, and bytes, are kept; any others are rescaled from the image's minimum and maximum.
-
-    Args:
-        image: a Pillow image, a matplotlib figure, which is closed, or an array or tensor (H, W), (C, H, W) or
-            (H, W, C) with 1, 3 or 4 channels. A shape that may be either is (C, H, W), unless it is a square as
-            (H, W, C) alone.
-
-    Raises:
-        ValueError: for another shape, or numbers that are not finite.
+    Takes a Pillow image, a matplotlib figure, which is closed, or an array or tensor (H, W), (C, H, W) or (H, W, C)
+    with 1, 3 or 4 channels. A shape that may be either is (C, H, W), unless it is a square as (H, W, C) alone. Numbers
+    from 0 to 1, and bytes, are kept; any others are rescaled from the image's minimum and maximum.
     """
     if is_figure(image):
-        return figure_pixels(image)
+        plt = import_optional_dependency("matplotlib.pyplot", "drawings need matplotlib", "pictures")
+        agg = import_optional_dependency("matplotlib.backends.backend_agg", "drawings need matplotlib", "pictures")
+        try:
+            canvas = agg.FigureCanvasAgg(image)
+            canvas.draw()
+            found = np.array(canvas.buffer_rgba())
+        finally:
+            plt.close(image)
+        return found[..., :3] if (found[..., 3] == 255).all() else found
     if is_pillow_image(image):
         if image.mode not in ("1", "L", "I", "I;16", "F"):
             has_opacity = "A" in image.getbands() or "transparency" in image.info
             return np.asarray(image.convert("RGBA" if has_opacity else "RGB"))
         image = image.convert("L") if image.mode == "1" else image
     array = as_array(image)
-    if array.ndim == 3 and array.shape[0] in _CHANNELS and not _is_square_with_channels_last(*array.shape):
-        array = np.moveaxis(array, 0, -1)
+    if array.ndim == 3 and array.shape[0] in _CHANNELS:
+        first, second, third = array.shape
+        is_square_with_channels_last = first == second != third and third in _CHANNELS
+        array = array if is_square_with_channels_last else np.moveaxis(array, 0, -1)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in _CHANNELS) or not array.size:
@@ -83,10 +74,6 @@ def pixels(image: Any) -> Array:
     return np.rint(array * 255).astype(np.uint8)
 
 
-def _is_square_with_channels_last(first: int, second: int, third: int) -> bool:
-    return first == second != third and third in _CHANNELS
-
-
 def scaled_size(array: Array, size: int) -> tuple[int, int]:
     """Width and height of an image that `encode_image` has resized."""
     height, width = array.shape[:2]
@@ -95,21 +82,15 @@ def scaled_size(array: Array, size: int) -> tuple[int, int]:
 
 
 def encode_image(array: Array, size: int) -> str:
-    """An image's pixels as a data URL: the smaller of PNG and WebP, no side longer than `size`.
-
-    Raises:
-        ImportError: if Pillow is not installed.
-    """
+    """An image's pixels as a data URL: the smaller of PNG and WebP, no side longer than `size`."""
     need = (
         f"an example of shape {array.shape} was taken for an image, which display=function changes; images need Pillow"
     )
     image = import_optional_dependency("PIL.Image", need, "pictures").fromarray(array)
     image.thumbnail((size, size))
     kind, data = "png", _image_bytes(image, "PNG")
-    if len(data) > _SMALL_PNG:
-        lossy = _image_bytes(image, "WEBP", quality=80)
-        if len(lossy) < len(data):
-            kind, data = "webp", lossy
+    if len(data) > _SMALL_PNG and len(lossy := _image_bytes(image, "WEBP", quality=80)) < len(data):
+        kind, data = "webp", lossy
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 

@@ -25,23 +25,8 @@ _IMAGES_AT_ONCE = 512
 """Images that are parsed together; the first page of targets has all of its own in the first part."""
 
 
-def write_report(
-    selection: Selection, path: str | Path, *, title: str = "Attribution report", image_size: int | None = None
-) -> Path:
-    """Write the report. The same selection always gives the same bytes.
-
-    Args:
-        selection: targets and training examples.
-        path: the file, which is replaced.
-        title: heading of the page.
-        image_size: largest side of an image in pixels; by default 96, and 480 for matplotlib figures.
-
-    Raises:
-        ImportError: if there are images and Pillow is not installed.
-        ValueError: for an `image_size` below 1 or infinite.
-        TypeError: for a title that is not a string.
-        IsADirectoryError: if `path` is a folder.
-    """
+def write_report(selection: Selection, path: str | Path, title: str, image_size: int | None) -> Path:
+    """Write what `trak.visualization.DisplayMixin.report` describes. The same selection always gives the same bytes."""
     path = Path(path).expanduser()
     if image_size is not None and (not is_number(image_size) or not 1 <= image_size < math.inf):
         raise ValueError(f"image_size must be at least 1 pixel, got {image_size!r}; use 96, or leave it out")
@@ -61,7 +46,11 @@ def write_report(
         "sizes": contents.sizes,
     }
     starts = range(0, max(1, len(contents.images)), _IMAGES_AT_ONCE)
-    image_scripts = [_images_script(contents.images[start : start + _IMAGES_AT_ONCE]) for start in starts]
+    image_scripts = [
+        '<script type="application/json" class="images">'
+        f"{_script_json(contents.images[start : start + _IMAGES_AT_ONCE])}</script>\n"
+        for start in starts
+    ]
     style, script = read_asset("report.css"), read_asset("report.js")
     parts = {
         "title": html.escape(title),
@@ -72,8 +61,7 @@ def write_report(
         "first_images": image_scripts[0],
         "more_images": "".join(image_scripts[1:]),
     }
-    page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], read_asset("report.html"))
-    return write_page(path, page)
+    return write_page(path, re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], read_asset("report.html")))
 
 
 class _ReportData:
@@ -95,7 +83,7 @@ class _ReportData:
             targets.append(
                 {
                     "id": target,
-                    **self._example(selection.target[target], selection.target_token_scores(target)),
+                    **self._example(selection.target[target], selection.token_scores(target)),
                     **_drop_none(predicted=selection.predicted(target)),
                     "up": self._scored_examples(target, ranking.helpful),
                     "down": self._scored_examples(target, ranking.harmful),
@@ -107,7 +95,7 @@ class _ReportData:
         return {"targets": targets, "train": train}
 
     def _scored_examples(self, target: int, scored: tuple[ScoredExample, ...]) -> dict[str, Any]:
-        shades = [_shades(self._selection.train_token_scores(target, one.train_index)) for one in scored]
+        shades = [_shades(self._selection.token_scores(target, one.train_index)) for one in scored]
         return {
             "indices": [one.train_index for one in scored],
             "scores": [one.score for one in scored],
@@ -143,10 +131,6 @@ def _shades(scores: Array | None) -> list[float] | None:
 
 def _csp_hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _images_script(images: list[str]) -> str:
-    return f'<script type="application/json" class="images">{_script_json(images)}</script>\n'
 
 
 def _script_json(value: Any) -> str:

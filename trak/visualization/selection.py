@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -37,15 +36,12 @@ class ScoredExample(NamedTuple):
     score: float
 
 
-@dataclass(frozen=True)
-class TargetRanking:
-    """A target with the training examples at both ends of its ranking, strongest first."""
+class TargetRanking(NamedTuple):
+    """A target with the training examples of the highest scores and of the lowest, strongest first."""
 
     target: int
     helpful: tuple[ScoredExample, ...]
-    """The highest scores."""
     harmful: tuple[ScoredExample, ...]
-    """The lowest."""
 
 
 class Selection:
@@ -100,55 +96,41 @@ class Selection:
         if predicted_labels is not None:
             check_label_count(predicted_labels, "predicted_labels", count, "targets")
         self._predicted = predicted_labels
-        self._train_scores, self._target_scores = train_token_scores, target_token_scores
+        self._train_scores: Callable[..., Sequence[float]] | None = train_token_scores
+        self._target_scores: Callable[..., Sequence[float]] | None = target_token_scores
 
     def rankings(self) -> Iterator[TargetRanking]:
         """The ranking of each target."""
-        helpful, harmful = self.attribution.top(self.k), self.attribution.top(self.k, bottom=True)
+        ends = self.attribution.top(self.k), self.attribution.top(self.k, bottom=True)
         for target in self.targets:
-            yield TargetRanking(target, _scored_examples(helpful, target), _scored_examples(harmful, target))
+            both = [zip(found.indices[target], found.scores[target], strict=True) for found in ends]
+            # As short as a float32 can be told by.
+            yield TargetRanking(target, *(tuple(ScoredExample(int(i), float(str(s))) for i, s in end) for end in both))
 
     def predicted(self, target: int) -> str | None:
         """The label that was predicted, in words."""
         return None if self._predicted is None else self.target.label_name(value_at(self._predicted, target))
 
-    def train_token_scores(self, target: int, index: int) -> Array | None:
-        """A number for each token of a training example, as it concerns the target; None if there are none.
-
-        Raises:
-            ValueError: if their number differs from that of the tokens, or they are not finite.
-        """
-        return _token_scores(self._train_scores, (target, index), self.train, "train_token_scores")
-
-    def target_token_scores(self, target: int) -> Array | None:
-        """A number for each token of a target; otherwise as `train_token_scores`."""
-        return _token_scores(self._target_scores, (target,), self.target, "target_token_scores")
-
-
-def _scored_examples(found: TopK, target: int) -> tuple[ScoredExample, ...]:
-    pairs = zip(found.indices[target], found.scores[target], strict=True)
-    # As short as a float32 can be told by.
-    return tuple(ScoredExample(int(index), float(str(score))) for index, score in pairs)
-
-
-def _token_scores(
-    function: Callable[..., Sequence[float]] | None, at: tuple[int, ...], examples: DatasetReader, name: str
-) -> Array | None:
-    """The result of the user's function for an example, whose index comes last, if the example has tokens."""
-    example = examples[at[-1]]
-    if function is None or not example.tokens:
-        return None
-    what, array = f"{name}({', '.join(map(str, at))})", as_array(function(*at)).astype(np.float64)
-    if example.mask is not None and array.shape == example.mask.shape:
-        array = array[example.mask]
-    if array.shape != (len(example.tokens),):
-        raise ValueError(
-            f"{what} must give {len(example.tokens)} numbers, one for each token, got shape {array.shape}; let it "
-            "give one for each"
-        )
-    if not np.isfinite(array).all():
-        raise ValueError(
-            f"{what} gives {array[~np.isfinite(array)][0]}, and the scores of tokens must be finite; give 0 where "
-            "there is none"
-        )
-    return array
+    def token_scores(self, target: int, *train_index: int) -> Array | None:
+        """The user's numbers for the tokens of a training example, as it concerns the target, or of the target; None if
+        it has no tokens."""
+        at, side, examples, function = (target, *train_index), "target", self.target, self._target_scores
+        if train_index:
+            side, examples, function = "train", self.train, self._train_scores
+        example = examples[at[-1]]
+        if function is None or not example.tokens:
+            return None
+        what, array = f"{side}_token_scores({', '.join(map(str, at))})", as_array(function(*at)).astype(np.float64)
+        if example.mask is not None and array.shape == example.mask.shape:
+            array = array[example.mask]
+        if array.shape != (len(example.tokens),):
+            raise ValueError(
+                f"{what} must give {len(example.tokens)} numbers, one for each token, got shape {array.shape}; let it "
+                "give one for each"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(
+                f"{what} gives {array[~np.isfinite(array)][0]}, and the scores of tokens must be finite; give 0 where "
+                "there is none"
+            )
+        return array

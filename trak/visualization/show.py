@@ -51,8 +51,9 @@ class AttributionView:
 
     def _target_html(self, ranking: TargetRanking) -> str:
         target, example = ranking.target, self._selection.target[ranking.target]
-        caption = _caption_html(_facts(example, self._selection.predicted(target)))
-        figure = _figure_html(example, f"target {target}", caption, self._selection.target_token_scores(target))
+        facts = _facts(example, self._selection.predicted(target))
+        caption = "<br>".join(f"<strong>{fact}</strong>" if fact == _WRONG else html.escape(fact) for fact in facts)
+        figure = _figure_html(example, f"target {target}", caption, self._selection.token_scores(target))
         ends = (("up", HELPFUL, ranking.helpful), ("down", HARMFUL, ranking.harmful))
         return (
             f'<section aria-label="target {target}"><div class="trak-of"><h4>Target {target}</h4>{figure}</div>'
@@ -64,7 +65,7 @@ class AttributionView:
         for index, score in scored:
             example = self._selection.train[index]
             caption = "<br>".join([f"<b>{format_score(score)}</b> #{index}", *map(html.escape, _facts(example))])
-            token_scores = self._selection.train_token_scores(target, index)
+            token_scores = self._selection.token_scores(target, index)
             items += f"<li>{_figure_html(example, f'training example {index}', caption, token_scores)}</li>"
         wide = "" if self._selection.train[scored[0].train_index].image is not None else " trak-wide"
         return (
@@ -95,20 +96,14 @@ def _facts(example: Example, predicted: str | None = None) -> list[str]:
     return [*(f"{name} {value}" for name, value in known), *[_WRONG] * is_wrong]
 
 
-def _caption_html(facts: list[str]) -> str:
-    return "<br>".join(f"<strong>{fact}</strong>" if fact == _WRONG else html.escape(fact) for fact in facts)
-
-
 def _plain_text(example: Example) -> str:
     return example.text or "".join(join_tokens(example.tokens))
 
 
 def _wrapped_text(example: Example, indent: str) -> str:
     text = " ".join(_plain_text(example).split())
-    if not text:
-        return ""
     lines = textwrap.wrap(text, _WIDTH - len(indent), max_lines=3, placeholder=" …")
-    return "\n" + textwrap.indent("\n".join(lines), indent)
+    return "".join(f"\n{indent}{line}" for line in lines)
 
 
 def _figure_html(example: Example, name: str, caption: str, token_scores: Array | None) -> str:

@@ -41,20 +41,14 @@ def describe_settings(attribution: RankedExamples) -> dict[str, str]:
 
 
 def summary_html(attribution: RankedExamples, first_targets: bool) -> str:
-    """A summary for notebooks.
-
-    Args:
-        attribution: the scores.
-        first_targets: whether to rank the training examples of the first targets, which takes a pass over the scores.
-    """
+    """A summary for notebooks, with the ranking of the first targets if asked, which takes a pass over the scores."""
     rows = "".join(
         f'<tr><th scope="row" title="{SETTING_DESCRIPTIONS.get(name, "")}">{html.escape(name)}</th>'
         f"<td>{html.escape(value)}</td></tr>"
         for name, value in describe_settings(attribution).items()
     )
     table = f"<table><caption>Attribution</caption>{rows}</table>"
-    if first_targets:
-        table += _first_targets(attribution)
+    table += _first_targets(attribution) if first_targets else ""
     return (
         f'<style>{read_asset("show.css")}</style><div class="trak-show">{table}'
         f"<p>{html.escape(explain_scores(attribution))} "
@@ -79,10 +73,8 @@ def _first_targets(attribution: RankedExamples) -> str:
 def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.4g}"
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
     if isinstance(value, list):
         some = ", ".join(map(str, value[:8]))
         return f"{len(value)} ({some}{', …' if len(value) > 8 else ''})"
