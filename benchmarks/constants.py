@@ -1,6 +1,6 @@
-"""Measures what `trak plan` reckons with, on this machine: python benchmarks/constants.py
+"""Measures what `trak plan` estimates with, on this machine: python benchmarks/constants.py
 
-One worker of one thread, as `trak.distributed.planning.Constants` describes each figure. Sizes are others than those that
+One worker of one thread, as `trak.distributed.planning.Constants` describes each figure. Sizes differ from those that
 benchmarks/planned.py compares predictions with. Takes two minutes and 2 GB on disk; nothing else may run.
 """
 
@@ -239,7 +239,7 @@ def hashing() -> float:
 
 
 def idle() -> float:
-    code = "import re, trak, trak.attribution.api; print(re.search(r'RssAnon:\\s+(\\d+)', open('/proc/self/status').read())[1])"
+    code = "import re, trak; print(re.search(r'RssAnon:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     return 1024 * float(subprocess.check_output([sys.executable, "-c", code], env=environment))
 

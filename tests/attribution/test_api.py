@@ -243,7 +243,7 @@ class TestAttribution:
         np.testing.assert_array_equal(opened.scores, found.scores)
         assert repr(opened) == repr(found)
         assert repr(found) == (
-            "Attribution('targets': 8 targets to 23 training examples, 1 checkpoints, weighting=ggn, "
+            "Attribution('targets': 8 targets to 23 training examples, 1 checkpoint, weighting=ggn, "
             "damping=3 (auto), loss_temperature=3)"
         )
         with pytest.raises(ValueError, match=r"unknown experiment 'target' .*did you mean 'targets'\?"):

@@ -629,7 +629,8 @@ def test_every_form_of_a_checkpoint_has_the_whole_models_fingerprint(found):
         (3, "'2.weight' cannot be computed for a sharded model: the hooks engine has no rule"),
         (
             4,
-            "'2.weight' cannot be computed for a sharded model: the hooks engine disagrees with single-example autograd",
+            "'2.weight' cannot be computed for a sharded model: the hooks engine disagrees with single-example "
+            "autograd",
         ),
         (5, "'0.weight' is a DTensor, but no module was given to fully_shard"),
         (6, "Published.get_output is given all weights"),

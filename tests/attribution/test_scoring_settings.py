@@ -128,9 +128,9 @@ def test_auto_is_settled_once_and_every_process_uses_the_recorded_value(tmp_path
 
 def test_other_targets_settle_auto_again(tmp_path):
     attribute(tmp_path, targets=9)
+    case = vectors(40)
+    states = [vectors(seed=seed).model.state_dict() for seed in range(2)]
     with pytest.warns(UserWarning, match="which it replaces"):
-        case = vectors(40)
-        states = [vectors(seed=seed).model.state_dict() for seed in range(2)]
         trak.attribute(
             case.model, case.task, states, case.batches, vectors(9, seed=8).batches, tmp_path, proj_dim=32,
             progress=False,

@@ -124,7 +124,8 @@ def collect(output, processes):
                 )
                 for rank, part in enumerate(parts)
             ]
-            if any([worker.wait() for worker in workers]):
+            failed = [worker.wait() for worker in workers]
+            if any(failed):
                 raise RuntimeError("a worker failed")
             loaded = [dict(np.load(part)) for part in parts]
             for other in loaded[1:]:

@@ -13,8 +13,8 @@ pytest.importorskip(
 )
 
 from trak._utils.counter_random import stream_key  # noqa: E402
-from trak.projectors import Rademacher, Sketch
-from trak.projectors import triton_kernels as kernels
+from trak.projectors import Rademacher, Sketch  # noqa: E402
+from trak.projectors import triton_kernels as kernels  # noqa: E402
 
 
 @pytest.mark.parametrize("k, width, first", [(5, 24, 0), (64, 1000, 2), (200, 999, 3), (128, 128, 1), (1, 7, 0)])

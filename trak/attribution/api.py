@@ -81,8 +81,8 @@ def attribute(
             instance.
         projector_seed: seed of the projection.
         grad_wrt: parameters to differentiate by, `*` allowed; by default all that require gradients.
-        engine: how gradients are computed: "auto", "hooks", "functional" or "loop"; or a `trak.distributed.Ray`, to work
-            on a cluster.
+        engine: how gradients are computed: "auto", "hooks", "functional" or "loop"; or a `trak.distributed.Ray`, to
+            work on a cluster.
         damping: λ relative to trace(K)/k, or "auto" (the default), see `trak.scoring.auto_damping`.
         lambda_reg: absolute λ; excludes `damping`.
         weighting: "ggn" or "identity", see `trak.scoring.gram`.

@@ -1,4 +1,4 @@
-"""Arguments of traker 0.3.2's `TRAKer`: gradient computers name an engine; savers and score computers have no effect."""
+"""Arguments of traker 0.3.2: gradient computers name an engine, savers and score computers have no effect."""
 
 __all__ = [
     "AbstractGradientComputer",

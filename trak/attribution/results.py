@@ -331,12 +331,12 @@ class StoredAttribution(Attribution):
         }
 
     def _details(self) -> str:
-        damping, scoring = self._known_damping(), self.scoring
+        damping, scoring, count = self._known_damping(), self.scoring, len(self.model_ids)
         ((name, value),) = damping.describe().items()
         shown = f"{value:.3g}" if isinstance(value, float) else value
         settled = " (auto)" if scoring.damping.auto and not damping.auto else ""
         return (
-            f", {len(self.model_ids)} checkpoints, weighting={scoring.weighting}, {name}={shown}{settled}"
+            f", {count} checkpoint{'s' * (count != 1)}, weighting={scoring.weighting}, {name}={shown}{settled}"
             f", loss_temperature={self.experiment.store.config.loss_temperature:g}"
             + ("" if scoring.normalize_checkpoints else ", normalize_checkpoints=False")
         )

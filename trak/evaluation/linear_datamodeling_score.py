@@ -19,7 +19,6 @@ from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interva
 from trak.evaluation.validation import Indices, Scores, as_array, as_scores, row_blocks
 
 PERMUTATIONS = 10_000
-_PERMUTATIONS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,28 +152,12 @@ def lds(
     resampled = np.stack([statistics.resampled_spearman(a, b, draws) for a, b in pairs], axis=1)
     target_shares = bootstrap.counts(len(truth.targets)) / len(truth.targets)
     interval = Interval(*bootstrap.interval((resampled * target_shares).sum(axis=1)).tolist())
-    p_value, ceiling = _p_value(x, y, permutations, seed), _noise_ceiling(truth.outputs)
+    p_value, ceiling = statistics.permutation_p_value(x, y, permutations, seed), _noise_ceiling(truth.outputs)
     values, intervals = (x * y).sum(axis=0), bootstrap.interval(resampled)
     found = LDS(values, intervals, interval, bootstrap.confidence, p_value, ceiling, truth.targets, m, seeds)
     if isinstance(given, Attribution):
         given.remember(found)
     return found
-
-
-def _p_value(x: Array, y: Array, permutations: int, seed: int) -> float:
-    """(1 + permutations of subsets whose mean correlation is no less) / (1 + permutations): Phipson & Smyth (2010).
-
-    Every target's subsets are permuted alike, since targets are not independent.
-    """
-    m = len(x)
-    products = x @ y.T
-    observed = np.trace(products) - 1e-9  # sums in another order differ by rounding
-    rng, reached, columns = np.random.default_rng([seed, 1]), 0, np.arange(m)
-    for start in range(0, permutations, _PERMUTATIONS_AT_ONCE):
-        some = min(_PERMUTATIONS_AT_ONCE, permutations - start)
-        orders = rng.permuted(np.broadcast_to(columns, (some, m)), axis=1)
-        reached += int((products[orders, columns].sum(axis=1) >= observed).sum())
-    return (1 + reached) / (1 + permutations)
 
 
 def _noise_ceiling(outputs: Array) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trak.scoring.damping import Damping
+from trak.scoring.damping import AUTO_DAMPING, Damping
 from trak.scoring.gram import check_weighting
 from trak.store import StoreError
 
@@ -20,7 +20,7 @@ class ScoringConfig:
         {'damping': 0.3, 'weighting': 'ggn', 'normalize_checkpoints': True}
     """
 
-    damping: Damping = Damping(auto=True)
+    damping: Damping = AUTO_DAMPING
     """λ, the ridge (Tikhonov) term."""
     weighting: str = "ggn"
     """W in K = ΦᵀWΦ: "ggn" (generalised Gauss-Newton) or "identity", see `trak.scoring.gram`."""

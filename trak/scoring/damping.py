@@ -57,6 +57,10 @@ class Damping:
         return self.value * scale if scale > 0 else 1.0
 
 
+AUTO_DAMPING = Damping(auto=True)
+"""λ is chosen, see `trak.scoring.auto_damping`."""
+
+
 def factorize(gram: Tensor, damping: Damping) -> Tensor:
     """The Cholesky factor of K + λI, lower triangular (k, k), float64; a ValueError if that is singular."""
     lam = damping.of(gram)

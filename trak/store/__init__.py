@@ -1,7 +1,7 @@
 """The feature store: rows written once, readable with zarr alone, mapped into memory locally."""
 
 from trak.store.checkpoint_store import GRAMS, check_model_id, missing_rows
-from trak.store.errors import CheckpointMismatchError, ConfigMismatchError, StoreError
+from trak.store.checks import CheckpointMismatchError, ConfigMismatchError, StoreError
 from trak.store.experiment import Experiment
 from trak.store.feature_store import FeatureStore, open_store
 from trak.store.locks import POLL, RowLocks

@@ -5,8 +5,7 @@ from pathlib import Path
 import zarr
 from zarr.storage import LocalStore
 
-from trak.store.checks import checked
-from trak.store.errors import StoreError
+from trak.store.checks import StoreError, checked
 from trak.store.mapped_array import MappedArray
 from trak.store.remote_array import RemoteArray
 from trak.store.row_array import RowArray

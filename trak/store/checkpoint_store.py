@@ -7,8 +7,7 @@ import zarr
 
 from trak._utils.typing import Array
 from trak.store import location as places
-from trak.store.checks import check_inside, checked
-from trak.store.errors import CheckpointMismatchError, StoreError
+from trak.store.checks import CheckpointMismatchError, StoreError, check_inside, checked
 from trak.store.location import Location
 from trak.store.locks import RowLocks, row_locks
 from trak.store.manifest import StoreConfig

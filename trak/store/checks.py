@@ -6,10 +6,20 @@ from typing import Any
 import zarr
 from zarr.storage import LocalStore
 
-from trak.store.errors import StoreError
-
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 """Exceptions that zarr raises for invalid metadata."""
+
+
+class StoreError(ValueError):
+    """The store is damaged, or was not written by this library."""
+
+
+class ConfigMismatchError(ValueError):
+    """The recorded configuration of a store does not match the one asked for."""
+
+
+class CheckpointMismatchError(ValueError):
+    """A model_id belongs to a checkpoint with other weights."""
 
 
 def checked(group: zarr.Group, path: str) -> zarr.Group | zarr.Array[Any] | None:

@@ -9,8 +9,7 @@ import zarr
 
 from trak.store import location as places
 from trak.store.checkpoint_store import CheckpointStore
-from trak.store.checks import check_inside, checked
-from trak.store.errors import CheckpointMismatchError, StoreError
+from trak.store.checks import CheckpointMismatchError, StoreError, check_inside, checked
 from trak.store.score_matrix import CHECKSUM, StoredMatrix, open_matrix
 from trak.store.table import Table
 from trak.store.zarr_groups import child_names, is_written, model_ids, subgroup

@@ -6,7 +6,7 @@ from trak._utils.messages import suggest
 from trak._utils.platform import is_portable_name
 from trak.store import location as places
 from trak.store.checkpoint_store import CheckpointStore
-from trak.store.errors import ConfigMismatchError
+from trak.store.checks import ConfigMismatchError
 from trak.store.experiment import Experiment
 from trak.store.location import Location
 from trak.store.manifest import StoreConfig

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
-from trak.store.errors import ConfigMismatchError, StoreError
+from trak.store.checks import ConfigMismatchError, StoreError
 from trak.store.table import DTYPES
 from trak.version import __version__
 

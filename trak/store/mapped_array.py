@@ -13,8 +13,7 @@ import zarr
 
 from trak._utils.platform import open_locked, replace, reserve, sync_data, write_at
 from trak._utils.typing import Array
-from trak.store.checks import check_path_inside
-from trak.store.errors import StoreError
+from trak.store.checks import StoreError, check_path_inside
 from trak.store.location import PARTIAL, locked, naming_full_disk
 from trak.store.row_array import SPARE, RowArray
 

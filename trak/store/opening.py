@@ -5,8 +5,7 @@ from typing import TypeVar
 import zarr
 
 from trak.store import location as places
-from trak.store.checks import UNREADABLE
-from trak.store.errors import StoreError
+from trak.store.checks import UNREADABLE, StoreError
 from trak.store.location import Location
 from trak.store.manifest import StoreManifest
 

@@ -6,8 +6,7 @@ import numpy as np
 
 from trak._utils.typing import Array
 from trak._utils.zarr_private import default_buffer_prototype, sync
-from trak.store.checks import UNREADABLE
-from trak.store.errors import StoreError
+from trak.store.checks import UNREADABLE, StoreError
 from trak.store.object_store import Bucket
 from trak.store.row_array import SPARE, RowArray
 

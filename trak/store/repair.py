@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from trak.store.checkpoint_store import GRAMS
-from trak.store.errors import StoreError
+from trak.store.checks import StoreError
 from trak.store.feature_store import FeatureStore, open_store
 from trak.store.location import Location, locked, remove_leftovers
 from trak.store.table import Table

@@ -11,8 +11,7 @@ import zarr
 from zarr.errors import ContainsArrayError
 
 from trak._utils.typing import Array
-from trak.store.checks import check_inside, checked
-from trak.store.errors import StoreError
+from trak.store.checks import StoreError, check_inside, checked
 
 SPARE = 64 * 2**20
 """Bytes of zeros that may be made up for what isn't stored, besides a multiple of what is."""

@@ -13,8 +13,7 @@ from zarr.storage import LocalStore
 
 from trak._utils.typing import Array
 from trak.store.array_layout import row_array
-from trak.store.checks import checked
-from trak.store.errors import StoreError
+from trak.store.checks import StoreError, checked
 from trak.store.mapped_array import sync
 from trak.store.row_array import new_array
 

@@ -12,8 +12,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
 from trak._utils.typing import Array
-from trak.store.checks import UNREADABLE, check_inside, checked
-from trak.store.errors import StoreError
+from trak.store.checks import UNREADABLE, StoreError, check_inside, checked
 from trak.store.object_store import Bucket
 from trak.store.row_array import new_array
 

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trak.gradients.layers.registry import ParameterUse, register_operation
-from trak.projectors import Block, OuterProducts
-from trak.projectors import reusable_buffer
+from trak.projectors import Block, OuterProducts, reusable_buffer
 
 # Unfolding a layer's inputs makes its gradient a sum of outer products, which is projected some rows at a time. With
 # many positions the copies are larger than the gradient, and convolving each example with its g is faster.
