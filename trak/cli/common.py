@@ -24,7 +24,7 @@ _STORE = {"help": "directory or URL of the store: the save_dir of trak.attribute
 
 
 def add_command(
-    commands: Any, name: str, what: str, examples: str, run: Callable[..., str], store: Mapping[str, str] = _STORE
+    commands: Any, name: str, what: str, examples: str, run: Callable[..., str], store: Mapping[str, Any] = _STORE
 ) -> argparse.ArgumentParser:
     """A parser for a command that `run` carries out, with examples in its help; its first argument is the store."""
     parser: argparse.ArgumentParser = commands.add_parser(
