@@ -86,8 +86,8 @@ class Comparison(Result):
         target = int(self.targets()[0]) if target is None else target
         k = check_k(k, len(self.shift))
         points = self.normalized_scores(target)
-        labels = (f"score by {name} (root mean square 1)" for name in self.names)
-        ax = axes(ax, *labels, f"Target {target}: Spearman {self.agreement.correlations[target]:.2f}")
+        x, y = (f"score by {name} (root mean square 1)" for name in self.names)
+        ax = axes(ax, x, y, f"Target {target}: Spearman {self.agreement.correlations[target]:.2f}")
         marked = top_indices(np.abs(points[:, 1] - points[:, 0]), k)
         ax.plot(*points.T, ".", color="#808080", markersize=4, label="training example")
         marker, color = STYLES[1].marker, STYLES[1].color

@@ -9,11 +9,11 @@ import numpy as np
 
 from trak._utils.plotting import STYLES, axes
 from trak._utils.typing import Array
-from trak._utils.validation import check_count, check_fraction, is_number
+from trak._utils.validation import as_indices, check_count, check_fraction, is_number
 from trak.evaluation.ranking import top_indices
 from trak.evaluation.result import REFERENCE, DataFrame, Result, format_examples
 from trak.evaluation.statistics import CONFIDENCE
-from trak.evaluation.validation import Indices, Scores, as_indices, as_scores, row_blocks
+from trak.evaluation.validation import Indices, Scores, as_scores, row_blocks
 
 
 @dataclass(frozen=True, eq=False)

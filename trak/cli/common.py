@@ -20,7 +20,7 @@ _OPTIONS = {
     "predicted": "predicted_labels",
     "names": "label_names",
 }
-_STORE = {"help": "directory or URL of the store: the save_dir of trak.attribute"}
+_STORE: dict[str, Any] = {"help": "directory or URL of the store: the save_dir of trak.attribute"}
 
 
 def add_command(
@@ -31,7 +31,7 @@ def add_command(
         name, help=what, epilog=f"examples:\n{examples}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.description = what[:1].upper() + what[1:] + "."
-    parser.add_argument("store", **store)
+    parser.add_argument("store", **dict(store))
     parser.set_defaults(run=run)
     return parser
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from trak._utils.plotting import CHANCE, CROWDED, axes, styles
 from trak._utils.typing import Array
-from trak._utils.validation import check_count, check_option
+from trak._utils.validation import as_indices, check_count, check_option
 from trak.distributed import Ray
 from trak.evaluation.ranking import top_indices
 from trak.evaluation.result import DataFrame, Result, draw_curve, frame, with_interval
 from trak.evaluation.retraining import Retrainer, Train, random_subset, runs_without
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, interval_label
-from trak.evaluation.validation import Indices, Scores, as_finite, as_indices, as_scores, check_ks
+from trak.evaluation.validation import Indices, Scores, as_finite, as_scores, check_ks
 from trak.inputs.batches import Batch
 from trak.store.location import Location
 from trak.tasks import Task

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from trak._utils.typing import Array
-from trak._utils.validation import check_fraction
+from trak._utils.validation import as_indices, check_fraction
 from trak.distributed import Ray
 from trak.evaluation.retraining import ModelStore, Retrained, Retrainer, Train, TrainingRun, read_models, subset_runs
-from trak.evaluation.validation import Indices, as_finite, as_indices, as_mask
+from trak.evaluation.validation import Indices, as_finite, as_mask
 from trak.inputs.batches import Batch
 from trak.store.location import Location
 from trak.tasks import Task

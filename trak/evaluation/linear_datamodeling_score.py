@@ -9,14 +9,14 @@ import numpy as np
 
 from trak._utils.plotting import axes
 from trak._utils.typing import Array
-from trak._utils.validation import check_count
+from trak._utils.validation import as_array, check_count
 from trak.attribution.faithfulness import Faithfulness
 from trak.attribution.results import Attribution
 from trak.evaluation import statistics
 from trak.evaluation.ground_truth import GroundTruth
 from trak.evaluation.result import Result, draw_distribution
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval
-from trak.evaluation.validation import Indices, Scores, as_array, as_scores, row_blocks
+from trak.evaluation.validation import Indices, Scores, as_scores, row_blocks
 
 PERMUTATIONS = 10_000
 

@@ -8,10 +8,11 @@ import numpy as np
 
 from trak._utils.plotting import STYLES, axes
 from trak._utils.typing import Array
+from trak._utils.validation import as_array, as_indices
 from trak.evaluation.ranking import expected_hits, top_indices
 from trak.evaluation.result import REFERENCE, Result
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, interval_label, weighted_ranks
-from trak.evaluation.validation import Indices, as_array, as_finite, as_indices, as_mask, check_ks
+from trak.evaluation.validation import Indices, as_finite, as_mask, check_ks
 
 
 @dataclass(frozen=True, eq=False)

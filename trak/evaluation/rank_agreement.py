@@ -97,5 +97,5 @@ def agreement(
         correlations[t] = spearman(x, y)
         overlaps[t] = len(np.intersect1d(top_indices(x, k), top_indices(y, k))) / k
     bootstrap = Bootstrap(resamples, confidence, seed)
-    intervals = (Interval(*ends) for ends in bootstrap.mean_intervals(values).tolist())
-    return Agreement(correlations, overlaps, k, n, *intervals, bootstrap.confidence)
+    of_correlation, of_overlap = (Interval(*ends) for ends in bootstrap.mean_intervals(values).tolist())
+    return Agreement(correlations, overlaps, k, n, of_correlation, of_overlap, bootstrap.confidence)

@@ -8,10 +8,11 @@ import numpy as np
 
 from trak._utils.plotting import STYLES, axes
 from trak._utils.typing import Array
+from trak._utils.validation import as_array, as_indices
 from trak.evaluation.ranking import expected_hits, expected_reciprocal_rank
 from trak.evaluation.result import Result, draw_curve, with_interval
 from trak.evaluation.statistics import CONFIDENCE, RESAMPLES, Bootstrap, Interval, interval_label
-from trak.evaluation.validation import Indices, Scores, as_array, as_finite, as_indices, as_scores, check_ks
+from trak.evaluation.validation import Indices, Scores, as_finite, as_scores, check_ks
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +129,7 @@ def retrieval(
         raise ValueError(f"none of the {targets} targets has a relevant example; mark at least one in relevant")
     reciprocal = np.full(targets, np.nan)
     recalls, precisions = np.full((2, len(ks), targets), np.nan)
-    for t in np.flatnonzero(known):
+    for t in np.flatnonzero(known).tolist():
         column = as_finite(scores[:, t], f"scores of target {t}")
         hits = expected_hits(column, truth[:, t])
         reciprocal[t] = expected_reciprocal_rank(column, truth[:, t])

@@ -75,7 +75,7 @@ def compute_device(model: nn.Module) -> torch.device:
     for name, parameter in model.named_parameters():
         if not is_dtensor(parameter):
             continue
-        kind = parameter.device_mesh.device_type
+        kind = parameter.device_mesh.device_type  # type: ignore[attr-defined]
         if parameter.device.type != kind:
             raise ValueError(
                 f"parameter {name!r} is on {parameter.device} and gathered on {kind} (CPUOffloadPolicy), which is not "

@@ -1,6 +1,6 @@
 """Batches that can be loaded by their number, without those before them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeGuard
@@ -38,8 +38,7 @@ def numbered_batches(
         plain = [np.arange(start, stop) for start, stop in pairwise(starts)]
         indices = [own if given is None else given for own, (_, given) in zip(plain, split, strict=True)]
         return NumberedBatches(indices, lambda numbers: (split[number][0] for number in numbers))
-    if index_key is None and _reads_all_in_order(loader, examples):
-        size = loader.batch_size
+    if index_key is None and _reads_all_in_order(loader, examples) and (size := loader.batch_size):
         rows = [np.arange(start, min(start + size, examples)) for start in range(0, examples, size)]
         return NumberedBatches(rows, lambda numbers: _with_batches(loader, (rows[n].tolist() for n in numbers)))
     return None
@@ -50,9 +49,9 @@ def _reads_all_in_order(loader: Iterable[Any], examples: int) -> TypeGuard[DataL
         isinstance(loader, DataLoader)
         and type(loader) is DataLoader
         and is_sequential(loader)
-        and bool(loader.batch_size)
         and getattr(loader, "in_order", True)
         and not isinstance(loader.dataset, IterableDataset)
+        and isinstance(loader.dataset, Sized)
         and len(loader.dataset) == examples
     )
 

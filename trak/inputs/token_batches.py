@@ -30,7 +30,7 @@ def check_text(model: nn.Module, batch: Mapping[str, Any]) -> None:
     ids, mask = batch.get("input_ids"), batch.get("attention_mask")
     if not isinstance(ids, Tensor):
         return
-    table = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    table = getattr(model, "get_input_embeddings", lambda: None)()
     if isinstance(table, nn.Embedding) and (outside := (ids < 0) | (ids >= table.num_embeddings)).any():
         raise ValueError(
             f"token id out of range: {int(ids[outside][0])} in row {first_row(outside)} of the batch, but the model "

@@ -66,7 +66,8 @@ def _decided_by(scoring: ScoringConfig, experiment: Experiment, model_ids: Seque
 
 
 def _read(record: Mapping[str, Any]) -> Damping:
-    value, why = record.get("value"), record.get("why")
+    value: Any = record.get("value")
+    why = record.get("why")
     if not is_number(value) or not 0 <= value < float("inf") or not isinstance(why, str):
         raise StoreError(f"the recorded damping {dict(record)!r} is damaged. Delete the experiment's folder damping.")
     return Damping(float(value), why=why)

@@ -10,8 +10,8 @@ import torch
 
 from trak._utils.counter_random import random_words, stream_key
 from trak._utils.typing import Array
-from trak._utils.validation import check_count, is_number
-from trak.evaluation.validation import as_array, as_indices, as_mask
+from trak._utils.validation import as_array, as_indices, check_count, is_number
+from trak.evaluation.validation import as_mask
 
 _SUBSET_BITS = 20
 _WORD = 2**32
