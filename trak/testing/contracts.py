@@ -79,7 +79,7 @@ class TaskContract(ABC):
         for sign in (1, -2):
             with torch.no_grad():
                 for p, d in zip(own, directions, strict=True):
-                    p += sign * _STEP * d
+                    p.add_(d, alpha=sign * _STEP)
                 values.append(self.expected_output(model, batch).sum())
         assert slope == pytest.approx((values[0] - values[1]) / (2 * _STEP), rel=1e-5)
 
