@@ -40,6 +40,11 @@ def forward_hooks(module: nn.Module) -> tuple[dict[int, Any], dict[int, Any]]:
     return module._forward_pre_hooks, module._forward_hooks
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether hooks of any kind are registered on a module."""
+    return bool(module._forward_pre_hooks or module._forward_hooks or module._backward_hooks)
+
+
 def compiler_is_loaded() -> bool:
     """Whether something in this process may have been compiled by torch.compile."""
     return "torch._dynamo" in sys.modules

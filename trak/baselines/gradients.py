@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,14 +70,31 @@ class GradientCosine(GradientDot):
     which discounts examples that are fitted already. A gradient that is zero has cosine 0.
     """
 
-    def __init__(self, *, weighted: bool = False, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        weighted: bool = False,
+        projector: Projector | str | None = None,
+        proj_dim: int = 2048,
+        seed: int = 0,
+        grad_wrt: str | Iterable[str] | None = None,
+        engine: str = "auto",
+        memory_budget: int = MEMORY_BUDGET,
+    ) -> None:
         """
         Args:
             weighted: whether to multiply by Q_i and not by its sign alone.
-            settings: projector, proj_dim, seed, grad_wrt, engine, memory_budget, as for `GradientDot`; lengths are
-                estimated from the projected gradients, as products are.
+            projector, proj_dim, seed, grad_wrt, engine, memory_budget: as for `GradientDot`; lengths are estimated
+                from the projected gradients, as products are.
         """
-        super().__init__(**settings)
+        super().__init__(
+            projector=projector,
+            proj_dim=proj_dim,
+            seed=seed,
+            grad_wrt=grad_wrt,
+            engine=engine,
+            memory_budget=memory_budget,
+        )
         self.weighted = weighted
 
     def _kernel(self, rows: ProjectedRows, targets: Tensor) -> Tensor:
@@ -95,17 +111,34 @@ class TracIn(GradientDot):
     output itself, as everywhere in this library.
     """
 
-    def __init__(self, learning_rates: Sequence[float], **settings: Any) -> None:
+    def __init__(
+        self,
+        learning_rates: Sequence[float],
+        *,
+        projector: Projector | str | None = None,
+        proj_dim: int = 2048,
+        seed: int = 0,
+        grad_wrt: str | Iterable[str] | None = None,
+        engine: str = "auto",
+        memory_budget: int = MEMORY_BUDGET,
+    ) -> None:
         """
         Args:
             learning_rates: η of each checkpoint: the learning rate there, times the number of steps on
                 each example until the next checkpoint if the score is to be in units of f.
-            settings: projector, proj_dim, seed, grad_wrt, engine, memory_budget, as for `GradientDot`.
+            projector, proj_dim, seed, grad_wrt, engine, memory_budget: as for `GradientDot`.
 
         Raises:
             ValueError: for a learning rate that is negative or not finite.
         """
-        super().__init__(**settings)
+        super().__init__(
+            projector=projector,
+            proj_dim=proj_dim,
+            seed=seed,
+            grad_wrt=grad_wrt,
+            engine=engine,
+            memory_budget=memory_budget,
+        )
         self.learning_rates = [float(rate) for rate in learning_rates]
         for rate in self.learning_rates:
             if not 0 <= rate < float("inf"):
