@@ -58,4 +58,5 @@ nitpick_ignore_regex = [
     # Without network there is no inventory of what others document; type variables and private bases have no entry.
     ("py:.*", r"(?!trak\b).*"),
     ("py:class", r"trak\.(\w+\.)*(_\w+|[A-Z])"),
+    ("py:.*", r"trak\._utils\..*"),  # not public
 ]

@@ -23,7 +23,7 @@ class LockingScheduler(BatchScheduler):
     """Computes batches whose rows it can lock, and remembers the others until they are done.
 
     No more batches are kept than other processes have in work. If such a process ends early, the kernel frees its rows
-    for whoever comes next. If it only hangs, the rows are computed here after `trak._utils.ranks.PATIENCE` seconds of
+    for whoever comes next. If it only hangs, the rows are computed here after 30 seconds of
     waiting; rows computed twice are the same bits.
     """
 

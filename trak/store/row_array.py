@@ -64,7 +64,7 @@ class RowArray(ABC):
 
     @abstractmethod
     def write(self, indices: Array, values: Array) -> None:
-        """Put `values[i]` at row `indices[i]`; every process sees it from then on, on disk it is after `sync`."""
+        """Put each value at the row of its index; other processes see it at once, and it is on disk after `sync`."""
 
     def unsynced(self) -> list[Path]:
         """Files written to since the last call, for `sync`."""

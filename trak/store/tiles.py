@@ -22,7 +22,7 @@ class Tiles:
 
 
 class Executor(Protocol):
-    """Decides which process does which of some numbered jobs; `trak.distributed.executors` has implementations."""
+    """Decides which process does which of some numbered jobs; see `trak.distributed` for implementations."""
 
     def run(
         self, name: str, numbers: Sequence[int], is_done: Callable[[int], bool], compute: Callable[[int], object]
