@@ -34,7 +34,7 @@ def test_scores_are_drawn_as_counts_with_both_ends_marked(targets):
 
 
 def test_scores_of_no_target_cannot_be_drawn():
-    with pytest.raises(ValueError, match="target 7 is out of range"):
+    with pytest.raises(ValueError, match="targets must be between 0 and 6, got 7"):
         ArrayAttribution(random_scores()).plot_scores(7)
     with pytest.raises(ValueError, match="k must be 0 or more"):
         ArrayAttribution(random_scores()).plot_scores(0, k=-1)
