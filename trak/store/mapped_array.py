@@ -102,7 +102,8 @@ class MappedArray(RowArray):
 
     def read_chunk(self, chunk: int) -> Array:
         rows = min(self.chunk_rows, len(self) - chunk * self.chunk_rows)
-        if self._mapped is None or self._mapped[0] != chunk:
+        mapped = self._mapped  # which another thread may forget meanwhile
+        if mapped is None or mapped[0] != chunk:
             path = self._file(chunk)
             try:
                 self._check_size(path)
@@ -114,8 +115,11 @@ class MappedArray(RowArray):
                     ) from None
                 return np.zeros((rows, *self.shape[1:]), self.dtype)
             # Copy-on-write maps are writable memory to torch, and never reach the file.
-            self._mapped = chunk, np.memmap(path, self.dtype, mode="c", shape=(self.chunk_rows, *self.shape[1:]))
-        return self._mapped[1][:rows]
+            mapped = self._mapped = (
+                chunk,
+                np.memmap(path, self.dtype, mode="c", shape=(self.chunk_rows, *self.shape[1:])),
+            )
+        return mapped[1][:rows]
 
 
 def sync(*arrays: RowArray) -> None:

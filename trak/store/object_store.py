@@ -83,6 +83,7 @@ def _repeated(method: M) -> M:
     async def call(self: "Bucket", *arguments: Any, **options: Any) -> Any:
         return await self._answered(lambda: method(self, *arguments, **options))
 
+    call.__doc__ = call.__doc__ or "As of zarr's store, repeated when an answer was cut off."
     return cast(M, call)
 
 
@@ -92,6 +93,7 @@ def _repeated_listing(method: M) -> M:
         for name in await self._answered(lambda: _collected(method(self, *arguments, **options))):
             yield name
 
+    call.__doc__ = call.__doc__ or "As of zarr's store, repeated when an answer was cut off."
     return cast(M, call)
 
 

@@ -23,6 +23,7 @@ _OUTPUT_DESCRIPTIONS = {
 
 
 def _describe_mean_or_sum(settings: Mapping[str, Any]) -> str | None:
+    """Describe the output that the settings choose."""
     found = _OUTPUT_DESCRIPTIONS.get(str(settings.get("output_kind")))
     return f"{found}, times their number" if found and settings.get("reduction") == "sum" else found
 
