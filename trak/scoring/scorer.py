@@ -237,7 +237,7 @@ class Scorer:
                 for start, _, scores in self._blocks(solutions, chunk):
                     best.update((scores * query.sign).T, start)
             found = np.full((last - first, 2, k), -np.inf)
-            for part, values in enumerate((best.values, best.positions)):
+            for part, values in enumerate((best.largest, best.positions)):
                 found[:, part, : values.shape[1]] = values.cpu().numpy()
             yield slice(group, group + 1), slice(2 * k * first, 2 * k * last), found.reshape(1, -1)
 

@@ -48,7 +48,7 @@ class RunningTopK:
 
     def __init__(self, rows: int, k: int, dtype: torch.dtype, device: torch.device | str) -> None:
         self._k = k
-        self.values = torch.empty(rows, 0, dtype=dtype, device=device)
+        self.largest = torch.empty(rows, 0, dtype=dtype, device=device)
         """(rows, k) or fewer, largest first; of equal ones the lower position first."""
         self.positions = torch.empty(rows, 0, dtype=torch.int64, device=device)
         """int64, of the same shape."""
@@ -57,13 +57,13 @@ class RunningTopK:
         """Take into account more values (rows, columns), the first of them at position `start`."""
         # After the first k, most columns beat none of a row's largest, and of equal values the earlier counts.
         some = torch.arange(values.shape[1], device=values.device)
-        if self.values.shape[1] == self._k:
-            some = (values > self.values[:, -1:]).any(dim=0).nonzero()[:, 0]
+        if self.largest.shape[1] == self._k:
+            some = (values > self.largest[:, -1:]).any(dim=0).nonzero()[:, 0]
         value, index = _stable_top(values[:, some], self._k)
-        together = torch.cat((self.values, value), dim=1)
+        together = torch.cat((self.largest, value), dim=1)
         positions = torch.cat((self.positions, some[index] + start), dim=1)
         together, order = together.sort(dim=1, descending=True, stable=True)
-        self.values, self.positions = together[:, : self._k], positions.gather(1, order)[:, : self._k]
+        self.largest, self.positions = together[:, : self._k], positions.gather(1, order)[:, : self._k]
 
 
 def check_k(k: int, n: int) -> int:
